@@ -1,0 +1,1 @@
+"""What every room stands on: errors with codes, atomic files, progress events, lazy registries."""

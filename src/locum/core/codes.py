@@ -1,0 +1,48 @@
+"""Every error code and what it means: the source of ``docs/errors.md``.
+
+Notable: a code, once published, keeps its meaning. Codes are ``room-what``; the message beside a
+code carries the values seen and the fix.
+"""
+
+from __future__ import annotations
+
+CODES: dict[str, str] = {
+    # core
+    "core-locked": "Another process is working in the same output folder.",
+    "core-interrupted": "The command was stopped on request; finished steps are saved.",
+    "core-disk-full": "The disk is full; the last complete file was kept.",
+    "core-not-writable": "A folder or file cannot be written (read-only file system or permission).",
+    "core-unknown-name": "A name is not in the registry it was looked up in.",
+    "core-child-killed": "A worker process was killed, most often for memory.",
+    "core-child-failed": "A worker process ended with an unexpected error.",
+    "core-missing-extra": "An optional package is needed and not installed.",
+    "core-internal": "An unexpected error inside Locum; please report it.",
+    # schema
+    "schema-invalid": "A document that Locum wrote cannot be read: damaged, or of another version.",
+    # task file
+    "task-missing": "The task file does not exist or cannot be read.",
+    "task-invalid": "The task file has one or more faults, each listed with its line.",
+    "task-too-large": "The task file is larger than a task file may be, or expands too much.",
+    "task-version": "The task file's schema version is not one this Locum reads.",
+    "task-exists": "A task file stands where a new one would be written.",
+    # sources
+    "source-address": "An address is not a path, https://, hf:// or pypi:// address, or is malformed.",
+    "source-missing": "A path given as a source does not exist.",
+    "source-unavailable": "No source answered with what was asked; every attempt is listed.",
+    "source-checksum": "A file does not have the SHA-256 that it must have.",
+    "source-offline": "Something is not in the cache, and downloads are switched off.",
+    "source-redirect": "A download was redirected where it may not go.",
+    "source-too-large": "A download or archive is larger than the cap.",
+    "source-truncated": "A download ended early, again and again.",
+    "source-lfs-pointer": "A Git LFS pointer stands where the file itself should be.",
+    "source-no-pip": "pypi:// needs pip in the running Python, and it is not there.",
+    "source-archive-unsafe": "An archive names a path outside its folder, a link or a device.",
+    "source-archive-expands": "An archive expands far beyond its own size, as a zip bomb does.",
+    "source-archive-damaged": "An archive or wheel cannot be read, or lacks a member.",
+    "source-unknown-base": "A base is not in the catalogue, and not a folder, file or hf:// address.",
+    "source-not-a-base": "A folder or repository does not hold a model that can be loaded safely.",
+    # fit
+    "fit-memory": "The estimated memory is more than the device has.",
+    "fit-instructions": "The processor lacks an instruction set that the engine needs.",
+    "fit-unknown-device": "A device name is not one that Locum knows.",
+}

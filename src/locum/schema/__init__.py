@@ -1,0 +1,1 @@
+"""The frozen, versioned documents that pass between stages; values only, no I/O."""

@@ -1,0 +1,44 @@
+"""``Candidate``: base + method + compression, before it is built; and what it is expected to cost."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from locum.schema.base import Document
+
+Family = Literal["linear", "encoder", "decoder"]
+Method = Literal["linear", "head", "full"]
+
+
+class Estimate(Document):
+    """What a candidate is expected to cost, before anything is downloaded; None where unknown."""
+
+    train_s: float | None = None
+    train_memory_mb: float | None = None
+    size_mb: float | None = None
+    memory_mb: float | None = None
+    latency_ms: float | None = None
+    download_mb: float = 0.0
+
+
+class Candidate(Document):
+    """A rung of the ladder.
+
+    Attributes:
+        name: unique in a ladder, e.g. ``tfidf``, ``all-MiniLM-L6-v2/head``, ``SmolLM2-135M-Instruct/full-12L``.
+        family: linear, encoder or decoder.
+        base: catalogue name, folder or address of the pretrained model; None for linear.
+        method: linear, head (frozen body) or full (all weights tuned).
+        depth: layers kept, counted from the first; None keeps all.
+        parameters: parameters of the student when known beforehand.
+        skipped: why it is not built; None when it is.
+    """
+
+    name: str
+    family: Family
+    base: str | None = None
+    method: Method
+    depth: int | None = None
+    parameters: int | None = None
+    estimate: Estimate = Estimate()
+    skipped: str | None = None

@@ -1,0 +1,104 @@
+"""The certificate, the policy that carries it, and the answer that comes out.
+
+Notable: a certificate names the hashes of everything it speaks about; ``cascade.policy`` escalates all
+traffic when one of them no longer matches, or when it is older than ``expires_at``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from locum.schema.base import Document
+from locum.schema.task import GuaranteeKind
+
+Route = Literal["local", "llm", "abstain"]
+
+
+class Certificate(Document):
+    """The statement proved on the calibration split.
+
+    Attributes:
+        max_error: α (selective), or ε (marginal, regret).
+        confidence: 1−δ.
+        threshold: answers with at least this confidence are given locally; None when nothing certifies.
+        n: calibration rows; ``accepted`` of them at or above the threshold, ``errors`` of those wrong.
+        observed: the observed risk at the threshold; ``upper_bound`` its proven bound.
+        local_share: share of calibration rows answered locally.
+        statement: one sentence for people.
+        assumptions: what must hold for it to be true.
+        voided_by: what ends it.
+        hashes: SHA-256 by ``model``, ``task``, ``calibration``, ``decoding``, ``redaction``.
+        labels_from: gold labels, or labels given by the LLM (then it certifies agreement with the LLM).
+        labels_missing: about how many more calibration labels it would need, when nothing certifies.
+        slices: labels too rare for the statement to say anything about them alone.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: GuaranteeKind
+    max_error: float
+    confidence: float
+    threshold: float | None
+    n: int
+    accepted: int
+    errors: int
+    observed: float | None
+    upper_bound: float | None
+    local_share: float
+    method: str
+    statement: str
+    assumptions: tuple[str, ...]
+    voided_by: tuple[str, ...]
+    hashes: dict[str, str]
+    labels_from: Literal["gold", "llm"] = "gold"
+    labels_missing: int | None = None
+    slices: tuple[str, ...] = ()
+    issued_at: str
+    expires_at: str
+
+
+class Stage(Document):
+    """One student of the policy and the confidence from which it answers; None: it never answers."""
+
+    model: str
+    threshold: float | None
+
+
+class Policy(Document):
+    """Stages in order, then the LLM, or nobody.
+
+    Attributes:
+        fallback: who answers when no stage does.
+        audit_rate: share of local answers also sent to the LLM at random, so that drift is seen on
+            unbiased traffic; 0 without an LLM.
+    """
+
+    schema_version: Literal[1] = 1
+    stages: tuple[Stage, ...]
+    fallback: Literal["llm", "abstain"]
+    audit_rate: float = 0.0
+
+
+class Decision(Document):
+    """Where one input goes and why."""
+
+    route: Route
+    stage: int | None
+    reason: str
+
+
+class Answer(Document):
+    """What the caller gets.
+
+    Attributes:
+        output: the label; None when nobody answered.
+        confidence: the student's calibrated estimate that its answer is right; None from the LLM.
+        route: local, llm or abstain.
+        reason: why it went there.
+        certificate: the first 12 characters of the certificate's hash when the answer is covered by it.
+    """
+
+    output: str | None
+    confidence: float | None
+    route: Route
+    reason: str = ""
+    certificate: str | None = None

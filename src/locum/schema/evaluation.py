@@ -1,0 +1,113 @@
+"""What was measured: metrics with intervals, calibration, latency, and comparisons of two models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from locum.schema.base import Document
+from locum.schema.data import SplitName
+
+
+class Interval(Document):
+    """A value with its 95 % interval; ``method`` names the estimator."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+
+
+class LabelScore(Document):
+    """One class: precision, recall and F1 are None when their denominator is zero."""
+
+    label: str
+    support: int
+    predicted: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+class ReliabilityBin(Document):
+    """Answers whose confidence lies in one bin: what was claimed against what came true."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+
+
+class Calibration(Document):
+    """How far the confidence can be believed; ``auroc`` is None when all answers are right, or all wrong."""
+
+    temperature: float
+    ece: float
+    brier: float
+    nll: float
+    auroc: float | None
+    reliability: tuple[ReliabilityBin, ...]
+
+
+class RiskPoint(Document):
+    """At this threshold: the share answered locally and the share of those that is wrong."""
+
+    threshold: float
+    coverage: float
+    risk: float
+
+
+class Latency(Document):
+    """Through the served engine, tokenizer included, one input at a time; and in batches."""
+
+    p50_ms: float
+    p95_ms: float
+    n: int
+    answers_per_s: float
+    threads: int
+
+
+class Evaluation(Document):
+    """One model on one split.
+
+    Attributes:
+        metrics: at least ``accuracy`` and ``macro_f1``.
+        confusion: rows are gold labels, columns predicted, in the order of ``labels``.
+        invalid: answers that are no label (only a prompted model gives them); they count as wrong.
+    """
+
+    model: str
+    split: SplitName
+    n: int
+    labels: tuple[str, ...]
+    metrics: dict[str, Interval]
+    per_label: tuple[LabelScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration: Calibration | None
+    risk_coverage: tuple[RiskPoint, ...] = ()
+    invalid: int = 0
+
+
+class Comparison(Document):
+    """Two models on the same rows: ``difference`` is a minus b, in the metric's own unit."""
+
+    a: str
+    b: str
+    metric: str
+    n: int
+    difference: Interval
+    p_value: float | None
+    test: Literal["mcnemar-midp", "paired-bootstrap"]
+    verdict: str
+
+
+class WrongExample(Document):
+    """An answer that was wrong, for the report."""
+
+    id: str
+    input: str
+    gold: str
+    predicted: str
+    confidence: float

@@ -1,0 +1,65 @@
+"""``ModelSpec``: the ``model.json`` beside an exported model; all an engine needs to serve it.
+
+Also ``Parity``: how the exported file compares with the trained model.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from locum.schema.base import Document
+from locum.schema.candidate import Family
+
+EngineName = Literal["linear", "onnx", "llamacpp"]
+Precision = Literal["int8", "fp32", "q8_0", "f16"]
+
+
+class ModelSpec(Document):
+    """How to open a model folder.
+
+    Attributes:
+        engine: the runtime adapter that opens it.
+        labels: class names in the order of the logits' columns.
+        max_tokens: longer inputs are cut there, and counted.
+        temperature: logits are divided by it before the softmax (fitted on dev; 1.0 before that).
+        files: SHA-256 of every file of the folder but this one.
+        weights: name of the file with the weights, e.g. ``model.onnx``.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str
+    engine: EngineName
+    family: Family
+    precision: Precision
+    labels: tuple[str, ...]
+    weights: str
+    max_tokens: int
+    parameters: int
+    temperature: float = 1.0
+    files: dict[str, str]
+
+
+class Parity(Document):
+    """The exported model against the trained one, on the dev split, through the serving engine.
+
+    Attributes:
+        label_agreement: share of rows with the same top label.
+        mean_gap: mean absolute difference of class probabilities.
+        max_gap: largest absolute difference of the top label's probability.
+        accuracy_trained, accuracy_exported: dev accuracy of each.
+        min_agreement, max_accuracy_drop: the tolerance that was asked.
+        tried: what else was exported and why it was not kept ("int8: agreement 0.91 < 0.98").
+    """
+
+    n: int
+    engine: str
+    precision: Precision
+    label_agreement: float
+    mean_gap: float
+    max_gap: float
+    accuracy_trained: float
+    accuracy_exported: float
+    min_agreement: float
+    max_accuracy_drop: float
+    passed: bool
+    tried: tuple[str, ...] = ()

@@ -1,0 +1,53 @@
+"""``Plan``: what a build would do, cost and need, worked out without downloading anything."""
+
+from __future__ import annotations
+
+from locum.schema.base import Document
+from locum.schema.candidate import Candidate
+
+
+class Download(Document):
+    """A file or folder that a build would fetch."""
+
+    what: str
+    address: str
+    size_mb: float | None
+    cached: bool
+
+
+class PlannedStep(Document):
+    """A step of the build; ``seconds`` is an estimate, None when unknown."""
+
+    name: str
+    what: str
+    seconds: float | None
+    done: bool
+
+
+class LabelNeed(Document):
+    """How many calibration labels the guarantee needs; the arithmetic of ``stats.sample_size``."""
+
+    kind: str
+    max_error: float
+    confidence: float
+    without_errors: int
+    with_five_errors: int
+    for_power_80: int
+    true_error_assumed: float
+    available: int | None
+
+
+class Plan(Document):
+    """Steps, cost, time, downloads and labels."""
+
+    task: str
+    steps: tuple[PlannedStep, ...]
+    ladder: tuple[Candidate, ...]
+    downloads: tuple[Download, ...]
+    download_mb: float
+    seconds: float
+    budget_s: float
+    llm_calls: int
+    llm_cost: float | None
+    labels: LabelNeed
+    warnings: tuple[str, ...]

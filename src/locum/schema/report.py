@@ -1,0 +1,94 @@
+"""``BuildReport``: everything a build found out; ``report.json`` and the HTML page are this document."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from locum.schema.base import Document
+from locum.schema.candidate import Candidate
+from locum.schema.certificate import Certificate
+from locum.schema.data import DataCard
+from locum.schema.device import DeviceProfile
+from locum.schema.evaluation import Comparison, Evaluation, Latency, WrongExample
+from locum.schema.model import Parity
+from locum.schema.training import Trained
+
+
+class CandidateReport(Document):
+    """One rung of the ladder after the build.
+
+    Attributes:
+        status: built; skipped (ruled out beforehand) or failed (``reason`` says why).
+        size_mb: what is served, MB (10^6 bytes).
+        memory_mb: resident memory the engine added when it opened and answered.
+    """
+
+    candidate: Candidate
+    status: Literal["built", "skipped", "failed"]
+    reason: str = ""
+    chosen: bool = False
+    parameters: int | None = None
+    size_mb: float | None = None
+    memory_mb: float | None = None
+    trained: Trained | None = None
+    parity: Parity | None = None
+    engine: str | None = None
+    dev: Evaluation | None = None
+    test: Evaluation | None = None
+    latency: Latency | None = None
+
+
+class LlmReport(Document):
+    """The prompted LLM on (a sample of) the test rows."""
+
+    model: str
+    prompt: str
+    test: Evaluation
+    latency: Latency | None
+    input_tokens: int
+    output_tokens: int
+    cost_per_1000: float | None
+    failures: int = 0
+
+
+class Cost(Document):
+    """Money per 1,000 answers: all by the LLM, against locally with hand-over; None without a price."""
+
+    llm_per_1000: float | None
+    cascade_per_1000: float | None
+    saved_share: float | None
+
+
+class BuildReport(Document):
+    """The whole result of one build.
+
+    Attributes:
+        verdict: one sentence a manager can read.
+        system: route shares and accuracy of the cascade on the test split (``local_share``,
+            ``error_local``, ``accuracy_system`` when an LLM answered).
+        stopped_early: why the ladder ended before its last rung, if it did.
+    """
+
+    schema_version: Literal[1] = 1
+    task: str
+    instruction: str
+    kind: str
+    metric: str
+    target: float | None
+    verdict: str
+    chosen: str
+    why_chosen: str
+    ladder: tuple[CandidateReport, ...]
+    stopped_early: str | None
+    llm: LlmReport | None
+    comparisons: tuple[Comparison, ...]
+    certificate: Certificate
+    system: dict[str, float | None]
+    cost: Cost
+    wrong: tuple[WrongExample, ...]
+    data: DataCard
+    device: DeviceProfile
+    versions: dict[str, str]
+    provenance: dict[str, str]
+    created_at: str
+    wall_s: float

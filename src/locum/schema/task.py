@@ -1,0 +1,177 @@
+"""``Task``: what must be done, as the user writes it in ``task.yaml``.
+
+Notable: one description per setting, under its field; the JSON Schema, the CLI reference and the error
+messages all come from here. Not here: reading YAML with line numbers (``schema.taskfile``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from locum.schema.base import Document
+
+Kind = Literal["classify"]
+GuaranteeKind = Literal["selective", "marginal", "regret"]
+Address = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Addresses = Address | Annotated[tuple[Address, ...], Field(min_length=1, max_length=16)]
+Share = Annotated[float, Field(gt=0, lt=0.9)]
+Positive = Annotated[float, Field(gt=0)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+SPLITS = ("train", "dev", "calibration", "test")
+"""train, dev (all choices), calibration (certificate only), test (report only)."""
+
+
+class SplitShares(Document):
+    """What to set aside when no file is given for a split, as shares of the training file."""
+
+    dev: Share | None = Field(default=None, description="Share for dev; default: 10 %, between 100 and 1,000 rows.")
+    calibration: Share | None = Field(
+        default=None, description="Share for calibration; default: what the certificate needs, at most 20 %."
+    )
+    test: Share | None = Field(default=None, description="Share for test when there is no test file; default 20 %.")
+
+
+class DataSpec(Document):
+    """Where the examples are and how to read them."""
+
+    train: Addresses = Field(description="Path, hf://…, pypi://… or https://…; a list is tried in order.")
+    dev: Addresses | None = Field(default=None, description="Rows for all choices; taken from train when absent.")
+    calibration: Addresses | None = Field(
+        default=None, description="Rows for the certificate only; taken from train when absent."
+    )
+    test: Addresses | None = Field(default=None, description="Rows for the report only; taken from train when absent.")
+    sha256: dict[Literal["train", "dev", "calibration", "test"], Sha256] = Field(
+        default_factory=dict, description="SHA-256 of a file by split; a download that differs is refused."
+    )
+    input: str | tuple[str, ...] = Field(description="Column, or columns, that the student reads.")
+    output: str = Field(description="Column with the right answer.")
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(
+        default="auto", description="File format; auto goes by the file's name and content."
+    )
+    encoding: str | None = Field(default=None, description="Text encoding when it cannot be detected, e.g. latin-1.")
+    skip_bad: bool = Field(default=False, description="Count and skip rows that cannot be read instead of stopping.")
+    max_field_chars: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=100_000, description="Longer fields are cut and counted."
+    )
+    duplicates: Literal["near", "exact", "keep"] = Field(
+        default="near", description="Which duplicates to remove, within and across splits."
+    )
+    allow_leakage: bool = Field(
+        default=False,
+        description="Go on although test rows also stand in the training file you gave (they are removed).",
+    )
+    max_rows: Annotated[int, Field(ge=10)] | None = Field(
+        default=None, description="Use at most this many training rows, chosen deterministically."
+    )
+    split: SplitShares = Field(default=SplitShares(), description="Shares for splits without a file.")
+
+
+class Target(Document):
+    """How good is good enough."""
+
+    metric: Literal["accuracy", "macro_f1"] = Field(default="accuracy", description="The metric that choices go by.")
+    at_least: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Good enough: the smallest student at or above this on dev is chosen."
+    )
+
+
+class Budget(Document):
+    """What the student may cost, to serve and to build."""
+
+    memory_mb: Positive | None = Field(default=None, description="Memory the served student may take, MB.")
+    latency_ms: Positive | None = Field(default=None, description="Median latency for one answer, milliseconds.")
+    size_mb: Positive | None = Field(default=None, description="Size of the served model on disk, MB.")
+    build_minutes: Positive = Field(default=15, description="Wall time for the whole build, minutes.")
+    device: str = Field(default="this", description="The device it must run on: this, or a name from `locum fit`.")
+
+
+class StudentSpec(Document):
+    """One candidate, named by hand."""
+
+    base: str | None = Field(default=None, description="A base from `locum models`, a folder, or hf://OWNER/NAME.")
+    method: Literal["linear", "head", "full"] = Field(
+        description="linear: TF-IDF and a linear model; head: frozen body; full: all weights tuned."
+    )
+    depth: Annotated[int, Field(ge=1, le=200)] | None = Field(
+        default=None, description="Layers kept, from the first; default: all, or what the budget allows."
+    )
+
+    @model_validator(mode="after")
+    def _base_fits_method(self) -> Self:
+        if (self.base is None) != (self.method == "linear"):
+            raise ValueError("method linear takes no base; head and full need one")
+        return self
+
+
+class Price(Document):
+    """What the LLM costs, per million tokens, in the currency of your bill."""
+
+    input: Annotated[float, Field(ge=0)] = Field(description="Price of a million input tokens.")
+    output: Annotated[float, Field(ge=0)] = Field(description="Price of a million output tokens.")
+
+
+class LlmSpec(Document):
+    """The large model: behind an OpenAI-compatible URL, or a local GGUF file."""
+
+    base_url: str | None = Field(default=None, description="Its OpenAI-compatible URL, ending in /v1.")
+    model: str = Field(description="The model's name there; or, without base_url, a GGUF file or catalogue name.")
+    api_key_env: str | None = Field(default=None, description="Environment variable that holds the key.")
+    price: Price | None = Field(default=None, description="Its price per million tokens.")
+    examples: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=200, description="How many test rows it answers as the reference row; 0 for none."
+    )
+    timeout_s: Positive = Field(default=60, description="Seconds to wait for one answer.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("https://", "http://")):
+            raise ValueError("must start with https:// (or http:// on your own network)")
+        return url
+
+    @model_validator(mode="after")
+    def _key_needs_url(self) -> Self:
+        if self.base_url is None and self.api_key_env is not None:
+            raise ValueError("api_key_env is for a base_url; a local GGUF file needs no key")
+        return self
+
+
+class Guarantee(Document):
+    """The statement that the certificate proves."""
+
+    kind: GuaranteeKind = Field(
+        default="selective", description="selective, marginal or regret (see docs/guarantees.md)."
+    )
+    max_error: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.05, description="The α (or ε) of the statement.")
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(default=0.95, description="Its confidence 1−δ.")
+
+
+class Task(Document):
+    """A whole task file."""
+
+    version: Literal[1] = Field(description="Version of this file's format.")
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] = Field(
+        description="Short name: lower case, digits, dot, dash."
+    )
+    kind: Kind = Field(description="What the student does: classify.")
+    instruction: Annotated[str, StringConstraints(min_length=1, max_length=8000)] = Field(
+        description="The question that each input answers, in plain words."
+    )
+    data: DataSpec = Field(description="Where the examples are.")
+    target: Target = Field(default=Target(), description="How good is good enough.")
+    budget: Budget = Field(default=Budget(), description="What it may cost.")
+    students: Literal["auto"] | Annotated[tuple[StudentSpec, ...], Field(min_length=1, max_length=32)] = Field(
+        default="auto", description="auto, or a list of candidates."
+    )
+    llm: LlmSpec | None = Field(default=None, description="The large model to compare with and hand over to.")
+    guarantee: Guarantee = Field(default=Guarantee(), description="The statement to prove.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, description="Seed for splits and training.")
+
+    @model_validator(mode="after")
+    def _regret_needs_llm(self) -> Self:
+        if self.guarantee.kind == "regret" and self.llm is None:
+            raise ValueError("guarantee.kind: regret compares with the LLM, so llm must be given")
+        return self

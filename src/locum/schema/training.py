@@ -1,0 +1,73 @@
+"""What a training job is asked and what it answers; both cross a process boundary as JSON files."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from locum.schema.base import Document
+from locum.schema.candidate import Candidate
+
+
+class TrainRequest(Document):
+    """One training job.
+
+    Attributes:
+        base: folder or file of the pretrained model; None for linear.
+        train: prepared split, JSON Lines of ``schema.data.Row``.
+        dev: prepared split for early stopping and choices.
+        labels: class names in the order of the logits' columns.
+        budget_s: wall time the job may take, loading included.
+        micro_batch: rows in one forward pass, None for the method's own choice; smaller values accumulate
+            gradients so that the mathematics stays the same.
+        threads: CPU threads to use.
+    """
+
+    candidate: Candidate
+    base: str | None
+    train: str
+    dev: str
+    labels: tuple[str, ...]
+    budget_s: float
+    seed: int
+    threads: int
+    micro_batch: int | None = None
+    max_tokens: int = 256
+
+
+class CurvePoint(Document):
+    """One evaluation on dev while training."""
+
+    epoch: float
+    step: int
+    train_loss: float | None
+    dev_loss: float | None
+    dev_accuracy: float
+    elapsed_s: float
+
+
+class Trained(Document):
+    """What a training job produced; written last, so its presence means the job is whole.
+
+    Attributes:
+        parameters: parameters of the trained student.
+        best_epoch: the epoch whose weights were kept.
+        stopped_by: schedule (all epochs run), patience (dev stopped improving), budget (time), nan (loss
+            became NaN; the last good weights were kept).
+        settings: the hyperparameters in force, for the report.
+        files: SHA-256 of each file by name.
+        resumed: how often the job went on from a checkpoint.
+    """
+
+    schema_version: Literal[1] = 1
+    candidate: Candidate
+    parameters: int
+    best_epoch: float
+    stopped_by: Literal["schedule", "patience", "budget", "nan"]
+    dev_accuracy: float
+    curve: tuple[CurvePoint, ...]
+    settings: dict[str, str | int | float | bool]
+    max_tokens: int
+    train_s: float
+    tokens_per_s: float | None
+    files: dict[str, str]
+    resumed: int = 0
