@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from locum.schema.message import Message as Message
 from locum.schema.model import ModelSpec
 
 
@@ -33,14 +34,6 @@ class Classifier(Protocol):
     def close(self) -> None:
         """Release threads, memory and child processes; a second call does nothing."""
         ...
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation; ``role`` is system, user or assistant."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True)
