@@ -1,0 +1,117 @@
+"""``locum``: finds the command, runs it, and turns every error into one line and an exit status.
+
+Notable: the table below is all that ``locum --help`` reads, and a command's module is imported when the
+command is called, so neither waits for a library. Each command is a Typer application of its own.
+Exit status: 0 success, 2 the user's mistake, 3 a check failed, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import sys
+from typing import Any
+
+import locum
+from locum.core.errors import Interrupted, LocumError, UserError
+from locum.core.registry import nearest
+
+COMMANDS: dict[str, str] = {
+    "init": "Write a task file for your data.",
+    "plan": "Show what a build would do, cost and need; downloads nothing.",
+    "build": "Build, prove and bundle the smallest student for a task.",
+    "eval": "Measure a bundle on a file with right answers.",
+    "certify": "Prove a bundle's hand-over policy on fresh calibration rows.",
+    "serve": "Serve a bundle behind OpenAI's API.",
+    "report": "Write a bundle's report again, or show it in the terminal.",
+    "models": "List the bases in the catalogue; fetch one.",
+}
+
+
+SUMMARY = "Builds, proves, serves and audits small language models that stand in for a large one."
+
+
+def help_text() -> str:
+    """What ``locum --help`` prints."""
+    rows = [f"  {name:<9}{summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Usage: locum COMMAND [OPTIONS] [ARGUMENTS]",
+            "",
+            f"  {SUMMARY}",
+            "",
+            "Commands:",
+            *rows,
+            "",
+            "Options:",
+            "  --help     Show this page; after a command, that command's options.",
+            "  --version  Show the version.",
+            "  --debug    Anywhere: show the traceback of an error.",
+            "",
+            "Start with `locum init DATA_FILE`, then `locum build task.yaml`.",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point: runs one command and exits with its status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops as gracefully as Ctrl-C
+    try:
+        status = _dispatch(words)
+    except KeyboardInterrupt:
+        stopped = Interrupted("core-interrupted", "stopped on request", fix="run the same command to go on from here")
+        status = _report(stopped, as_json="--json" in words)
+    except LocumError as error:
+        if debug:
+            raise
+        status = _report(error, as_json="--json" in words)
+    except Exception as error:
+        if debug:
+            raise
+        cause = f"{type(error).__name__}: {error}"
+        unexpected = LocumError("core-internal", cause, fix="run again with --debug and report what it prints")
+        status = _report(unexpected, as_json="--json" in words)
+    raise SystemExit(status)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(help_text())  # noqa: T201  (standard output is what is asked for)
+        return 0
+    if words[0] == "--version":
+        print(locum.__version__)  # noqa: T201
+        return 0
+    if words[0] not in COMMANDS:
+        close = nearest(words[0], COMMANDS)
+        hint = f"did you mean `locum {close}`?" if close else f"commands: {', '.join(COMMANDS)}"
+        raise UserError("cli-usage", f"there is no command {words[0]!r}", fix=hint)
+    return _run_command(words[0], words[1:])
+
+
+def _run_command(name: str, words: list[str]) -> int:
+    from typer.exceptions import Abort, TyperException
+
+    app = importlib.import_module(f"locum.cli.{name}").app
+    try:
+        status = app(args=words, prog_name=f"locum {name}", standalone_mode=False)
+    except TyperException as problem:
+        raise UserError("cli-usage", problem.format_message(), fix=f"see `locum {name} --help`") from problem
+    except Abort as problem:
+        raise KeyboardInterrupt from problem
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: LocumError, *, as_json: bool) -> int:
+    if as_json:
+        document: dict[str, Any] = {"error": error.to_json()}
+        print(json.dumps(document, ensure_ascii=False))  # noqa: T201
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

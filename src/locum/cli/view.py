@@ -1,0 +1,111 @@
+"""What the terminal shows of long work: a live line per running piece, a tick and its time when done.
+
+Notable: everything goes to standard error, so that ``--json`` leaves standard output to one document. On a
+terminal rich draws bars with rate and time left; elsewhere (logs, CI) each event that matters is one line.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from locum.core.progress import Event, listening
+
+
+@contextmanager
+def live_view() -> Generator[Console, None, None]:
+    """Show the progress of the enclosed work on standard error."""
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        with _bars(console) as progress, listening(_Bars(console, progress).hear):
+            yield console
+    else:
+        with listening(_Lines(console).hear):
+            yield console
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[facts]}", style="dim"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+class _Bars:
+    """One bar for each piece of work in progress."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self._console = console
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def hear(self, event: Event) -> None:
+        """Draw one event."""
+        if event.kind in ("note", "warning"):
+            self._console.print(_remark(event))
+            return
+        if event.label not in self._tasks:
+            self._tasks[event.label] = self._progress.add_task(event.label, total=event.total, facts="")
+        task = self._tasks[event.label]
+        if event.kind == "done":
+            self._progress.remove_task(self._tasks.pop(event.label))
+            self._console.print(_finished(event))
+        else:
+            self._progress.update(task, completed=event.done, total=event.total, facts=facts_line(event))
+
+
+class _Lines:
+    """One line for a start, an end, a remark, and every ten seconds of progress."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last_s = time.monotonic()
+
+    def hear(self, event: Event) -> None:
+        """Print one event."""
+        if event.kind in ("note", "warning"):
+            self._console.print(_remark(event))
+        elif event.kind == "done":
+            self._console.print(_finished(event))
+        elif time.monotonic() - self._last_s > 10:
+            self._last_s = time.monotonic()
+            share = f"{event.done / event.total:4.0%} " if event.total else ""
+            self._console.print(f"  … {event.label} {share}{facts_line(event)}")
+        sys.stderr.flush()
+
+
+def _remark(event: Event) -> str:
+    mark = "[yellow]![/yellow]" if event.kind == "warning" else "[cyan]·[/cyan]"
+    return f"{mark} {_plain(event.label)} [dim]{facts_line(event)}[/dim]"
+
+
+def _finished(event: Event) -> str:
+    return f"[green]✓[/green] {_plain(event.label)} [dim]{event.facts.get('seconds', 0):.1f} s[/dim]"
+
+
+def _plain(text: str) -> str:
+    """User text with rich's markup and control characters made harmless."""
+    printable = "".join(character if character.isprintable() or character == "\n" else "·" for character in text)
+    return printable.replace("[", r"\[")
+
+
+def facts_line(event: Event) -> str:
+    """The figures beside a bar: ``loss 0.31  dev_accuracy 0.934  12.3 MB  4.1 MB/s``."""
+    parts: list[str] = []
+    if event.unit == "byte" and event.done:
+        parts.append(f"{event.done / 1e6:.1f} MB")
+    for name, value in event.facts.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        parts.append(f"{name.replace('_', ' ')} {shown}")
+    return _plain("  ".join(parts))
