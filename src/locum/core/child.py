@@ -124,7 +124,8 @@ def _death(target: str, status: int, log: Path) -> errors.LocumError:
 
 
 def _watch_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):
+        pass
     os._exit(1)  # the parent is gone: nobody will read the result
 
 

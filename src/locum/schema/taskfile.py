@@ -74,8 +74,20 @@ def parse_task(text: str, where: str = "task.yaml") -> Task:
     return task
 
 
+def _distinct(faults: list[Fault]) -> list[Fault]:
+    """One fault per field, the first one found; none for a field when something below it is at fault."""
+    fields = {fault.field for fault in faults}
+    first: dict[str, Fault] = {}
+    for fault in faults:
+        below = any(other.startswith(fault.field + ".") for other in fields)
+        if fault.field and below and "required" not in fault.message:
+            continue
+        first.setdefault(f"{fault.line} {fault.field}", fault)
+    return sorted(first.values(), key=lambda fault: (fault.line, fault.field))
+
+
 def _failure(faults: list[Fault], where: str) -> TaskFileError:
-    unique = sorted(set(faults), key=lambda fault: (fault.line, fault.field))
+    unique = _distinct(faults)
     head = f"{len(unique)} fault{'s' if len(unique) > 1 else ''} in {where}"
     rows = [f"{where}:{f.line}: {f.field + ': ' if f.field else ''}{f.message}" for f in unique]
     return TaskFileError(
@@ -191,7 +203,7 @@ def _translate(problem: ValidationError, lines: dict[Path, int]) -> list[Fault]:
         path = _path_in_file(error["loc"], lines)
         message = _message(error["type"], error["msg"], error["loc"], error.get("input"))
         known = faults.get(path)
-        if known is None or "Input should be" in known.message:
+        if known is None or "must be" in known.message:
             faults[path] = Fault(_line(lines, path), _dotted(path), message)
     return list(faults.values())
 
@@ -214,7 +226,7 @@ def _message(kind: str, text: str, loc: tuple[int | str, ...], seen: Any) -> str
         return f"unknown key {str(loc[-1])!r}; {hint}"
     if kind == "missing":
         return "is required"
-    text = text.removeprefix("Value error, ")
+    text = text.removeprefix("Value error, ").replace("Input should be", "must be")
     shown = repr(seen)
     return text if isinstance(seen, dict) or len(shown) > 60 else f"{text} (got {shown})"
 

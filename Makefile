@@ -1,0 +1,49 @@
+# Everything a newcomer needs: `make demo` builds and proves a small model, `make test` passes the tests.
+# Locum runs from a virtual environment of its own with the versions in constraints.txt.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test check bench docs clean
+
+help:
+	@echo "make demo    build, prove and bundle a prompt-injection guard on real data (about 10 minutes)"
+	@echo "make test    install what the tests need and run them (under 10 minutes after the downloads)"
+	@echo "make check   lint, types, layers, budgets, generated documentation"
+	@echo "make bench   measure everything the README claims (hours; see bench/README.md)"
+	@echo "make docs    write the generated documentation again"
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing Locum with its training extra (several hundred MB the first time)…"
+	$(PIP) --editable '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) --editable '.[train,dev]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/locum build examples/prompt-guard/task.yaml --out runs/prompt-guard
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_budgets.py
+	$(BIN)/python tools/write_docs.py --check
+
+bench: $(VENV)/.dev
+	$(BIN)/python bench/run_all.py
+
+docs: $(VENV)/.dev
+	$(BIN)/python tools/write_docs.py
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache
