@@ -76,4 +76,6 @@ CODES: dict[str, str] = {
     "fit-memory": "The estimated memory is more than the device has.",
     "fit-instructions": "The processor lacks an instruction set that the engine needs.",
     "fit-unknown-device": "A device name is not one that Locum knows.",
+    # stats
+    "stats-input": "Numbers given to a statistic are out of range, NaN, or of unequal length.",
 }

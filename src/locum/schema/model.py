@@ -24,6 +24,7 @@ class ModelSpec(Document):
         temperature: logits are divided by it before the softmax (fitted on dev; 1.0 before that).
         files: SHA-256 of every file of the folder but this one.
         weights: name of the file with the weights, e.g. ``model.onnx``.
+        pooling: how token embeddings become one (only engine llamacpp, where the head stands outside the file).
     """
 
     schema_version: Literal[1] = 1
@@ -36,6 +37,7 @@ class ModelSpec(Document):
     max_tokens: int
     parameters: int
     temperature: float = 1.0
+    pooling: Literal["mean", "last"] | None = None
     files: dict[str, str]
 
 

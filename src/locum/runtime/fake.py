@@ -1,0 +1,180 @@
+"""A classifier and a generator that answer from a script, with latencies and faults on demand.
+
+Notable: they keep the protocol's promises (thread safety, ``close``), count what they were asked, and are
+public through ``locum.testing``, so that a user's own tests can use them. Not here: an HTTP server that
+plays the LLM (``locum.testing.upstream``).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locum.core.errors import LocumError
+from locum.runtime.protocol import Completion, CompletionRequest
+from locum.schema.model import ModelSpec
+
+Reply = str | Completion | BaseException
+
+
+def fake_spec(labels: Sequence[str], *, name: str = "fake", temperature: float = 1.0) -> ModelSpec:
+    """A ``ModelSpec`` that belongs to no file."""
+    return ModelSpec(
+        name=name,
+        engine="linear",
+        family="linear",
+        precision="fp32",
+        labels=tuple(labels),
+        weights="none",
+        max_tokens=512,
+        parameters=0,
+        temperature=temperature,
+        files={},
+    )
+
+
+class FakeClassifier:
+    """Scores looked up by text.
+
+    Args:
+        labels: label names in column order.
+        script: text to its answer: a label, or a row of logits. A function is called with the text.
+        default: the answer to texts that the script lacks; None gives zeros for every label.
+        margin: logit of the named label, when an answer is a label; the others get 0.
+        latency_s: how long each call takes, or a function of the number of texts.
+        fault: raised by every call while it is set.
+        temperature: of the ``spec``.
+
+    Attributes:
+        asked: all texts so far, in order.
+        closed: whether ``close`` was called.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        script: Mapping[str, str | Sequence[float]] | Callable[[str], str | Sequence[float]] | None = None,
+        *,
+        default: str | Sequence[float] | None = None,
+        margin: float = 5.0,
+        latency_s: float | Callable[[int], float] = 0.0,
+        fault: BaseException | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        self._spec = fake_spec(labels, temperature=temperature)
+        self._script = script if script is not None else {}
+        self._default = default
+        self._margin = margin
+        self._latency_s = latency_s
+        self.fault = fault
+        self.asked: list[str] = []
+        self.closed = False
+        self._lock = threading.Lock()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Labels and temperature as given."""
+        return self._spec
+
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The scripted scores, ``[len(texts), n_labels]``.
+
+        Raises:
+            LocumError: after ``close``, or whatever ``fault`` is.
+        """
+        if self.closed:
+            raise LocumError("runtime-closed", "the fake classifier was asked after it was closed")
+        with self._lock:
+            self.asked.extend(texts)
+        wait_s = self._latency_s(len(texts)) if callable(self._latency_s) else self._latency_s
+        if wait_s:
+            time.sleep(wait_s)
+        if self.fault is not None:
+            raise self.fault
+        result = np.zeros((len(texts), len(self._spec.labels)), dtype=np.float32)
+        for row, text in enumerate(texts):
+            answer = self._script(text) if callable(self._script) else self._script.get(text, self._default)
+            if isinstance(answer, str):
+                result[row, self._spec.labels.index(answer)] = self._margin
+            elif answer is not None:
+                result[row] = answer
+        return result
+
+    def close(self) -> None:
+        """Remember it."""
+        self.closed = True
+
+
+class FakeGenerator:
+    """Answers in the order of a script, or by a function.
+
+    Args:
+        script: replies, used one after the other and then from the start again, or a function of the request.
+            A reply is a text, a ``Completion``, or an exception to raise.
+        model: its name.
+        latency_s: how long each answer takes.
+
+    Attributes:
+        requests: all requests so far.
+        closed: whether ``close`` was called.
+    """
+
+    def __init__(
+        self,
+        script: Sequence[Reply] | Callable[[CompletionRequest], Reply] = ("ok",),
+        *,
+        model: str = "fake-llm",
+        latency_s: float = 0.0,
+    ) -> None:
+        if not callable(script) and not script:
+            raise ValueError("the script holds no reply")
+        self._script = script
+        self._model = model
+        self._latency_s = latency_s
+        self.requests: list[CompletionRequest] = []
+        self.closed = False
+        self._lock = threading.Lock()
+
+    @property
+    def model(self) -> str:
+        """The name given."""
+        return self._model
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """The next reply of the script; a text is cut at ``stop`` and ``max_tokens`` words.
+
+        Raises:
+            LocumError: after ``close``; or whatever the script says.
+        """
+        if self.closed:
+            raise LocumError("runtime-closed", "the fake generator was asked after it was closed")
+        with self._lock:
+            turn = len(self.requests)
+            self.requests.append(request)
+        if self._latency_s:
+            time.sleep(self._latency_s)
+        reply = self._script(request) if callable(self._script) else self._script[turn % len(self._script)]
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply if isinstance(reply, Completion) else self._as_completion(reply, request)
+
+    def close(self) -> None:
+        """Remember it."""
+        self.closed = True
+
+    def _as_completion(self, text: str, request: CompletionRequest) -> Completion:
+        for stop in request.stop:
+            text = text.split(stop, 1)[0]
+        words = text.split()
+        cut = len(words) > request.max_tokens
+        return Completion(
+            text=" ".join(words[: request.max_tokens]) if cut else text,
+            finish_reason="length" if cut else "stop",
+            input_tokens=sum(len(message.content.split()) for message in request.messages),
+            output_tokens=min(len(words), request.max_tokens),
+            model=self._model,
+        )

@@ -1,0 +1,74 @@
+"""Opens a model by what its folder or task file says; no caller names an engine.
+
+Notable: engines are loaded only when a model needs them. A folder is verified, hash by hash, before an
+engine sees a byte of it. Not here: bundles, which hold such a folder (``bundle``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from locum.core.errors import UserError
+from locum.core.registry import Registry
+from locum.runtime.model_files import verify_folder
+from locum.runtime.protocol import Classifier, Generator
+from locum.schema.task import LlmSpec
+
+ENGINES = Registry(
+    "engine",
+    {
+        "linear": "locum.runtime.linear:LinearClassifier",
+        "onnx": "locum.runtime.onnx:OnnxClassifier",
+        "llamacpp": "locum.runtime.llamacpp:LlamaClassifier",
+    },
+)
+
+
+def open_classifier(folder: Path, *, threads: int | None = None) -> Classifier:
+    """Open a model folder.
+
+    Args:
+        folder: holds ``model.json`` and the files it names.
+        threads: CPU threads; None takes the cores this process may use.
+
+    Returns:
+        The classifier; ``close`` it when done.
+
+    Raises:
+        ModelFileError: the folder is refused (a hash differs, a file is missing, unsafe, damaged or
+            unsupported, parts do not fit).
+    """
+    spec = verify_folder(folder)
+    return ENGINES.load(spec.engine)(folder, spec, threads=threads)
+
+
+def open_generator(llm: LlmSpec, *, threads: int | None = None, n_ctx: int = 4096) -> Generator:
+    """Open the LLM of a task: behind its URL, or a local GGUF file.
+
+    Args:
+        llm: the ``llm`` section of a task file; without ``base_url``, ``model`` is a GGUF file.
+        threads: CPU threads for a local file; None takes the cores this process may use.
+        n_ctx: context of a local file, in tokens.
+
+    Returns:
+        The generator; ``close`` it when done. Nothing is sent, and no process started, before it is asked.
+
+    Raises:
+        UpstreamError: the URL may not be used, or the key's environment variable is not set.
+        ModelFileError: the GGUF file is damaged, hostile or unsupported.
+        UserError: there is neither a URL nor such a file.
+    """
+    if llm.base_url is not None:
+        from locum.runtime.openai import OpenAiGenerator
+
+        return OpenAiGenerator(llm)
+    path = Path(llm.model).expanduser()
+    if not path.is_file():
+        raise UserError(
+            "source-missing",
+            f"llm.model {llm.model!r} is not a file, and there is no llm.base_url",
+            fix="give llm.base_url, or the path of a GGUF file",
+        )
+    from locum.runtime.llamacpp import LlamaGenerator
+
+    return LlamaGenerator(path, threads=threads, n_ctx=n_ctx, timeout_s=llm.timeout_s)

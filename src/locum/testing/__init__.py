@@ -1,0 +1,17 @@
+"""Public fakes and pico models: what Locum's own tests use, for the tests of those who build on it."""
+
+from locum.runtime.fake import FakeClassifier, FakeGenerator, fake_spec
+from locum.testing.pico import LABELS, pico_linear, pico_onnx, pico_tokenizer
+from locum.testing.upstream import FakeUpstream, Scripted
+
+__all__ = [
+    "LABELS",
+    "FakeClassifier",
+    "FakeGenerator",
+    "FakeUpstream",
+    "Scripted",
+    "fake_spec",
+    "pico_linear",
+    "pico_onnx",
+    "pico_tokenizer",
+]
