@@ -78,4 +78,28 @@ CODES: dict[str, str] = {
     "fit-unknown-device": "A device name is not one that Locum knows.",
     # stats
     "stats-input": "Numbers given to a statistic are out of range, NaN, or of unequal length.",
+    # data
+    "data-missing": "A data file does not exist or cannot be read.",
+    "data-empty": "A data file holds no rows, or fewer than a build needs.",
+    "data-archive": "An archive or a document was given where a data file should be.",
+    "data-damaged": "A data file is damaged: its container (gzip, Parquet, Arrow) cannot be read.",
+    "data-expands": "A compressed data file expands far beyond its own size, as a zip bomb does.",
+    "data-encoding": "A text file's encoding is unknown, ambiguous, or not the one that was named.",
+    "data-too-long": "A line or field is longer than may stand in memory at once.",
+    "data-format": "A data file is not in the format that was named, or in none that is known.",
+    "data-no-header": "A CSV or TSV file has no line with column names.",
+    "data-columns": "A column that the task names is not in the file, or stands there twice.",
+    "data-bad-rows": "Rows that cannot be used, listed by line.",
+    "data-changed": "A data file changed while it was being read.",
+    "data-one-label": "Every row has the same label, so there is nothing to learn.",
+    "data-not-labels": "The output column has about as many values as rows: it holds no labels.",
+    "data-leakage": "Test rows also stand in the training data.",
+    "data-calibration-leak": "Calibration rows also stand in the data that a student learns from.",
+    "data-split": "A prepared data set lacks a split, or a split differs from its data card.",
+    # evaluate
+    "evaluate-no-rows": "There are no rows to evaluate on.",
+    "evaluate-predictions": "A file of predictions is absent, damaged, or not one.",
+    "evaluate-different-rows": "Two models that are to be compared answered different rows.",
+    "evaluate-llm-gave-up": "The LLM failed several times in a row; the answers so far are kept.",
+    "evaluate-llm-cap": "The cap on what the LLM may write was reached; the answers so far are kept.",
 }

@@ -109,4 +109,4 @@ def track(label: str, total: float | None = None, unit: str = "") -> Generator[T
     emit(Event("start", label, 0, total, unit))
     yield tracker
     seconds = round(time.monotonic() - start_s, 3)
-    emit(Event("done", label, tracker.done, total, unit, {"seconds": seconds}))
+    emit(Event("done", label, tracker.done, tracker.total, unit, {"seconds": seconds}))
