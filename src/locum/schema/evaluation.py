@@ -111,3 +111,30 @@ class WrongExample(Document):
     gold: str
     predicted: str
     confidence: float
+
+
+class MeasureRequest(Document):
+    """A student to run over its splits in a process of its own.
+
+    Attributes:
+        model: folder with ``model.json``.
+        data: folder with the prepared splits.
+    """
+
+    model: str
+    data: str
+    splits: tuple[SplitName, ...]
+    threads: int
+
+
+class Measured(Document):
+    """What serving a student costs; its predictions stand beside it as ``SPLIT.npz``.
+
+    Attributes:
+        memory_mb: resident memory the open engine added, MB (10^6 bytes); None where the system does not tell.
+        size_mb: the model folder on disk, MB.
+    """
+
+    latency: Latency
+    memory_mb: float | None
+    size_mb: float

@@ -20,7 +20,7 @@ Share = Annotated[float, Field(gt=0, lt=0.9)]
 Positive = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-SPLITS = ("train", "dev", "calibration", "test")
+SPLITS: tuple[Literal["train"], Literal["dev"], Literal["calibration"], Literal["test"]] = ("train", "dev", "calibration", "test")
 """train, dev (all choices), calibration (certificate only), test (report only)."""
 
 

@@ -1,0 +1,44 @@
+"""The measuring job: one student over all its splits, in a process of its own.
+
+Notable: a fresh process makes the memory figure honest, and an engine that crashes takes only itself down.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from locum.core.files import write_json
+from locum.data.load import iterate
+from locum.evaluate.latency import measure, open_measured
+from locum.evaluate.runner import predict_rows
+from locum.runtime.open import open_classifier
+from locum.schema.data import Row, SplitName
+from locum.schema.evaluation import Measured, MeasureRequest
+
+_LONGEST = 32
+
+
+def run(request_file: Path, out: Path) -> None:
+    """Answer every split through the serving engine, time it, and write predictions and ``measured.json``.
+
+    Args:
+        request_file: a ``MeasureRequest``.
+        out: folder to fill.
+
+    Raises:
+        LocumError: the model is refused, a split is missing, or the disk is full.
+    """
+    request = MeasureRequest.from_json(request_file.read_bytes(), str(request_file))
+    folder = Path(request.model)
+    rows: dict[SplitName, list[Row]] = {split: list(iterate(Path(request.data), split)) for split in request.splits}
+    first = [row.input for row in rows[request.splits[0]]]
+    longest = sorted(first, key=len)[-_LONGEST:]
+    classifier, memory_mb = open_measured(lambda: open_classifier(folder, threads=request.threads), longest)
+    try:
+        for split, some in rows.items():
+            predict_rows(classifier, some, split, path=out / f"{split}.npz")
+        latency = measure(classifier, first, threads=request.threads)
+    finally:
+        classifier.close()
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    write_json(out / "measured.json", Measured(latency=latency, memory_mb=memory_mb, size_mb=size / 1e6).to_json())

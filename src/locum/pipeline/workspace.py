@@ -1,0 +1,85 @@
+"""``Workspace``: what every step of one build shares; and ``read_task``, which finds and reads the task file.
+
+Notable: the paths in a task file are relative to the file, so a build works from any folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from locum.core.errors import TaskFileError
+from locum.core.files import sha256_bytes
+from locum.pipeline.steps import StepCache
+from locum.schema.data import SplitName
+from locum.schema.task import SPLITS, Task
+from locum.schema.taskfile import MAX_BYTES, parse_task
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One build.
+
+    Attributes:
+        task: what is asked.
+        task_text: the task file, verbatim, for the bundle.
+        root: folder of the task file; its relative paths start here.
+        out: folder of the build.
+        steps: the cache of its steps.
+        threads: CPU threads for every step.
+        offline: nothing may be downloaded.
+    """
+
+    task: Task
+    task_text: str
+    root: Path
+    out: Path
+    steps: StepCache
+    threads: int
+    offline: bool = False
+
+    @property
+    def task_hash(self) -> str:
+        """SHA-256 of the task file as written."""
+        return sha256_bytes(self.task_text.encode())
+
+
+def read_task(path: Path) -> tuple[Task, str]:
+    """Read a task file.
+
+    Args:
+        path: the file, or a folder that holds ``task.yaml``.
+
+    Returns:
+        The task and the file's text.
+
+    Raises:
+        TaskFileError: it is missing or unreadable, or has faults (all of them reported).
+    """
+    file = path / "task.yaml" if path.is_dir() else path
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise TaskFileError(
+            "task-missing", f"there is no {file}", fix="write one with `locum init DATA_FILE`"
+        ) from None
+    except UnicodeDecodeError as problem:
+        raise TaskFileError(
+            "task-missing", f"{file} is not UTF-8 text (byte {problem.start})", fix="save it as UTF-8"
+        ) from None
+    except OSError as problem:
+        raise TaskFileError("task-missing", f"cannot read {file}: {problem.strerror}", fix="check the path") from None
+    return parse_task(text, file.name), text
+
+
+def split_addresses(task: Task) -> dict[SplitName, tuple[str, ...]]:
+    """The addresses of each split that the task names, in the order they are tried."""
+    named: dict[SplitName, tuple[str, ...]] = {}
+    for split in SPLITS:
+        given: str | Sequence[str] | None = getattr(task.data, split)
+        if given is not None:
+            named[split] = (given,) if isinstance(given, str) else tuple(given)
+    return named
