@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from locum.core.files import content_hash, sha256_bytes
 from locum.schema.data import Row
 from locum.schema.message import Message
+from locum.stats.calibration import softmax
 from locum.tasks.labels import LabelReader
 from locum.tasks.prompt import quote
 
@@ -122,10 +123,8 @@ def probabilities(logits: NDArray[np.float32], temperature: float = 1.0) -> NDAr
     Returns:
         ``[n, labels]``, rows summing to one.
     """
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    with np.errstate(invalid="ignore"):  # +inf minus +inf: the row is not a score, and becomes NaN
-        scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return scaled / scaled.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinities are no scores: their row becomes NaN
+        return softmax(logits, temperature)
 
 
 def confidence(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:

@@ -1,0 +1,106 @@
+"""Two models on the same rows, with a verdict in one sentence.
+
+Notable: accuracy is compared by McNemar's mid-p test and a paired interval, macro-F1 by a paired bootstrap;
+"no difference was shown" is said where that is so, and never "equal". Not here: choosing (``evaluate.choose``).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locum.evaluate.metrics import document, macro_f1_of_rows
+from locum.evaluate.predictions import Predictions, require_same_rows
+from locum.schema.evaluation import Comparison
+from locum.schema.evaluation import Interval as IntervalDocument
+from locum.stats.paired import mcnemar, paired_bootstrap, paired_difference
+
+Metric = Literal["accuracy", "macro_f1"]
+
+
+def compare_accuracy(a: str, right_a: NDArray[np.bool_], b: str, right_b: NDArray[np.bool_]) -> Comparison:
+    """Accuracy of a minus b: McNemar's mid-p test, paired Student interval.
+
+    Args:
+        a: name of the first model.
+        right_a: whether it is right, ``[n]``.
+        b: name of the second.
+        right_b: whether it is right, same rows.
+
+    Raises:
+        UserError: no rows, or unequal numbers of them.
+    """
+    difference = document(paired_difference(right_a, right_b).interval)
+    difference = _within(difference)
+    p_value = mcnemar(right_a, right_b).p_value
+    return Comparison(
+        a=a,
+        b=b,
+        metric="accuracy",
+        n=len(right_a),
+        difference=difference,
+        p_value=p_value,
+        test="mcnemar-midp",
+        verdict=_verdict(a, b, "accuracy", difference, len(right_a), p_value),
+    )
+
+
+def compare(a: Predictions, b: Predictions, metric: Metric = "accuracy") -> Comparison:
+    """Two students on the same split.
+
+    Args:
+        a: predictions of the first.
+        b: of the second, on the same rows.
+        metric: accuracy or macro_f1.
+
+    Raises:
+        CheckFailed: they did not answer the same rows.
+    """
+    require_same_rows(a, b)
+    if metric == "accuracy":
+        return compare_accuracy(a.model, a.correct, b.model, b.correct)
+    difference = document(macro_f1_difference(a, b))
+    return Comparison(
+        a=a.model,
+        b=b.model,
+        metric=metric,
+        n=a.n,
+        difference=difference,
+        p_value=None,
+        test="paired-bootstrap",
+        verdict=_verdict(a.model, b.model, "macro-F1", difference, a.n, None),
+    )
+
+
+def macro_f1_difference(a: Predictions, b: Predictions, level: float = 0.95) -> IntervalDocument:
+    """Macro-F1 of a minus b with a paired bootstrap interval; the labels are those of each model's own."""
+    return document(
+        paired_bootstrap(
+            macro_f1_of_rows(a.gold, a.predicted, len(a.labels)),
+            macro_f1_of_rows(b.gold, b.predicted, len(b.labels)),
+            a.n,
+            level=level,
+        )
+    )
+
+
+def _within(interval: IntervalDocument) -> IntervalDocument:
+    """The interval cut to what a difference of two shares can be; one row alone says nothing."""
+    return interval.model_copy(update={"low": max(-1.0, interval.low), "high": min(1.0, interval.high)})
+
+
+def _verdict(a: str, b: str, metric: str, d: IntervalDocument, n: int, p_value: float | None) -> str:
+    points = f"{100 * abs(d.value):.1f} points of {metric}"
+    low, high = sorted((100 * abs(d.low), 100 * abs(d.high)))
+    p_text = "" if p_value is None else f", p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}"
+    shown = (d.low > 0 or d.high < 0) if p_value is None else p_value < 0.05
+    if shown:
+        better, worse = (a, b) if d.value > 0 else (b, a)
+        interval = f"95 % interval {low:.1f} to {high:.1f}" if d.low * d.high > 0 else "95 % interval touches 0"
+        return f"{better} is better than {worse} by {points} on {n} rows ({interval}{p_text})."
+    return (
+        f"No difference was shown between {a} and {b} on {n} rows: {100 * d.value:+.1f} points of {metric} "
+        f"(95 % interval {100 * d.low:+.1f} to {100 * d.high:+.1f}{p_text})."
+    )

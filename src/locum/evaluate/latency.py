@@ -1,0 +1,124 @@
+"""Latency, throughput and memory of a student through the engine that serves it.
+
+Notable: one input at a time, tokenizer included, as a request meets it; inputs are the task's own, spread
+evenly over the split so that long ones count as often as they occur. Timers are monotonic. Not here:
+estimates (``fit``), the gateway's own share (``bench``).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from locum.core.progress import track
+from locum.runtime.memory import resident_mb
+from locum.runtime.protocol import Classifier
+from locum.schema.evaluation import Latency
+
+_BATCH = 32
+
+
+def measure(
+    classifier: Classifier, texts: Sequence[str], *, threads: int, n: int = 200, warmup: int = 10, limit_s: float = 20.0
+) -> Latency:
+    """Time single answers and batches.
+
+    Args:
+        classifier: an open engine; nothing else should run on the machine.
+        texts: inputs of the task.
+        threads: threads the engine was opened with, for the record.
+        n: single answers to time.
+        warmup: answers given before timing starts.
+        limit_s: most seconds for the single answers, and again for the batches; at least one of each is timed.
+
+    Returns:
+        p50 and p95 in milliseconds, and answers a second in batches of 32.
+
+    Raises:
+        ValueError: no texts.
+    """
+    if not texts:
+        raise ValueError("latency needs at least one text")
+    chosen = [texts[k * (len(texts) - 1) // max(n - 1, 1)] for k in range(n)]
+    with track(f"time {classifier.spec.name}", total=n, unit="answer") as tracker:
+        for text in chosen[:warmup]:
+            classifier.logits([text])
+        single_ms: list[float] = []
+        end_s = time.perf_counter() + limit_s
+        for text in chosen:
+            start_s = time.perf_counter()
+            classifier.logits([text])
+            now_s = time.perf_counter()
+            single_ms.append((now_s - start_s) * 1000)
+            tracker.advance()
+            if now_s > end_s:
+                break
+    p50_ms, p95_ms = np.percentile(single_ms, [50, 95])
+    return Latency(
+        p50_ms=float(p50_ms),
+        p95_ms=float(p95_ms),
+        n=len(single_ms),
+        answers_per_s=_throughput(classifier, texts, limit_s),
+        threads=threads,
+    )
+
+
+def _throughput(classifier: Classifier, texts: Sequence[str], limit_s: float, least_s: float = 1.0) -> float:
+    """Answers a second in batches of 32; texts are gone through again until ``least_s`` is reached."""
+    classifier.logits(texts[:_BATCH])
+    answered = position = 0
+    start_s = time.perf_counter()
+    while True:
+        batch = texts[position : position + _BATCH]
+        classifier.logits(batch)
+        answered += len(batch)
+        position = position + _BATCH if position + _BATCH < len(texts) else 0
+        elapsed_s = time.perf_counter() - start_s
+        if elapsed_s >= min(limit_s, least_s) and (position == 0 or elapsed_s >= limit_s):
+            return answered / elapsed_s
+
+
+def open_measured(open_engine: Callable[[], Classifier], texts: Sequence[str]) -> tuple[Classifier, float | None]:
+    """Open an engine, let it answer, and say how much resident memory that added.
+
+    Child processes count, so an engine in a child is measured like one in this process. Memory that this
+    process already held and could use again makes the figure too small: measure in a fresh process.
+
+    Args:
+        open_engine: opens it.
+        texts: a few inputs, the longest ones for an upper figure.
+
+    Returns:
+        The open engine and MB (10^6 bytes); None where the system does not tell.
+    """
+    before_mb = _family_mb()
+    classifier = open_engine()
+    for text in texts:
+        classifier.logits([text])
+    after_mb = _family_mb()
+    if before_mb is None or after_mb is None:
+        return classifier, None
+    return classifier, max(0.0, after_mb - before_mb)
+
+
+def _family_mb() -> float | None:
+    """Resident memory of this process and its children, MB."""
+    own_mb = resident_mb()
+    return None if own_mb is None else own_mb + sum(resident_mb(pid) or 0.0 for pid in _children(os.getpid()))
+
+
+def _children(pid: int) -> list[int]:
+    """Process ids of all descendants, from Linux's /proc; none elsewhere."""
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            direct = [int(word) for word in file.read_text().split()]
+        except OSError:  # the thread ended while we looked
+            continue
+        for child in direct:
+            found += [child, *_children(child)]
+    return found

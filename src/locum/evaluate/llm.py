@@ -1,0 +1,335 @@
+"""The prompted LLM over a set of rows: asked once per row, kept in a file, counted in tokens.
+
+Notable: every answer is appended to a JSON Lines file as it comes, keyed by model, prompt, decoding and
+input, so a run that was stopped goes on where it was and pays for nothing twice. What is stored is the text
+that came back; it is read again each time. A refusal or an empty answer is an invalid answer and counts as
+wrong; a row that got no answer at all (network, too long) is a failure, is left out, and is asked again
+next time. Not here: retries of one request (``runtime``).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locum.core.errors import LocumError, UpstreamError
+from locum.core.files import content_hash, disk_errors, sha256_bytes
+from locum.core.progress import Tracker, track
+from locum.evaluate import metrics
+from locum.evaluate.predictions import gold_index
+from locum.runtime.protocol import Completion, CompletionRequest, Generator
+from locum.schema.data import Row, SplitName
+from locum.schema.evaluation import Evaluation, Latency
+from locum.tasks.protocol import TaskKind
+
+_ROW_FAULTS = frozenset({"runtime-too-long"})  # faults of one input, not of the model
+
+
+@dataclass(frozen=True)
+class StoredAnswer:
+    """What the LLM wrote for one input, as it stands in the cache."""
+
+    text: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    model: str
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class LlmRun:
+    """The LLM's answers to a set of rows.
+
+    Attributes:
+        model: the name it was asked by; ``fingerprints`` the names it gave itself.
+        prompt_hash: of the task kind that asked.
+        labels: class names that the columns count into.
+        gold: right column per row, ``[n]``; -1 where it is none of ``labels``.
+        predicted: answered column per row, ``[n]``; -1 where the answer is no label, or there is none.
+        answered: whether an answer came at all, ``[n]``.
+        seconds: time to each answer, ``[n]``; NaN where none came.
+        asked: rows sent to the LLM in this run; the other answers stood in the cache.
+        wall_s: time of this run.
+    """
+
+    model: str
+    fingerprints: tuple[str, ...]
+    prompt_hash: str
+    split: SplitName
+    labels: tuple[str, ...]
+    gold: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    answered: NDArray[np.bool_]
+    seconds: NDArray[np.float64]
+    input_tokens: int
+    output_tokens: int
+    asked: int
+    wall_s: float
+
+    @property
+    def failures(self) -> int:
+        """Rows without an answer."""
+        return int((~self.answered).sum())
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each answer is right, ``[n]``; false where none came."""
+        return (self.predicted == self.gold) & (self.gold >= 0)
+
+    def evaluation(self) -> Evaluation:
+        """Over the rows that got an answer; invalid answers count as wrong.
+
+        Raises:
+            UserError: no row got an answer.
+        """
+        kept = self.answered
+        return metrics.evaluation(self.model, self.split, self.labels, self.gold[kept], self.predicted[kept])
+
+    def latency(self) -> Latency | None:
+        """Per answer, as it was asked (several at once where it was); None without an answer."""
+        seconds = self.seconds[self.answered]
+        if len(seconds) == 0:
+            return None
+        p50_s, p95_s = np.percentile(seconds, [50, 95])
+        rate = self.asked / self.wall_s if self.asked and self.wall_s > 0 else 1 / max(float(seconds.mean()), 1e-9)
+        return Latency(
+            p50_ms=1000 * float(p50_s), p95_ms=1000 * float(p95_s), n=len(seconds), answers_per_s=rate, threads=1
+        )
+
+
+def completion_request(kind: TaskKind, text: str) -> CompletionRequest:
+    """How one input is put to a prompted model: greedy, and no longer than an answer needs."""
+    return CompletionRequest(messages=kind.messages(text), max_tokens=kind.max_tokens, temperature=0.0)
+
+
+def decoding_hash(kind: TaskKind) -> str:
+    """SHA-256 of how answers are decoded, and of the prompt: what a certificate names as ``decoding``."""
+    return content_hash({"prompt": kind.prompt_hash, "max_tokens": kind.max_tokens, "temperature": 0.0, "stop": []})
+
+
+def sample_positions(rows: Sequence[Row], count: int, seed: int = 0) -> NDArray[np.int64]:
+    """Positions of a sample of rows, rising; the same rows whatever their order (lots by hash of the id).
+
+    Args:
+        rows: what to draw from.
+        count: how many; all of them when there are fewer.
+        seed: another seed, another sample.
+    """
+
+    def lot(index: int) -> str:
+        return sha256_bytes(f"{seed}\0{rows[index].id}".encode(errors="surrogatepass"))
+
+    return np.array(sorted(sorted(range(len(rows)), key=lot)[:count]), dtype=np.int64)
+
+
+def evaluate_llm(
+    generator: Generator,
+    kind: TaskKind,
+    rows: Sequence[Row],
+    labels: tuple[str, ...],
+    split: SplitName,
+    cache_path: Path,
+    *,
+    concurrency: int = 1,
+    max_output_tokens: int | None = None,
+    give_up_after: int = 5,
+) -> LlmRun:
+    """Ask the LLM about every row that the cache does not answer.
+
+    Args:
+        generator: the LLM.
+        kind: the task, as it is put to a prompted model.
+        rows: what to ask about.
+        labels: class names.
+        split: which split the rows are of.
+        cache_path: JSON Lines file with the answers so far; made when absent.
+        concurrency: requests in flight at once.
+        max_output_tokens: stop asking when this run has made it write so many; None is no cap.
+        give_up_after: failures in a row after which the rest is not tried.
+
+    Raises:
+        UpstreamError: too many failures in a row, or the cap was reached; what came is kept, and the same
+            call goes on from there.
+        LocumError: the engine cannot be used, or the cache cannot be written.
+    """
+    start_s = time.perf_counter()
+    keys = [_key(generator.model, kind, row.input) for row in rows]
+    stored = read_cache(cache_path)
+    missing = {key: row.input for key, row in zip(keys, rows, strict=True) if key not in stored}
+    with track(f"ask {generator.model}", total=len(rows), unit="row") as tracker:
+        tracker.advance(len(rows) - len(missing))
+        if missing:
+            asker = _Asker(generator, kind, concurrency, max_output_tokens, give_up_after)
+            stored |= asker.ask(missing, cache_path, tracker)
+    return _run(generator.model, kind, rows, labels, split, [stored.get(key) for key in keys], len(missing), start_s)
+
+
+class _Asker:
+    """Asks with a bounded number of requests in flight; answers are written by the calling thread alone."""
+
+    def __init__(
+        self, generator: Generator, kind: TaskKind, concurrency: int, max_output_tokens: int | None, give_up_after: int
+    ) -> None:
+        self.generator = generator
+        self.kind = kind
+        self.concurrency = max(1, concurrency)
+        self.max_output_tokens = max_output_tokens
+        self.give_up_after = give_up_after
+
+    def ask(self, missing: dict[str, str], cache_path: Path, tracker: Tracker) -> dict[str, StoredAnswer]:
+        found: dict[str, StoredAnswer] = {}
+        waiting = iter(missing.items())
+        failures_in_row = written_tokens = 0
+        with ThreadPoolExecutor(self.concurrency) as pool, _Appender(cache_path) as file:
+            flying = dict(self._submit(pool, waiting, self.concurrency))
+            while flying:
+                done, _ = wait(flying, return_when=FIRST_COMPLETED)
+                for future in done:
+                    key = flying.pop(future)
+                    answer, fault = _outcome(future)
+                    if answer is not None:
+                        found[key] = answer
+                        file.append(key, answer)
+                        failures_in_row, written_tokens = 0, written_tokens + answer.output_tokens
+                    elif fault is not None and fault.code not in _ROW_FAULTS:
+                        failures_in_row += 1
+                        if failures_in_row >= self.give_up_after:
+                            raise _gave_up(self.generator.model, failures_in_row, len(found), fault) from fault
+                    tracker.advance()
+                if self.max_output_tokens is not None and written_tokens >= self.max_output_tokens:
+                    raise _cap_reached(written_tokens, self.max_output_tokens, len(missing) - len(found))
+                flying |= self._submit(pool, waiting, len(done))
+        return found
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, waiting: Iterator[tuple[str, str]], count: int
+    ) -> list[tuple[Future[StoredAnswer], str]]:
+        return [
+            (pool.submit(copy_context().run, _ask_timed, self.generator, self.kind, text), key)
+            for key, text in islice(waiting, count)
+        ]
+
+
+def _ask_timed(generator: Generator, kind: TaskKind, text: str) -> StoredAnswer:
+    start_s = time.perf_counter()
+    answer: Completion = generator.complete(completion_request(kind, text))
+    return StoredAnswer(
+        answer.text,
+        answer.finish_reason,
+        answer.input_tokens,
+        answer.output_tokens,
+        answer.model,
+        time.perf_counter() - start_s,
+    )
+
+
+def _outcome(future: Future[StoredAnswer]) -> tuple[StoredAnswer | None, LocumError | None]:
+    """The answer, or the fault that stands in its place; faults that are not about one row are raised."""
+    try:
+        return future.result(), None
+    except LocumError as fault:
+        if isinstance(fault, UpstreamError) or fault.code in _ROW_FAULTS:
+            return None, fault
+        raise
+
+
+def _gave_up(model: str, failures: int, answered: int, fault: LocumError) -> UpstreamError:
+    return UpstreamError(
+        "evaluate-llm-gave-up",
+        f"{model} failed {failures} times in a row after {answered} answers; the last: {fault.cause}",
+        fix="the answers so far are kept: run the same command again when it answers",
+    )
+
+
+def _cap_reached(written: int, cap: int, left: int) -> UpstreamError:
+    return UpstreamError(
+        "evaluate-llm-cap",
+        f"the LLM wrote {written} tokens, the cap is {cap}; {left} rows are left",
+        fix="the answers so far are kept: raise the cap and run the same command again",
+    )
+
+
+def _key(model: str, kind: TaskKind, text: str) -> str:
+    return content_hash({"model": model, "decoding": decoding_hash(kind), "input": sha256_bytes(_bytes(text))})
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
+def read_cache(path: Path) -> dict[str, StoredAnswer]:
+    """Stored answers by key; a line that a kill cut short is passed over, and asked again."""
+    found: dict[str, StoredAnswer] = {}
+    if not path.exists():
+        return found
+    with disk_errors(path), path.open("rb") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+                found[str(record.pop("key"))] = StoredAnswer(**record)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+    return found
+
+
+class _Appender:
+    """Appends answers to the cache, each flushed as one line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> _Appender:
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+            if self._file.tell() and not self.path.read_bytes().endswith(b"\n"):
+                self._file.write(b"\n")  # closes a line that a kill cut short
+        return self
+
+    def append(self, key: str, answer: StoredAnswer) -> None:
+        with disk_errors(self.path):
+            self._file.write(json.dumps({"key": key, **vars(answer)}).encode() + b"\n")
+            self._file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _run(
+    model: str,
+    kind: TaskKind,
+    rows: Sequence[Row],
+    labels: tuple[str, ...],
+    split: SplitName,
+    answers: Sequence[StoredAnswer | None],
+    asked: int,
+    start_s: float,
+) -> LlmRun:
+    column = {label: index for index, label in enumerate(labels)}
+    outputs = [None if a is None or a.finish_reason == "content_filter" else kind.parse(a.text) for a in answers]
+    came = [answer for answer in answers if answer is not None]
+    return LlmRun(
+        model=model,
+        fingerprints=tuple(sorted({answer.model for answer in came})),
+        prompt_hash=kind.prompt_hash,
+        split=split,
+        labels=labels,
+        gold=gold_index(rows, labels),
+        predicted=np.array([-1 if o is None else column.get(o, -1) for o in outputs], dtype=np.int64),
+        answered=np.array([answer is not None for answer in answers], dtype=np.bool_),
+        seconds=np.array([np.nan if a is None else a.seconds for a in answers], dtype=np.float64),
+        input_tokens=sum(answer.input_tokens for answer in came),
+        output_tokens=sum(answer.output_tokens for answer in came),
+        asked=asked,
+        wall_s=time.perf_counter() - start_s,
+    )

@@ -1,0 +1,131 @@
+"""``Predictions``: a student's logits on one split, in an npz file without pickle.
+
+Notable: every later figure (metrics, calibration, certificate, comparison) comes from this file, so it can
+be recomputed without the model. Rows are known by a hash of their ids in order; only predictions on the same
+rows may be compared. Not here: making them (``evaluate.runner``).
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locum.core.errors import CheckFailed, ModelFileError
+from locum.core.files import content_hash, write_bytes
+from locum.schema.data import Row, SplitName
+from locum.schema.task import SPLITS
+from locum.tasks.classify import confidence, predicted
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """One student's answers to one split.
+
+    Attributes:
+        model: the candidate's name.
+        labels: class names in the order of the logits' columns.
+        ids_hash: SHA-256 of the rows' ids, in order.
+        logits: ``[n, labels]``, before temperature.
+        gold: column of the right label, ``[n]``; -1 where the gold label is none of ``labels``.
+    """
+
+    model: str
+    split: SplitName
+    labels: tuple[str, ...]
+    ids_hash: str
+    logits: NDArray[np.float32]
+    gold: NDArray[np.int64]
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return len(self.gold)
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """Column of the answer, ``[n]``; -1 where the logits are no scores."""
+        return predicted(self.logits)
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each answer is right, ``[n]``."""
+        return (self.predicted == self.gold) & (self.gold >= 0)
+
+    def confidence(self, temperature: float) -> NDArray[np.float64]:
+        """The largest probability of each row at a temperature, ``[n]``."""
+        return confidence(self.logits, temperature)
+
+    def save(self, path: Path) -> None:
+        """Write the npz file atomically; equal predictions give equal bytes.
+
+        Raises:
+            DeviceError: the disk is full, read-only or forbidden.
+        """
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            model=np.array(self.model),
+            split=np.array(self.split),
+            labels=np.array(self.labels),
+            ids_hash=np.array(self.ids_hash),
+            logits=self.logits.astype(np.float32),
+            gold=self.gold.astype(np.int64),
+        )
+        write_bytes(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Read the npz file; pickled content is refused.
+
+        Raises:
+            ModelFileError: the file is absent, damaged, or not predictions.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                logits, gold = arrays["logits"], arrays["gold"]
+                labels = tuple(str(label) for label in arrays["labels"])
+                model, split, ids_hash = (str(arrays[name]) for name in ("model", "split", "ids_hash"))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
+            raise _damaged(path, str(problem)) from problem
+        if split not in SPLITS or logits.shape != (len(gold), len(labels)) or logits.dtype != np.float32:
+            raise _damaged(path, f"logits {logits.dtype}{list(logits.shape)} for {len(gold)} rows of split {split!r}")
+        return cls(model, split, labels, ids_hash, logits, gold.astype(np.int64))
+
+
+def _damaged(path: Path, why: str) -> ModelFileError:
+    return ModelFileError(
+        "evaluate-predictions", f"not a file of predictions: {why}", where=str(path), fix="run the evaluation again"
+    )
+
+
+def ids_hash(rows: Sequence[Row]) -> str:
+    """SHA-256 of the rows' ids, in order."""
+    return content_hash([row.id for row in rows])
+
+
+def gold_index(rows: Sequence[Row], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Column of each row's label, ``[n]``; -1 where it is none of ``labels``."""
+    column = {label: index for index, label in enumerate(labels)}
+    return np.array([column.get(row.output, -1) for row in rows], dtype=np.int64)
+
+
+def require_same_rows(first: Predictions, second: Predictions) -> None:
+    """Refuse to compare answers to different rows.
+
+    Raises:
+        CheckFailed: the two were made on different rows, or the same rows in another order.
+    """
+    if first.ids_hash != second.ids_hash:
+        raise CheckFailed(
+            "evaluate-different-rows",
+            f"{first.model!r} ({first.split}, {first.n} rows) and {second.model!r} ({second.split}, {second.n} rows) "
+            "did not answer the same rows",
+            fix="evaluate both on the same split",
+        )
