@@ -72,6 +72,9 @@ CODES: dict[str, str] = {
     "upstream-redirect": "The LLM's URL redirects elsewhere; the key is not sent after it.",
     "upstream-too-large": "The LLM's answer is larger than the cap.",
     "upstream-bad-answer": "The LLM's answer is not what the OpenAI API promises.",
+    # compress
+    "compress-export": "A trained student cannot be written in the form that its engine needs.",
+    "compress-parity": "The exported model does not answer as the trained model did; it is not kept.",
     # fit
     "fit-memory": "The estimated memory is more than the device has.",
     "fit-instructions": "The processor lacks an instruction set that the engine needs.",
@@ -102,4 +105,20 @@ CODES: dict[str, str] = {
     "evaluate-different-rows": "Two models that are to be compared answered different rows.",
     "evaluate-llm-gave-up": "The LLM failed several times in a row; the answers so far are kept.",
     "evaluate-llm-cap": "The cap on what the LLM may write was reached; the answers so far are kept.",
+    # models
+    "models-not-a-base": "A path is not a base: no folder with config.json and safetensors, and no GGUF file.",
+    "models-file-missing": "A file of a base or student is missing (a shard, the tokenizer, the configuration).",
+    "models-damaged": "A base or student cannot be read as what it says it is.",
+    "models-pickle": "The weights are a pickle, which can run code when it is read.",
+    "models-remote-code": "A base asks to run code of its repository (auto_map); Locum never does.",
+    "models-lfs-pointer": "A Git LFS pointer stands where a base's file should be.",
+    "models-unsupported": "A base's architecture is not one that Locum trains.",
+    "models-tokenizer-mismatch": "A tokenizer gives ids that the model has no embedding for.",
+    "models-nan": "Weights hold NaN or infinity.",
+    "models-depth": "The depth asked for is not within the layers of the base.",
+    # train
+    "train-request": "A training request does not fit its method, its data or its labels.",
+    "train-nan": "The loss became NaN before any weights worth keeping were saved.",
+    "train-memory": "Memory ran out while training; a smaller micro-batch needs less.",
+    "train-budget": "The time budget is too small for even one evaluation of this candidate.",
 }

@@ -1,0 +1,1 @@
+"""Trained students become files that an engine serves, proved equal to what was trained."""

@@ -1,0 +1,160 @@
+"""PyTorch to ONNX, fp32: body, pooling and head in one graph, the same bytes every time.
+
+Notable: attention becomes ONNX's own ``Attention`` operator (opset 23), which knows grouped heads, masks and
+scale, instead of the dozen nodes that a tracer writes; the fused kernel is faster and quantisers find only the
+projections. Whatever differs from run to run (names with counters, stack traces, versions) is taken out, so one
+student has one SHA-256. Not here: quantisation (``int8``), checking the result (``parity``).
+
+Shapes: B rows, T tokens, H heads, D width, C labels.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from locum.core.errors import LocumError
+from locum.core.files import write_bytes
+
+OPSET = 23  # the first with Attention
+IR_VERSION = 10  # what ONNX Runtime 1.20 and later read
+_ATTENTION = "locum_onnx"
+
+
+def export_onnx(student: nn.Module, path: Path, *, max_tokens: int) -> None:
+    """Write a student as ``model.onnx``: inputs ``input_ids`` and ``attention_mask``, output ``logits``.
+
+    Args:
+        student: module with ``forward(input_ids, attention_mask) -> logits``, both int64 ``[B, T]`` padded at the
+            right, logits ``[B, C]``; its transformers body stands in ``student.body``. It is left in eval mode.
+        path: file to write.
+        max_tokens: largest T that will be asked.
+
+    Raises:
+        LocumError: PyTorch's exporter cannot express the model (``compress-export``).
+    """
+    student.eval().float()
+    with _onnx_attention(student.body), _quiet():
+        graph = _trace(student, max_tokens)
+    write_bytes(path, _canonical(graph))
+
+
+def onnx_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention in the form that transformers calls, as one ONNX operator.
+
+    Args:
+        query, key, value: ``[B, H, T, D/H]``; key and value may have fewer heads.
+        attention_mask: added to the scores, ``[B, 1, T, T]``; it carries causality, padding and windows.
+        scaling: of the scores; None for 1/√(D/H).
+
+    Returns:
+        ``[B, T, H, D/H]``, and no attention weights.
+    """
+    if options.get("s_aux") is not None:
+        raise LocumError("compress-export", f"{type(module).__name__} has attention sinks, which ONNX lacks")
+    softcap = float(options.get("softcap") or 0.0)
+    mixed, *_ = torch.onnx.ops.attention(query, key, value, attention_mask, scale=scaling, softcap=softcap)
+    return mixed.transpose(1, 2), None
+
+
+@contextmanager
+def _onnx_attention(body: Any) -> Iterator[None]:
+    """Let the body compute attention as the ONNX operator while it is traced."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, onnx_attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(_ATTENTION, eager_mask)
+    before = body.config._attn_implementation
+    body.set_attn_implementation(_ATTENTION)
+    try:
+        yield
+    finally:
+        body.set_attn_implementation(before)
+
+
+def _trace(student: nn.Module, max_tokens: int) -> Any:
+    # Two rows of different length: no dimension of 1 that a tracer would take for a constant.
+    ids = torch.ones(2, min(7, max_tokens), dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    mask[1, -2:] = 0
+    dynamic = {0: torch.export.Dim("batch", min=1, max=1 << 16), 1: torch.export.Dim("tokens", min=1, max=max_tokens)}
+    try:
+        program = torch.onnx.export(
+            student,
+            (ids, mask),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes=(dynamic, dynamic),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    except Exception as error:  # the exporter raises dozens of kinds; each means that it cannot
+        cause = " ".join(str(error).split())[:300]
+        raise LocumError(
+            "compress-export", f"PyTorch cannot export {type(student.body).__name__} to ONNX: {cause}"
+        ) from error
+    if program is None:
+        raise LocumError("compress-export", f"PyTorch gave no graph for {type(student.body).__name__}")
+    return program.model_proto
+
+
+def _canonical(model: Any) -> bytes:
+    """The same graph always as the same bytes: names by position, no traces, no versions."""
+    from onnx import checker
+
+    graph = model.graph
+    del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
+    model.producer_name, model.producer_version, model.doc_string = "locum", "", ""
+    model.ir_version = IR_VERSION
+    graph.name, graph.doc_string = "student", ""
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    names = {name: name for name in fixed} | {"": ""}
+    for place, weight in enumerate(graph.initializer):
+        del weight.metadata_props[:]
+        weight.doc_string = ""
+        names[weight.name] = f"w{place}" if weight.name.startswith("val_") else weight.name
+        weight.name = names[weight.name]
+    counts: Counter[str] = Counter()
+    for node in graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+        counts[node.op_type] += 1
+        node.name = f"{node.op_type}_{counts[node.op_type]}"
+        for place, output in enumerate(node.output):
+            names.setdefault(output, f"{node.name}.{place}" if output else "")
+        node.input[:] = [names[name] for name in node.input]
+        node.output[:] = [names[name] for name in node.output]
+    checker.check_model(model)
+    return model.SerializeToString(deterministic=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notices (absent torchvision, its own deprecations) from the user and the tests."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
