@@ -71,6 +71,11 @@ class Completion:
     model: str
     extra: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def usable(self) -> bool:
+        """Whether it can be taken for an answer, or a label: not refused, not filtered, not empty."""
+        return self.finish_reason != "content_filter" and bool(self.text.strip())
+
 
 @runtime_checkable
 class Generator(Protocol):
