@@ -2,7 +2,8 @@
 
 Notable: both look at dev predictions only, row by row against each other, so what is hard for everyone
 cancels out. Taking is eager to go small: the smallest student that meets the target, or whose loss against
-the best is within one standard error of the paired difference (Breiman et al. 1984, CART §3.4.3). Stopping
+the best is within one standard error of the paired difference (Breiman et al. 1984, CART §3.4.3), and below
+a point, so that few dev rows with their wide errors do not give a good student away. Stopping
 is slow to give up, because a rung that is not built cannot be chosen: a different *family* or a *tuned* body
 after a frozen one is never skipped on the evidence of the rung before it (a frozen encoder at 82 % says
 nothing of a tuned one at 88 %, nor that of a decoder at 90 %). Skipped are rungs that
@@ -36,7 +37,7 @@ SAME_SIZE = 1.10
 """Sizes whose ratio is at most this count as equal."""
 
 WORTH_POINTS = 0.01
-"""A costlier rung pays when it may gain at least this much of the metric."""
+"""A costlier student is worth its cost from this much of the metric on."""
 
 ONE_SE_LEVEL = 0.6827  # two-sided level of an interval of one standard error either way
 ONE_SE_ALPHA = 0.1587  # one-sided level of a bound one standard error away
@@ -106,9 +107,11 @@ def choose(rungs: Sequence[Rung], *, metric: Metric = "accuracy", at_least: floa
 
 
 def _as_good(rung: Rung, best: Rung, metric: Metric) -> bool:
-    """Whether the rung's loss against the best is within one standard error of the paired difference."""
+    """Whether the rung's loss is within one standard error of the paired difference, and below a point."""
     if rung is best:
         return True
+    if best.score(metric) - rung.score(metric) >= WORTH_POINTS:
+        return False
     if metric == "accuracy":
         return within_one_standard_error(rung.dev.correct, best.dev.correct)
     return macro_f1_difference(best.dev, rung.dev, ONE_SE_LEVEL).low <= 0

@@ -276,7 +276,8 @@ def read_cache(path: Path) -> dict[str, StoredAnswer]:
         for line in file:
             try:
                 record = json.loads(line)
-                found[str(record.pop("key"))] = StoredAnswer(**record)
+                key = str(record.pop("key"))
+                found[key] = StoredAnswer(**record)
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
     return found

@@ -88,7 +88,7 @@ class Predictions:
             ModelFileError: the file is absent, damaged, or not predictions.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 logits, gold = arrays["logits"], arrays["gold"]
                 labels = tuple(str(label) for label in arrays["labels"])
                 model, split, ids_hash = (str(arrays[name]) for name in ("model", "split", "ids_hash"))
