@@ -1,0 +1,172 @@
+"""What the page says about the figures: key figures, the certificate's sentence, confused pairs, order.
+
+Notable: plain values for the template and the terminal, so that both say the same thing in the same words.
+Not here: markup (``page.html.j2``), drawings (``plots``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from locum.report import text
+from locum.schema.certificate import Certificate
+from locum.schema.evaluation import Evaluation, LabelScore, WrongExample
+from locum.schema.report import BuildReport, CandidateReport
+
+_PROMISES = {
+    "selective": "at most {alpha} of the answers given locally are wrong",
+    "marginal": "at most {alpha} of all traffic is answered locally and wrong",
+    "regret": "the whole system scores at most {alpha} below the LLM",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One key figure: what it is, the value in large type, and what stands under it."""
+
+    name: str
+    value: str
+    note: str
+    good: bool | None = None
+
+
+@dataclass(frozen=True)
+class Confused:
+    """``count`` inputs of label ``gold`` were answered ``predicted``; ``share`` of that label's rows."""
+
+    gold: str
+    predicted: str
+    count: int
+    share: float
+
+
+def chosen(report: BuildReport) -> CandidateReport | None:
+    """The rung that is served, or None when nothing was built."""
+    return next((rung for rung in report.ladder if rung.chosen), None)
+
+
+def promise(certificate: Certificate) -> str:
+    """What the certificate's kind promises, in words."""
+    return _PROMISES[certificate.kind].format(alpha=text.level(certificate.max_error))
+
+
+def certificate_sentence(certificate: Certificate) -> str:
+    """The certificate in one sentence, for the terminal and the page."""
+    against = "" if certificate.labels_from == "gold" else " (wrong means: differs from the LLM)"
+    if certificate.threshold is None:
+        need = f"; about {text.count(certificate.labels_missing)} more calibration labels would be needed"
+        return (
+            f"Nothing is certified: no threshold proves that {promise(certificate)}{against}, so every input is "
+            f"handed over{need if certificate.labels_missing else ''}."
+        )
+    return (
+        f"Certified with {text.level(certificate.confidence)} confidence: {promise(certificate)}{against}; "
+        f"{text.percent(certificate.local_share)} of {text.count(certificate.n)} calibration rows were answered "
+        f"locally, {text.count(certificate.errors)} of {text.count(certificate.accepted)} wrong."
+    )
+
+
+def key_figures(report: BuildReport) -> list[Figure]:
+    """The figures a manager asks for first: quality, share answered locally, size, latency, cost."""
+    rung = chosen(report)
+    return [
+        _quality(report, rung),
+        _local(report),
+        _size(rung),
+        _latency(rung),
+        _saving(report),
+    ]
+
+
+def _quality(report: BuildReport, rung: CandidateReport | None) -> Figure:
+    evaluation = (rung.test or rung.dev) if rung else None
+    score = text.headline(evaluation, report.metric)
+    if score is None or evaluation is None:
+        return Figure(text.metric_name(report.metric), text.UNKNOWN, "nothing was built", good=False)
+    note = f"95 % interval {text.interval(score)}, {text.count(evaluation.n)} {evaluation.split} rows"
+    llm = text.headline(report.llm.test, report.metric) if report.llm else None
+    if llm is not None:
+        note += f"; the LLM {text.percent(llm.value)}"
+    reached = None if report.target is None else score.value >= report.target
+    if report.target is not None:
+        note += f"; target {text.percent(report.target)}"
+    return Figure(f"{text.metric_name(report.metric)} on {evaluation.split}", text.percent(score.value), note, reached)
+
+
+def _local(report: BuildReport) -> Figure:
+    certificate = report.certificate
+    if certificate.threshold is None:
+        return Figure("answered locally", "0 %", "nothing is certified: everything is handed over", good=False)
+    share = report.system.get("local_share")
+    measured = share if share is not None else certificate.local_share
+    confidence = text.level(certificate.confidence)
+    return Figure(
+        "answered locally",
+        text.percent(measured),
+        f"{promise(certificate)}, proved at {confidence} confidence",
+        good=True,
+    )
+
+
+def _size(rung: CandidateReport | None) -> Figure:
+    if rung is None:
+        return Figure("size", text.UNKNOWN, "")
+    parts = [f"{text.parameters(rung.parameters)} parameters"]
+    if rung.parity is not None:
+        parts.append(rung.parity.precision)
+    if rung.memory_mb is not None:
+        parts.append(f"{text.megabytes(rung.memory_mb)} of memory")
+    return Figure("size served", text.megabytes(rung.size_mb), ", ".join(parts))
+
+
+def _latency(rung: CandidateReport | None) -> Figure:
+    if rung is None or rung.latency is None:
+        return Figure("latency", text.UNKNOWN, "not measured")
+    latency = rung.latency
+    note = (
+        f"p95 {text.milliseconds(latency.p95_ms)}; {text.number(latency.answers_per_s)} answers/s in batches, "
+        f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
+    )
+    return Figure("latency (median)", text.milliseconds(latency.p50_ms), note)
+
+
+def _saving(report: BuildReport) -> Figure:
+    cost = report.cost
+    if cost.saved_share is None:
+        return Figure("cost saved", text.UNKNOWN, "the task names no LLM with a price")
+    note = f"{text.money(cost.cascade_per_1000)} against {text.money(cost.llm_per_1000)} per 1,000 answers"
+    return Figure("cost saved", text.percent(cost.saved_share, 0), note, cost.saved_share > 0)
+
+
+def most_confused(evaluation: Evaluation | None, limit: int = 15) -> list[Confused]:
+    """Pairs of labels by how often the first is answered as the second."""
+    if evaluation is None:
+        return []
+    pairs = [
+        Confused(evaluation.labels[row], evaluation.labels[column], count, count / max(1, sum(counts)))
+        for row, counts in enumerate(evaluation.confusion)
+        for column, count in enumerate(counts)
+        if row != column and count
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.count, -pair.share, pair.gold, pair.predicted))[:limit]
+
+
+def worst_first(evaluation: Evaluation | None) -> list[LabelScore]:
+    """Labels by F1, the worst first; labels without rows come last."""
+    if evaluation is None:
+        return []
+    return sorted(
+        evaluation.per_label,
+        key=lambda score: (score.support == 0, score.f1 if score.f1 is not None else 0.0, score.label),
+    )
+
+
+def most_certain_wrong(report: BuildReport, limit: int = 40) -> list[WrongExample]:
+    """Wrong answers, the most confident first: those that the threshold does not catch."""
+    return sorted(report.wrong, key=lambda example: (-example.confidence, example.id))[:limit]
+
+
+def is_local(report: BuildReport, example: WrongExample) -> bool:
+    """Whether this wrong answer would have been given locally."""
+    threshold = report.certificate.threshold
+    return threshold is not None and example.confidence >= threshold

@@ -1,0 +1,55 @@
+"""The ladder as a table for the terminal, in the same words and figures as the page.
+
+Notable: texts are ``rich.Text``, never markup, and hidden characters are spelled out, so a label from a
+data set can neither colour the terminal nor move its cursor.
+"""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from locum.core.text import visible
+from locum.report import text
+from locum.report.facts import certificate_sentence
+from locum.schema.report import BuildReport, CandidateReport
+
+__all__ = ["certificate_sentence", "ladder_table"]
+
+
+def ladder_table(report: BuildReport) -> Table:
+    """One row a candidate, the LLM last; the served one is bold with a mark."""
+    table = Table(title=Text(visible(report.task)), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("", width=1)
+    table.add_column("candidate", overflow="fold")
+    for name in (text.metric_name(report.metric), "95 % interval", "size", "p50", "training"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold", style="dim")
+    for rung in report.ladder:
+        style = "bold green" if rung.chosen else "" if rung.status == "built" else "dim"
+        table.add_row(
+            "✓" if rung.chosen else "", Text(visible(rung.candidate.name)), *_cells(report, rung), style=style
+        )
+    if report.llm is not None:
+        score = text.headline(report.llm.test, report.metric)
+        p50 = text.milliseconds(report.llm.latency.p50_ms if report.llm.latency else None)
+        shown = text.percent(score.value if score else None)
+        note = f"LLM, {text.count(report.llm.test.n)} rows"
+        table.add_row("", Text(visible(report.llm.model)), shown, text.interval(score), "", p50, "", note, style="red")
+    return table
+
+
+def _cells(report: BuildReport, rung: CandidateReport) -> tuple[str | Text, ...]:
+    if rung.status != "built":
+        reason = rung.reason or rung.candidate.skipped or ""
+        return ("", "", "", "", "", Text(f"{rung.status}: {visible(reason)}"))
+    evaluation = rung.test or rung.dev
+    score = text.headline(evaluation, report.metric)
+    return (
+        text.percent(score.value if score else None),
+        text.interval(score),
+        text.megabytes(rung.size_mb),
+        text.milliseconds(rung.latency.p50_ms if rung.latency else None),
+        text.seconds(rung.trained.train_s if rung.trained else None),
+        "" if evaluation is None or evaluation.split == "test" else f"on {evaluation.split}",
+    )

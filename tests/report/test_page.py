@@ -1,0 +1,203 @@
+"""The page: self-contained, escaped, the same figures everywhere, and whole in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from locum.core.errors import DeviceError
+from locum.report.page import render, write_report
+from locum.schema.evaluation import WrongExample
+from locum.schema.report import BuildReport
+from locum.testing.reports import example_report
+
+_VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class _Balance(HTMLParser):
+    """Fails on a tag that is closed wrongly; collects ids and links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.names: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        values = dict(attrs)
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        if values.get("href"):
+            self.links.append(str(values["href"]))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in _VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+
+def _parsed(page: str) -> _Balance:
+    parser = _Balance()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
+
+
+@pytest.mark.parametrize(("labels", "certified", "llm"), [(77, True, True), (2, True, False), (20, False, False)])
+def test_page_is_well_formed_and_asks_nothing_of_the_network(labels: int, certified: bool, llm: bool):
+    page = render(example_report(labels, certified=certified, llm=llm))
+    parsed = _parsed(page)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
+    assert not parsed.names & {"script", "img", "link", "iframe", "object", "form"}
+    assert not re.search(r"src\s*=|href=\"[^#]|url\(|@import|https?://|javascript:", page.split("</style>")[1])
+    assert "default-src 'none'" in page
+    assert "None" not in page.replace("None is recorded", "")
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ElementTree.fromstring(drawing)
+
+
+def test_equal_reports_give_equal_bytes():
+    assert render(example_report(20)) == render(example_report(20))
+
+
+def test_verdict_and_key_figures_stand_first(report_77: BuildReport, words):
+    said = words(render(report_77))
+    served = next(rung for rung in report_77.ladder if rung.chosen)
+    accuracy = served.test.metrics["accuracy"]
+    head = said[: said.index("The ladder")]
+    assert report_77.verdict in head
+    assert f"{accuracy.value:.1%}".replace("%", " %") in head
+    assert f"{100 * accuracy.low:.1f}–{100 * accuracy.high:.1f} %" in head
+    assert "at most 5 % of the answers given locally are wrong" in head
+    assert "23.1 MB" in head and "1.9 ms" in head and "84 %" in head
+
+
+def test_uncertified_is_said_loudly(words):
+    said = words(render(example_report(2, certified=False)))
+    assert "nothing is certified: everything is handed over" in said
+    assert "about 420 more calibration labels" in said
+    assert "the diamond" not in said
+
+
+def test_every_candidate_and_why_one_was_skipped(report_77: BuildReport, words):
+    said = words(render(report_77))
+    for rung in report_77.ladder:
+        assert rung.candidate.name in said
+    assert "skipped: training would take 41 minutes" in said
+    assert "LLM: Qwen2.5-Coder-1.5B-Instruct" in said
+
+
+def test_heat_map_for_few_labels_and_pairs_for_many(report_77: BuildReport, report_2: BuildReport):
+    few, many = render(report_2), render(report_77)
+    assert 'id="confusion"' in few and 'id="confusion"' not in many
+    assert "Most confused pairs" in many
+
+
+def test_extra_lines_of_the_data_card(report_2: BuildReport, words):
+    assert "near-duplicate threshold 0.9" in words(render(report_2, {"near-duplicate threshold": "0.9"}))
+
+
+def _hostile(report: BuildReport) -> BuildReport:
+    evil = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+    example = WrongExample(
+        id=f"test.csv:{evil}", input=f"\x1b[31m{evil}\u202egpj", gold="=1+1", predicted=evil, confidence=0.99
+    )
+    return report.model_copy(
+        update={
+            "task": f"t{evil}",
+            "instruction": evil,
+            "verdict": f"{{{{ 7*7 }}}} {evil}",
+            "wrong": (example,),
+            "data": report.data.model_copy(update={"labels": (evil, "=cmd|' /C calc'!A0"), "warnings": (evil,)}),
+            "provenance": {evil: evil},
+        }
+    )
+
+
+def test_fault_15_markup_and_formulas_from_the_data_are_inert(report_2: BuildReport):
+    page = render(_hostile(report_2))
+    parsed = _parsed(page)
+    assert not parsed.names & {"script", "img"}
+    assert "onerror=&#34;" in page
+    assert "&#39;=1+1" in page, "a cell must not start a spreadsheet formula"
+    assert "{{ 7*7 }}" in page, "user text is never a template"
+
+
+def test_fault_83_control_and_bidi_characters_become_visible(report_2: BuildReport):
+    page = render(_hostile(report_2))
+    assert "\x1b" not in page and "\u202e" not in page
+    assert "⟨U+001B⟩" in page and "⟨U+202E⟩" in page
+
+
+def test_report_json_is_the_document(tmp_path: Path, report_2: BuildReport):
+    page = write_report(report_2, tmp_path)
+    assert page == tmp_path / "report.html"
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert BuildReport.from_json(text, "report.json") == report_2
+    assert json.loads(text)["schema_version"] == 1
+
+
+def test_fault_37_disk_full_leaves_the_last_report(tmp_path: Path, report_2: BuildReport, monkeypatch):
+    page = write_report(report_2, tmp_path)
+    before = page.read_bytes()
+
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("locum.core.files.os.fsync", full)
+    with pytest.raises(DeviceError, match="no space left") as caught:
+        write_report(report_2.model_copy(update={"verdict": "other"}), tmp_path)
+    assert caught.value.code == "core-disk-full"
+    assert page.read_bytes() == before
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("labels", [77, 2])
+def test_a_browser_shows_all_of_it_without_a_complaint(tmp_path: Path, browse, labels: int):
+    page = write_report(example_report(labels), tmp_path)
+    shown = browse(page, "--dump-dom")
+    assert shown.stdout.count("<svg") >= 6
+    for name in ("ladder-size", "ladder-latency", "risk-coverage", "reliability", "label-counts"):
+        assert f'id="{name}"' in shown.stdout
+    assert "Refused to" not in shown.stderr and "CONSOLE" not in shown.stderr
+
+
+@pytest.mark.engines
+def test_no_sideways_scrolling_at_380_px(tmp_path: Path, browse):
+    write_report(example_report(77), tmp_path)
+    # The frame's script measures; the report itself has none.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        "<iframe id=f src='report.html' width=380 height=800></iframe><p id=said></p><script>"
+        "onload = () => { const d = f.contentDocument.documentElement;"
+        "said.textContent = `wide ${d.scrollWidth} of ${d.clientWidth}`; }</script>",
+        encoding="utf-8",
+    )
+    shown = browse(frame, "--allow-file-access-from-files", "--virtual-time-budget=3000", "--dump-dom").stdout
+    measured = re.search(r"wide (\d+) of (\d+)", shown)
+    assert measured and int(measured[1]) == int(measured[2]) == 380
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("size", ["1280,2000", "500,2000"])
+def test_screenshots_hold_colour(tmp_path: Path, browse, size: str):
+    page = write_report(example_report(77), tmp_path)
+    picture = tmp_path / "page.png"
+    browse(page, f"--window-size={size}", f"--screenshot={picture}")
+    image = pytest.importorskip("PIL.Image").open(picture).convert("RGB")
+    assert image.width == int(size.split(",")[0])
+    assert len(image.getcolors(1 << 24)) > 300

@@ -1,0 +1,116 @@
+"""Figures in words: formats, sentences, the model card and the terminal's table."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from locum.report import facts, text
+from locum.report.card import markdown, model_card
+from locum.report.terminal import ladder_table
+from locum.schema.report import BuildReport
+from locum.testing.reports import example_certificate, example_report
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(None, "–"), (0.0, "0 %"), (1.0, "100 %"), (0.9996, "99.9 %"), (0.0001, "<0.1 %"), (0.9372, "93.7 %")],
+)
+def test_percent_never_rounds_to_certainty(share: float | None, shown: str):
+    assert text.percent(share) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, "–"), (0, "0"), (1234.5, "1,234"), (0.01234, "0.0123"), (-2.5, "−2.50")]
+)
+def test_number(value: float | None, shown: str):
+    assert text.number(value) == shown
+
+
+def test_units():
+    assert text.milliseconds(1.93) == "1.9 ms"
+    assert text.milliseconds(12_000) == "12.0 s"
+    assert text.megabytes(0.31) == "0.310 MB"
+    assert text.megabytes(1100) == "1.10 GB"
+    assert text.seconds(3725) == "1 h 2 min"
+    assert text.seconds(65) == "1 min 5 s"
+    assert text.parameters(22_713_216) == "22.7 M"
+    assert text.points(-0.0031) == "−0.3"
+    assert text.level(0.05) == "5 %" and text.level(0.025) == "2.5 %"
+
+
+@given(st.floats(0, 1))
+def test_percent_is_within_its_rounding(share: float):
+    shown = text.percent(share)
+    value = float(shown.strip("<% ")) / 100
+    assert abs(value - share) <= 0.00101
+
+
+def test_certificate_sentence_names_promise_confidence_and_counts():
+    said = facts.certificate_sentence(example_certificate())
+    assert "95 % confidence" in said and "at most 5 %" in said and "29 of 842 wrong" in said
+    agreed = example_certificate().model_copy(update={"labels_from": "llm"})
+    assert "differs from the LLM" in facts.certificate_sentence(agreed)
+
+
+@pytest.mark.parametrize("kind", ["selective", "marginal", "regret"])
+def test_each_guarantee_has_its_own_promise(kind: str):
+    said = {facts.promise(example_certificate(kind=other)) for other in ("selective", "marginal", "regret")}
+    assert len(said) == 3 and facts.promise(example_certificate(kind=kind)) in said
+
+
+def test_most_confused_and_worst_come_first(report_77: BuildReport):
+    evaluation = facts.chosen(report_77).test
+    pairs = facts.most_confused(evaluation)
+    assert pairs[0].count == max(
+        value for i, row in enumerate(evaluation.confusion) for j, value in enumerate(row) if i != j
+    )
+    f1 = [score.f1 for score in facts.worst_first(evaluation) if score.support]
+    assert f1 == sorted(f1)
+
+
+def test_model_card_front_matter_and_figures(report_77: BuildReport):
+    card = model_card(report_77, "Apache-2.0")
+    _, front, body = card.split("---\n", 2)
+    matter = yaml.safe_load(front)
+    assert matter["license"] == "apache-2.0"
+    assert matter["model-index"][0]["results"][0]["metrics"][0]["type"] == "accuracy"
+    for heading in ("Intended use", "Figures", "Certificate", "Limits", "Data", "How it was made", "Use"):
+        assert f"## {heading}" in body
+    assert facts.certificate_sentence(report_77.certificate) in body
+    assert "energy: not measured" in body
+
+
+@pytest.mark.parametrize("evil", ["<b>x</b>", "a | b", "[x](javascript:1)", "`x`", "line\n# heading", "\x1b[31m"])
+def test_fault_15_card_text_is_inert(evil: str):
+    shown = markdown(evil)
+    assert "\n" not in shown and "<" not in shown and "\x1b" not in shown
+    assert not any(shown[i] in "|[`" and shown[i - 1] != "\\" for i in range(1, len(shown)))
+
+
+def _printed(report: BuildReport) -> str:
+    console = Console(file=io.StringIO(), width=140, force_terminal=False)
+    console.print(ladder_table(report))
+    return console.file.getvalue()
+
+
+def test_ladder_table_marks_what_is_served(report_77: BuildReport):
+    lines = _printed(report_77).splitlines()
+    served = [line for line in lines if "✓" in line]
+    assert len(served) == 1 and report_77.chosen in served[0]
+    assert any("skipped: training would take" in line for line in lines)
+
+
+def test_fault_83_terminal_shows_no_escape_sequences():
+    report = example_report(2)
+    rung = report.ladder[0]
+    hostile = rung.model_copy(
+        update={"candidate": rung.candidate.model_copy(update={"name": "\x1b]0;owned\x07[red]x"})}
+    )
+    shown = _printed(report.model_copy(update={"ladder": (hostile, *report.ladder[1:])}))
+    assert "\x1b" not in shown and "⟨U+001B⟩" in shown and "[red]x" in shown
