@@ -156,11 +156,13 @@ def test_parts_are_joined_in_order_and_kept_when_interrupted(server, cache):
     whole = b"".join(pieces)
     for number, piece in enumerate(pieces[:2]):
         server.reply(f"/part{number}", piece)
-    parts = Parts(tuple(parse_address(f"{server.url}/part{number}") for number in range(3)))
+    parts = Parts("whole.gguf", tuple(parse_address(f"{server.url}/part{number}") for number in range(3)))
     with pytest.raises(SourceError):
         fetch(parts, sha256=sha256_bytes(whole))
     server.reply("/part2", pieces[2])
-    assert fetch(parts, sha256=sha256_bytes(whole)).read_bytes() == whole
+    path = fetch(parts, sha256=sha256_bytes(whole))
+    assert path.name == "whole.gguf"
+    assert path.read_bytes() == whole
     assert len(server.gets("/part0")) == 1
     assert not list(cache.rglob("*.parts"))
 

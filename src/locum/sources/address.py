@@ -119,8 +119,9 @@ Address = PathAddress | HttpsAddress | HubAddress | PackageAddress
 
 @dataclass(frozen=True)
 class Parts:
-    """One file whose pieces lie at several addresses, to be joined in order."""
+    """One file, called ``name``, whose pieces lie at several addresses, to be joined in order."""
 
+    name: str
     addresses: tuple[Address, ...]
 
     @property
@@ -142,8 +143,8 @@ def file_name(place: Place) -> str:
             return place.file_name
         case HubAddress() | PackageAddress():
             return PurePosixPath(place.path).name or "download"
-        case Parts(addresses):
-            return file_name(addresses[0])
+        case Parts(name):
+            return name
 
 
 def child(folder: Address, name: str) -> Address:

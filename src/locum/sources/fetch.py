@@ -239,7 +239,7 @@ def _obtain(place: Place, target: Path, cache: Path, max_bytes: int) -> None:
         case PathAddress(path):
             with disk_errors(target):
                 shutil.copyfile(path, target)
-        case Parts(addresses):
+        case Parts(_name, addresses):
             _obtain_parts(addresses, target, cache, max_bytes)
 
 
