@@ -96,7 +96,8 @@ def _jackknife(statistic: RowStatistic, n: int) -> Floats:
 
 def _bca(value: float, draws: Floats, jackknife: Floats, level: float) -> Interval:
     kept = draws[~np.isnan(draws)]
-    deviation = float(np.nanmean(jackknife)) - jackknife[~np.isnan(jackknife)]
+    defined = jackknife[~np.isnan(jackknife)]
+    deviation = defined.sum() / max(1, len(defined)) - defined
     spread = float((deviation**2).sum())
     below = float(np.mean(kept < value) + np.mean(kept == value) / 2) if len(kept) else math.nan
     if not 0.0 < below < 1.0 or spread == 0.0 or math.isnan(value):

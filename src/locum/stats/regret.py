@@ -71,7 +71,7 @@ def certify_regret(
     reason = degenerate_reason(values, allow_constant)
     if reason is not None:
         return no_threshold("regret", n, epsilon, delta, name, reason)
-    counts = np.ceil(np.arange(1, _STEPS + 1) * (int(accepted[-1]) / _STEPS)).astype(np.int64)
+    counts = -(-np.arange(1, _STEPS + 1) * int(accepted[-1]) // _STEPS)  # rounded up
     chosen = np.unique(np.searchsorted(accepted, counts))
     test = _tester(method, score, gap, delta)
     reach = _reach(test(values[chosen]), epsilon, delta)

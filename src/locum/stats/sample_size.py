@@ -17,6 +17,8 @@ from locum.stats.distributions import binomial_cdf, normal_quantile
 from locum.stats.inputs import Floats, Ints, check_open_unit, floats, input_error
 from locum.stats.trinomial import trinomial_p_value
 
+_MOST_ERRORS = 16_384  # no certificate is planned on more labels than allow this many errors
+
 
 def errors_allowed(n: int, alpha: float, delta: float) -> int:
     """The most errors in n rows that still prove "at most alpha wrong" with confidence 1−delta.
@@ -125,16 +127,18 @@ def labels_for_power(alpha: float, delta: float, true_error: float, power: float
             f"a true error of {true_error:.4g} is not below the promised {alpha:.4g}",
             fix="promise more (a larger max_error) or build a better student",
         )
-    most = 32
-    while True:
-        errors = np.arange(most)
-        needed = labels_needed_for(alpha, delta, errors)
-        strong = binomial_cdf(errors, needed, true_error) >= power
+    most = 64
+    while most <= _MOST_ERRORS:
+        needed = _first_rungs(most, alpha, delta)
+        strong = binomial_cdf(np.arange(most), needed, true_error) >= power
         if bool(strong.any()):
             return int(needed[int(np.argmax(strong))])
-        most *= 2
-        if most > 1 << 20:
-            raise input_error(f"more than {int(needed[-1])} labels: {true_error:.6g} is too close to {alpha:.6g}")
+        most *= 4
+    raise input_error(
+        f"a true error of {true_error:.6g} is so close to {alpha:.6g} that "
+        f"{int(labels_needed_for(alpha, delta, [_MOST_ERRORS])[0])} labels do not tell them apart",
+        fix="promise more (a larger max_error) or build a better student",
+    )
 
 
 def calibration_rows(accepted: int, local_share: float) -> int:
