@@ -121,4 +121,13 @@ CODES: dict[str, str] = {
     "train-nan": "The loss became NaN before any weights worth keeping were saved.",
     "train-memory": "Memory ran out while training; a smaller micro-batch needs less.",
     "train-budget": "The time budget is too small for even one evaluation of this candidate.",
+    # bundle
+    "bundle-missing": "There is no bundle in the folder: its manifest is absent or cannot be read.",
+    "bundle-incomplete": "A bundle lacks a file that it must have, or that its manifest names.",
+    "bundle-extra": "A bundle holds a file that its manifest does not name.",
+    "bundle-hash": "A file of a bundle does not have the SHA-256 of the manifest; the bundle is refused.",
+    "bundle-unsafe": "A bundle holds a link or special file, or its manifest a name outside the folder.",
+    # gateway
+    "gateway-host": "The gateway may not listen beyond this machine without a key in LOCUM_API_KEY.",
+    "gateway-port": "The port cannot be listened on.",
 }

@@ -27,7 +27,7 @@ SPLITS: tuple[Literal["train"], Literal["dev"], Literal["calibration"], Literal[
 class SplitShares(Document):
     """What to set aside when no file is given for a split, as shares of the training file."""
 
-    dev: Share | None = Field(default=None, description="Share for dev; default: 10 %, between 100 and 1,000 rows.")
+    dev: Share | None = Field(default=None, description="Share for dev; default: 6·√rows, 100 to 1,000 rows, at most 20 %.")
     calibration: Share | None = Field(
         default=None, description="Share for calibration; default: what the certificate needs, at most 20 %."
     )

@@ -1,0 +1,219 @@
+"""Parquet, Arrow, and folders of them, as Hugging Face ``datasets`` writes and downloads them.
+
+Notable: pyarrow alone is enough; ``datasets`` is not needed. A folder saved with ``save_to_disk`` is read
+through its ``state.json``, a folder of several splits by the split's name (``train``, ``validation``,
+``test``), and class numbers become the names that the data set's own features give them. Batches of 1,024
+rows keep memory flat.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from locum.core.errors import DataError, UserError
+from locum.data.rows import Faults, RawRow
+
+_BATCH_ROWS = 1024
+_SPLIT_NAMES: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "dev": ("validation", "valid", "val", "dev", "eval"),
+    "calibration": ("calibration",),
+    "test": ("test",),
+}
+_EXTENSIONS = (".parquet", ".arrow")
+ClassNames = dict[str, list[str]]
+
+
+def find_files(folder: Path, split: str) -> tuple[Path, ...]:
+    """The data files of one split in a folder, sorted.
+
+    Args:
+        folder: a saved data set, a saved dictionary of data sets, or a folder of Parquet or Arrow files.
+        split: train, dev, calibration or test.
+
+    Raises:
+        DataError: the folder holds no such files, or splits of other names only.
+    """
+    part = _split_folder(folder, split)
+    if (state := part / "state.json").is_file():
+        return _state_files(state)
+    found = sorted(
+        Path(parent) / name
+        for parent, _folders, names in os.walk(part)
+        for name in names
+        if name.endswith(_EXTENSIONS) and not name.startswith((".", "cache-"))
+    )
+    if not found:
+        fix = "give a file, or a folder with .parquet or .arrow files in it"
+        raise DataError("data-missing", "no Parquet or Arrow file in this folder", where=str(folder), fix=fix)
+    named = {path: _split_of(path.relative_to(part)) for path in found}
+    if not any(named.values()):
+        return tuple(found)
+    chosen = tuple(path for path, name in named.items() if name == split)
+    if not chosen:
+        seen = ", ".join(sorted({name for name in named.values() if name}))
+        raise DataError("data-missing", f"no file for {split}; seen: {seen}", where=str(folder), fix="name the file")
+    return chosen
+
+
+def read(paths: Sequence[Path], root: Path, names: Sequence[str] | None, _faults: Faults) -> Iterator[RawRow]:
+    """Rows of Parquet and Arrow files, in order.
+
+    Args:
+        paths: the files.
+        root: what their names are relative to.
+        names: columns to read, or None for all.
+
+    Raises:
+        DataError: a file is damaged.
+        UserError: pyarrow is not installed.
+    """
+    for path in paths:
+        file = path.relative_to(root).as_posix() if path != root else path.name
+        number = 0
+        for batch, classes in _batches(path, names):
+            wanted = [column for column in batch.schema.names if names is None or column in names]
+            for record in batch.select(wanted).to_pylist():
+                number += 1
+                yield RawRow(file, number, _name_classes(record, classes))
+
+
+def columns(path: Path) -> tuple[str, ...]:
+    """Column names of a Parquet or Arrow file."""
+    with _arrow_errors(path):
+        if path.suffix == ".arrow":
+            with _arrow_reader(path) as reader:
+                return tuple(reader.schema.names)
+        return tuple(_parquet(path).schema_arrow.names)
+
+
+def _split_folder(folder: Path, split: str) -> Path:
+    """The part of a saved dictionary of data sets that holds one split."""
+    index = folder / "dataset_dict.json"
+    if not index.is_file():
+        return folder
+    try:
+        seen = [str(name) for name in json.loads(index.read_bytes())["splits"]]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        cause = f"cannot be read: {error}"
+        raise DataError("data-damaged", cause, where=str(index), fix="save the data set again") from error
+    for name in seen:
+        if name.casefold() in _SPLIT_NAMES[split] and Path(name).name == name:
+            return folder / name
+    cause = f"no split for {split}; the data set has: {', '.join(seen)}"
+    raise DataError("data-missing", cause, where=str(folder), fix="name the split's own folder")
+
+
+def _state_files(state: Path) -> tuple[Path, ...]:
+    try:
+        names = [str(entry["filename"]) for entry in json.loads(state.read_bytes())["_data_files"]]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        cause = f"cannot be read: {error}"
+        raise DataError("data-damaged", cause, where=str(state), fix="save the data set again") from error
+    for name in names:
+        path = state.parent / name
+        if Path(name).name != name:
+            cause = f"names a file outside its own folder: {name!r}"
+            raise DataError("data-damaged", cause, where=str(state), fix="save the data set again")
+        if not path.is_file():
+            raise DataError("data-missing", f"lacks {name}", where=str(state.parent), fix="copy the whole folder")
+    return tuple(state.parent / name for name in names)
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file's name or folder speaks of (``train-00000-of-00001.parquet``)."""
+    words = {word for part in path.with_suffix("").parts for word in part.casefold().replace("_", "-").split("-")}
+    for split, names in _SPLIT_NAMES.items():
+        if words & set(names):
+            return split
+    return None
+
+
+def _batches(path: Path, names: Sequence[str] | None) -> Iterator[tuple[Any, ClassNames]]:
+    with _arrow_errors(path):
+        if path.suffix == ".arrow":
+            with _arrow_reader(path) as reader:
+                classes = _class_names(reader.schema.metadata)
+                for batch in reader:
+                    for start in range(0, batch.num_rows, _BATCH_ROWS):
+                        yield batch.slice(start, _BATCH_ROWS), classes
+            return
+        file = _parquet(path)
+        present = None if names is None else [name for name in names if name in file.schema_arrow.names]
+        classes = _class_names(file.schema_arrow.metadata)
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=present, use_threads=False):
+            yield batch, classes
+
+
+def _parquet(path: Path) -> Any:
+    _pyarrow(path)
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+
+
+def _arrow_reader(path: Path) -> Any:
+    """An Arrow file in the stream form (``datasets``) or the file form (Feather)."""
+    arrow = _pyarrow(path)
+    source = arrow.memory_map(str(path))
+    if source.read(6) == b"ARROW1":
+        reader = arrow.ipc.open_file(source)
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        return arrow.RecordBatchReader.from_batches(reader.schema, batches)
+    source.seek(0)
+    return arrow.ipc.open_stream(source)
+
+
+def _pyarrow(path: Path) -> Any:
+    try:
+        return importlib.import_module("pyarrow")
+    except ImportError as error:
+        raise UserError(
+            "core-missing-extra",
+            "reading Parquet and Arrow files needs pyarrow, which is not installed",
+            where=str(path),
+            fix="pip install 'locum[train]', or give the data as CSV or JSON Lines",
+        ) from error
+
+
+class _arrow_errors:  # noqa: N801  (a context manager, used as a statement)
+    """Turn pyarrow's exceptions into a DataError that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        _pyarrow(self._path)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        import pyarrow
+
+        if isinstance(error, pyarrow.ArrowException | OSError):
+            cause = f"damaged, or not a {self._path.suffix[1:]} file: {str(error).splitlines()[0][:200]}"
+            raise DataError("data-damaged", cause, where=str(self._path), fix="get the file again") from error
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> ClassNames:
+    """Names of class numbers by column, from the features that ``datasets`` keeps in the schema."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            str(column): [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}  # not written by `datasets`: numbers stay numbers
+
+
+def _name_classes(record: dict[str, Any], classes: ClassNames) -> dict[str, Any]:
+    for column, names in classes.items():
+        value = record.get(column)
+        if isinstance(value, int) and not isinstance(value, bool):
+            record[column] = names[value] if 0 <= value < len(names) else None
+    return record

@@ -1,0 +1,151 @@
+"""From a raw row to an input and an output, both normalised text, or to a bad row with its reason.
+
+Notable: one input column gives its value; several give ``name: value`` lines. Labels may be text, whole
+numbers or true/false, and become text (``1``, ``true``); a file that mixes these kinds is an error that lists
+the odd ones out, because ``1`` beside ``"one"`` is most often a mistake upstream.
+Not here: reading (``readers``), dropping duplicates (``dedupe``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+from locum.data.normalise import NotText, normalise
+from locum.data.rows import MAX_PLACES, Faults, RawRow, shorten
+from locum.schema.task import DataSpec
+
+MAX_LABEL_CHARS = 256
+
+
+class Example(NamedTuple):
+    """An input and its right answer."""
+
+    input: str
+    output: str
+
+
+class _BadRow(Exception):
+    """Why this row cannot be used, and what was seen."""
+
+
+class ExampleReader:
+    """Turns the raw rows of one file into examples.
+
+    Args:
+        spec: the columns, and the longest field.
+        faults: where unusable rows are told.
+        changes: counts of normalisations, by name; added to.
+    """
+
+    def __init__(self, spec: DataSpec, faults: Faults, changes: Counter[str]) -> None:
+        self._inputs = (spec.input,) if isinstance(spec.input, str) else spec.input
+        self._output = spec.output
+        self._max_chars = spec.max_field_chars
+        self._faults = faults
+        self._changes = changes
+        self._kinds: dict[str, list[str]] = {}
+        self._kind_counts: Counter[str] = Counter()
+        self.cut: list[str] = []
+        self.cut_count = 0
+
+    def take(self, row: RawRow) -> Example | None:
+        """The row as an example, or None when it is bad; the reason goes to ``faults``."""
+        try:
+            text = self._input(row)
+            label = self._label(row.columns.get(self._output), row.place)
+        except _BadRow as problem:
+            reason, detail = problem.args
+            self._faults.add(row.place, reason, detail)
+            return None
+        return Example(text, label)
+
+    def finish(self, skip_bad: bool) -> None:
+        """Say which rows hold another kind of label than most: as bad rows, or taken as text with ``skip_bad``."""
+        if len(self._kind_counts) < 2:
+            return
+        usual, _count = self._kind_counts.most_common(1)[0]
+        for kind, places in self._kinds.items():
+            if kind == usual:
+                continue
+            if skip_bad:
+                self._changes["label_of_another_type"] += self._kind_counts[kind]
+                continue
+            for place in places:
+                self._faults.add(place, f"the label is a {kind}, while most are {usual}s")
+            unseen = self._kind_counts[kind] - len(places)
+            if unseen:
+                reason = f"the label is a {kind}, while most are {usual}s"
+                self._faults.counts[reason] += unseen
+
+    def _input(self, row: RawRow) -> str:
+        if len(self._inputs) == 1:
+            text = self._text(row.columns.get(self._inputs[0]), self._inputs[0], row.place)
+            if not text:
+                raise _BadRow("empty input", "")
+            return text
+        values = {name: row.columns.get(name) for name in self._inputs}
+        texts = {n: "" if value is None else self._text(value, n, row.place) for n, value in values.items()}
+        if not any(texts.values()):
+            raise _BadRow("empty input", f"all of {', '.join(self._inputs)}")
+        return "\n".join(f"{name}: {text}".rstrip() for name, text in texts.items())
+
+    def _text(self, value: Any, column: str, place: str) -> str:
+        if value is None:
+            raise _BadRow("null input", f"column {column!r}")
+        if isinstance(value, bool | int | float):
+            self._changes["number_as_text"] += 1
+            value = str(value).lower() if isinstance(value, bool) else str(value)
+        if not isinstance(value, str):
+            raise _BadRow("the input is not text", f"column {column!r} holds a {_type_name(value)}")
+        text = self._normal(value, column)
+        if len(text) > self._max_chars:
+            self.cut_count += 1
+            if len(self.cut) < MAX_PLACES:
+                self.cut.append(place)
+            text = text[: self._max_chars].rstrip()
+        return text
+
+    def _label(self, value: Any, place: str) -> str:
+        if value is None or value == "":
+            raise _BadRow("no label", "null" if value is None else "empty")
+        kind = _type_name(value)
+        if isinstance(value, float) and value.is_integer():
+            value, kind = int(value), "number"
+        if isinstance(value, bool):
+            text = str(value).lower()
+        elif isinstance(value, int):
+            text = str(value)
+        elif isinstance(value, str):
+            text = self._normal(value, self._output)
+            if text != value:
+                self._changes["label_cleaned"] += 1
+        else:
+            raise _BadRow("the label is not a name or a whole number", f"{kind} {shorten(str(value), 40)}")
+        if not text:
+            raise _BadRow("no label", "only white space")
+        if len(text) > MAX_LABEL_CHARS:
+            raise _BadRow(f"the label is longer than {MAX_LABEL_CHARS} characters", shorten(text, 40))
+        self._kind_counts[kind] += 1
+        kept = self._kinds.setdefault(kind, [])
+        if len(kept) < MAX_PLACES:
+            kept.append(place)
+        return text
+
+    def _normal(self, value: str, column: str) -> str:
+        try:
+            return normalise(value, self._count)
+        except NotText as error:
+            raise _BadRow("bytes that are not text (wrong encoding, or damaged)", f"column {column!r}") from error
+
+    def _count(self, name: str) -> None:
+        self._changes[name] += 1
+
+
+def _type_name(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true/false"
+    if isinstance(value, float):
+        return "fraction"
+    names = {str: "text", int: "number", list: "list", dict: "object", bytes: "binary value"}
+    return names.get(type(value), type(value).__name__)

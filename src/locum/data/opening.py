@@ -1,0 +1,252 @@
+"""Opening a data file as bytes and as text: gzip with a cap, archives refused, encodings found out.
+
+Notable: the file is read once before anything is parsed, which gives its SHA-256 (checked again after
+reading, so a file that changes meanwhile is noticed) and proves or disproves UTF-8 over its whole length.
+A gzip stream may expand 200 times and no further, once it is past 16 MiB. Archives (zip, tar) are never
+unpacked here, so a member named ``../../x`` has no chance; ``sources`` unpacks, with its own rules.
+Not here: what the text means (``delimited``, ``jsonlines``).
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from locum.core.errors import DataError
+from locum.core.files import sha256_file
+from locum.data.encoding import Utf8Check, guess_encoding, known_encoding, with_mark
+
+MAX_GZIP_RATIO = 200
+FREE_EXPANSION_BYTES = 16 << 20
+MAX_LINE_CHARS = 64 << 20
+"""A line, or a quoted field, longer than this is refused: it would have to stand in memory at once."""
+_SAMPLE_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 20
+_MAGIC = {
+    b"PK\x03\x04": "a zip archive (or a spreadsheet)",
+    b"PK\x05\x06": "an empty zip archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a rar archive",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ\x00": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstandard file",
+    b"\xd0\xcf\x11\xe0": "an Excel 97 workbook",
+    b"SQLite format 3": "an SQLite database",
+    b"%PDF": "a PDF",
+    b"\x80\x04": "a pickle",
+}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over a file's bytes found.
+
+    Attributes:
+        head: its first bytes, unpacked (up to 256 KiB).
+        encoding: a codec name that Python knows.
+        expanded_bytes: its size once unpacked.
+        tabs: how many tabs every line holds, when it is the same number on each; else None.
+    """
+
+    path: Path
+    gzipped: bool
+    sha256: str
+    bytes: int
+    expanded_bytes: int
+    head: bytes
+    encoding: str
+    tabs: int | None
+
+
+class _CappedGzip(io.RawIOBase):
+    """A gzip stream that stops when it expands too far."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._raw = path.open("rb")
+        self._file = gzip.GzipFile(fileobj=self._raw)
+        self._packed_bytes = path.stat().st_size
+        self._count_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        try:
+            chunk = self._file.read(len(buffer))
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            cause = f"damaged or truncated gzip data: {error}"
+            raise DataError("data-damaged", cause, where=str(self._path), fix="get the file again") from error
+        buffer[: len(chunk)] = chunk
+        self._count_bytes += len(chunk)
+        limit_bytes = max(FREE_EXPANSION_BYTES, self._packed_bytes * MAX_GZIP_RATIO)
+        if self._count_bytes > limit_bytes:
+            raise DataError(
+                "data-expands",
+                f"{self._packed_bytes:,} bytes of gzip unpack to more than {limit_bytes:,}, as a zip bomb does",
+                where=str(self._path),
+                fix="unpack it yourself if you trust it, and give the unpacked file",
+            )
+        return len(chunk)
+
+    def close(self) -> None:
+        self._file.close()
+        self._raw.close()
+        super().close()
+
+
+def open_bytes(path: Path, gzipped: bool) -> BinaryIO:
+    """The file's bytes, unpacked when it is gzip.
+
+    Raises:
+        DataError: (while reading) the gzip data is damaged, or expands too far.
+    """
+    if gzipped:
+        return io.BufferedReader(_CappedGzip(path), _CHUNK_BYTES)  # pyright: ignore[reportReturnType]
+    return path.open("rb")
+
+
+def open_text(survey: Survey, newline: str | None) -> TextIO:
+    """The file's text; bytes that are not text become lone surrogates, which ``normalise`` rejects by row.
+
+    Args:
+        survey: what ``survey`` found.
+        newline: as in ``open``: None translates every line end, "" keeps them (for CSV).
+    """
+    binary = open_bytes(survey.path, survey.gzipped)
+    return io.TextIOWrapper(binary, encoding=survey.encoding, errors="surrogateescape", newline=newline)
+
+
+def lines(text: TextIO, where: str) -> Iterator[str]:
+    """Lines of a text, each bounded.
+
+    Raises:
+        DataError: a line is longer than 64 Mi characters, or the bytes do not fit the encoding.
+    """
+    try:
+        while line := text.readline(MAX_LINE_CHARS):
+            if len(line) == MAX_LINE_CHARS and not line.endswith("\n"):
+                cause = f"a line is longer than {MAX_LINE_CHARS:,} characters"
+                raise DataError("data-too-long", cause, where=where, fix="is this the right file and format?")
+            yield line
+    except UnicodeDecodeError as error:
+        raise _not_encoded(error, where) from error
+
+
+def block(text: TextIO, chars: int, where: str) -> str:
+    """The next characters of a text, "" at its end.
+
+    Raises:
+        DataError: the bytes do not fit the encoding.
+    """
+    try:
+        return text.read(chars)
+    except UnicodeDecodeError as error:
+        raise _not_encoded(error, where) from error
+
+
+def _not_encoded(error: UnicodeDecodeError, where: str) -> DataError:
+    cause = f"not {error.encoding} text: {error.reason} at byte {error.start:,} of a block"
+    fix = "name the right encoding with data.encoding in the task file (--encoding), e.g. cp1252"
+    return DataError("data-encoding", cause, where=where, fix=fix)
+
+
+def survey(path: Path, encoding: str | None) -> Survey:
+    """Read a file once: hash, size, head, encoding.
+
+    Args:
+        path: a regular file.
+        encoding: the user's own word on the encoding, or None to find out.
+
+    Raises:
+        DataError: it is missing, unreadable, empty, an archive, damaged, or its encoding is ambiguous.
+    """
+    gzipped = _check_kind(path)
+    if encoding is not None:
+        encoding = known_encoding(encoding, str(path))
+    check = Utf8Check(_SAMPLE_BYTES)
+    tabs = _TabCount()
+    expanded_bytes = 0
+    head = b""
+    with open_bytes(path, gzipped) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            head = head or chunk[:_SAMPLE_BYTES]
+            expanded_bytes += len(chunk)
+            check.feed(chunk)
+            tabs.feed(chunk)
+    if head[257:262] == b"ustar":
+        raise _refusal(path, "a tar archive")
+    if not head.strip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n"):
+        raise DataError("data-empty", "the file is empty", where=str(path), fix="give a file with a header and rows")
+    return Survey(
+        path=path,
+        gzipped=gzipped,
+        sha256=sha256_file(path),
+        bytes=path.stat().st_size,
+        expanded_bytes=expanded_bytes,
+        head=head,
+        encoding=with_mark(encoding, head) if encoding else guess_encoding(head, check, str(path)),
+        tabs=tabs.constant,
+    )
+
+
+def recheck(path: Path, sha256: str) -> None:
+    """Compare a file with what it was when surveyed.
+
+    Raises:
+        DataError: ``data-changed``.
+    """
+    if sha256_file(path) != sha256:
+        raise DataError(
+            "data-changed",
+            "the file changed while it was being read",
+            where=str(path),
+            fix="wait until nothing writes to it, and run the same command again",
+        )
+
+
+def _check_kind(path: Path) -> bool:
+    """Whether the file is gzip; refuse what is no data file."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(16)
+    except FileNotFoundError as error:
+        raise DataError("data-missing", "no such file", where=str(path), fix="check data.* in the task") from error
+    except OSError as error:
+        cause = f"cannot be read: {error.strerror}"
+        raise DataError("data-missing", cause, where=str(path), fix="check its permissions") from error
+    for start, what in _MAGIC.items():
+        if magic.startswith(start):
+            raise _refusal(path, what)
+    return magic.startswith(b"\x1f\x8b")
+
+
+def _refusal(path: Path, what: str) -> DataError:
+    fix = "unpack or export it, and give the CSV, TSV, JSON Lines or Parquet file itself"
+    return DataError("data-archive", f"this is {what}, which is not read as data", where=str(path), fix=fix)
+
+
+class _TabCount:
+    """Whether every line of a byte stream holds the same number of tabs."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._numbers: set[int] = set()
+
+    def feed(self, chunk: bytes) -> None:
+        if len(self._numbers) > 1:
+            return
+        block, newline, rest = (self._rest + chunk).rpartition(b"\n")
+        self._rest = rest[:_CHUNK_BYTES]
+        if newline:
+            self._numbers |= {line.count(b"\t") for line in block.split(b"\n") if line.strip()}
+
+    @property
+    def constant(self) -> int | None:
+        numbers = self._numbers | ({self._rest.count(b"\t")} if self._rest.strip() else set())
+        return numbers.pop() if len(numbers) == 1 else None

@@ -1,0 +1,292 @@
+"""``prepare``: the user's files in, a folder of clean splits and a data card out.
+
+The steps: read and normalise every file into a staging file; settle exact copies and leakage between the files
+(``dedupe``, which states the rules); remove near-duplicates; carve the splits that have no file (``splits``);
+settle contradictions in train; write ``train.jsonl``, ``dev.jsonl``, ``calibration.jsonl``, ``test.jsonl``,
+``labels.json``, ``card.html`` and, last, ``card.json``. The folder appears whole or not at all.
+
+Notable: memory stays flat (about 10 bytes a row, and fixed buffers), since rows wait in SQLite; everything but the
+rows' own ids is independent of their order in the files. A label is text without white space at its ends; labels
+that differ only in case stay apart, with a warning.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from locum.core.errors import DataError
+from locum.core.files import atomic_folder, sha256_file, write_bytes, write_json, write_text
+from locum.core.progress import track, warn
+from locum.data import card as card_page
+from locum.data.dedupe import Findings, check_leakage, find_exact, find_near, settle_contradictions
+from locum.data.examples import ExampleReader
+from locum.data.readers import open_table, wanted_columns
+from locum.data.rows import Faults, shorten
+from locum.data.splits import carve, limit_train, sizes
+from locum.data.staging import ORDER, Entry, Staging, open_staging
+from locum.schema.data import DataCard, Dropped, SourceFile, SplitCard, SplitName
+from locum.schema.task import Task
+from locum.stats.sample_size import labels_needed
+
+MIN_TRAIN_ROWS = 10
+RARE_ROWS = 20
+"""A label with fewer rows than this, over all splits, gets a warning and no statement of its own."""
+FEW_HELD_OUT_ROWS = 100
+_TRAIN = ORDER.index("train")
+_DUPLICATE_KINDS = ("exact_within", "near_within", "exact_across", "near_across")
+
+
+@dataclass
+class _Reading:
+    """What reading the files found."""
+
+    files: list[SourceFile] = field(default_factory=list[SourceFile])
+    changes: Counter[str] = field(default_factory=Counter[str])
+    dropped: list[Dropped] = field(default_factory=list[Dropped])
+    rows: dict[str, int] = field(default_factory=dict[str, int])
+
+
+def prepare(
+    task: Task, files: Mapping[SplitName, Path], out: Path, *, addresses: Mapping[SplitName, str] | None = None
+) -> DataCard:
+    """Read the user's files, clean them, and write the splits.
+
+    Args:
+        task: names the columns, the options under ``data``, the guarantee and the seed.
+        files: local file or folder by split; ``train`` must be there, the others are carved out of it.
+        out: the folder to write; replaced when it exists.
+        addresses: where each file came from, for the card; default: its name.
+
+    Returns:
+        The data card, also written as ``card.json`` and ``card.html``.
+
+    Raises:
+        DataError: a file cannot be used, the labels cannot be learned, or the splits leak into each other.
+        DeviceError: the disk is full or cannot be written.
+    """
+    if "train" not in files:
+        raise DataError("data-missing", "no training file", fix="name it under data.train in the task file")
+    findings = Findings()
+    with atomic_folder(out) as folder, open_staging(folder / "staging.sqlite", task.seed) as staging:
+        reading = _read_all(task, files, staging, addresses or {})
+        counts = find_exact(staging, findings, keep_copies=task.data.duplicates == "keep")
+        index_file = folder / "staging.keys"
+        links = find_near(staging, findings, counts, index_file, remove=task.data.duplicates == "near")
+        index_file.unlink()
+        warnings = check_leakage(findings, reading.rows, task.data.allow_leakage)
+        carve(staging, sizes(staging.weight(_TRAIN), files, task), links)
+        if task.data.duplicates != "keep":
+            settle_contradictions(staging, findings)
+        if task.data.max_rows and (left := limit_train(staging, task.data.max_rows)):
+            findings.dropped_counts["beyond data.max_rows"] += left
+        splits = _write_splits(task, staging, folder)
+        card = _make_card(task, reading, findings, splits, warnings)
+        write_bytes(folder / "labels.json", orjson.dumps(list(card.labels), option=orjson.OPT_INDENT_2) + b"\n")
+        write_text(folder / "card.html", card_page.render(card))
+        write_json(folder / "card.json", card.to_json())
+    for warning in card.warnings:
+        warn(warning)
+    return card
+
+
+def _read_all(
+    task: Task, files: Mapping[SplitName, Path], staging: Staging, addresses: Mapping[SplitName, str]
+) -> _Reading:
+    reading = _Reading()
+    for position, split in enumerate(ORDER):
+        if split not in files:
+            continue
+        path = files[split]
+        spec = task.data
+        wanted = tuple(dict.fromkeys(wanted_columns(spec)))
+        table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted, split=split)
+        faults = Faults(str(path))
+        examples = ExampleReader(spec, faults, reading.changes)
+        rows = 0
+        with track(f"read {path.name}", unit="row") as tracker:
+            for row in table.rows(faults):
+                if example := examples.take(row):
+                    staging.add(position, row.place, example)
+                    rows += 1
+                    tracker.advance()
+        staging.flush()
+        table.recheck()
+        examples.finish(spec.skip_bad)
+        faults.settle(spec.skip_bad)
+        least = MIN_TRAIN_ROWS if split == "train" else 1
+        if rows < least:
+            cause = f"{rows} usable rows; the {split} split needs at least {least}"
+            raise DataError("data-empty", cause, where=str(path), fix="give a file with more rows")
+        for reason, count in faults.counts.items():
+            dropped = Dropped(reason=f"bad row: {reason}", count=count, places=tuple(faults.by_reason[reason]))
+            reading.dropped.append(dropped)
+        if examples.cut_count:
+            what = f"field cut at {spec.max_field_chars:,} characters (row kept)"
+            reading.dropped.append(Dropped(reason=what, count=examples.cut_count, places=tuple(examples.cut)))
+        reading.rows[split] = rows
+        reading.files.append(
+            SourceFile(
+                split=split,
+                address=addresses.get(split, path.name),
+                sha256=table.sha256,
+                bytes=table.bytes,
+                rows=rows,
+                format=table.format,
+                encoding=table.encoding,
+            )
+        )
+    return reading
+
+
+def _write_splits(task: Task, staging: Staging, folder: Path) -> dict[SplitName, SplitCard]:
+    splits: dict[SplitName, SplitCard] = {}
+    for position, split in reversed(list(enumerate(ORDER))):
+        path = folder / f"{split}.jsonl"
+        labels: Counter[str] = Counter()
+        lengths: Counter[int] = Counter()
+        with path.open("wb") as file:
+            for entry in staging.entries("final = ? AND fate IS NULL", position):
+                for place in _places(staging, entry, task):
+                    row = {"id": place, "input": entry.input, "output": entry.output}
+                    file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+                    labels[entry.output] += 1
+                    lengths[len(entry.input)] += 1
+        splits[split] = SplitCard(
+            rows=labels.total(),
+            sha256=sha256_file(path),
+            labels=dict(sorted(labels.items())),
+            chars_p50=_quantile(lengths, 0.5),
+            chars_p95=_quantile(lengths, 0.95),
+            chars_max=max(lengths, default=0),
+        )
+    return splits
+
+
+def _places(staging: Staging, entry: Entry, task: Task) -> list[str]:
+    """The ids an entry is written under: one, or all its copies' where these are kept."""
+    if task.data.duplicates != "keep" or entry.copies == 1:
+        return [entry.place]
+    return staging.places_of(entry.split, entry.key, entry.output)
+
+
+def _quantile(lengths: Counter[int], share: float) -> int:
+    """The least length that at least ``share`` of the rows do not exceed."""
+    seen, total = 0, lengths.total()
+    for length in sorted(lengths):
+        seen += lengths[length]
+        if seen >= share * total:
+            return length
+    return 0
+
+
+def _make_card(
+    task: Task, reading: _Reading, findings: Findings, splits: dict[SplitName, SplitCard], warnings: list[str]
+) -> DataCard:
+    totals: Counter[str] = Counter()
+    for split in splits.values():
+        totals.update(split.labels)
+    labels = _ordered(totals)
+    _check_labels(labels, splits, task)
+    rare = {label: totals[label] for label in labels if totals[label] < RARE_ROWS}
+    spec = task.data
+    dropped = [
+        Dropped(reason=reason, count=count, places=tuple(findings.dropped.get(reason, ())))
+        for reason, count in findings.dropped_counts.items()
+    ]
+    return DataCard(
+        task=task.name,
+        files=tuple(sorted(reading.files, key=lambda file: -ORDER.index(file.split))),
+        input=(spec.input,) if isinstance(spec.input, str) else spec.input,
+        output=spec.output,
+        labels=labels,
+        splits=splits,
+        dropped=(*reading.dropped, *dropped),
+        normalised=dict(sorted(reading.changes.items())),
+        duplicates={kind: findings.duplicates[kind] for kind in _DUPLICATE_KINDS},
+        contradictions=findings.contradictions,
+        contradiction_examples=tuple(findings.examples),
+        noise_ceiling=findings.noise_ceiling,
+        rare_labels=rare,
+        warnings=(*warnings, *_warnings(task, labels, splits, rare, findings, reading)),
+        seed=task.seed,
+    )
+
+
+def _ordered(labels: Counter[str]) -> tuple[str, ...]:
+    """Labels sorted; by value when all of them are whole numbers."""
+    if all(label.lstrip("-").isdecimal() for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))
+
+
+def _check_labels(labels: tuple[str, ...], splits: dict[SplitName, SplitCard], task: Task) -> None:
+    train = splits["train"]
+    learned = [label for label in labels if train.labels.get(label)]
+    if len(learned) < 2:
+        seen = repr(learned[0]) if learned else "none"
+        raise DataError(
+            "data-one-label",
+            f"all training rows have the same label ({seen}), so there is nothing to tell apart",
+            where=f"column {task.data.output!r}",
+            fix="give rows of at least two labels, or name another column under data.output",
+        )
+    if train.rows >= 2 * MIN_TRAIN_ROWS and len(learned) > train.rows / 2:
+        few = ", ".join(shorten(label, 30) for label in learned[:5])
+        raise DataError(
+            "data-not-labels",
+            f"{len(learned):,} different labels in {train.rows:,} training rows ({few}, …)",
+            where=f"column {task.data.output!r}",
+            fix="kind: classify needs a column whose values repeat; name it under data.output",
+        )
+
+
+def _warnings(
+    task: Task,
+    labels: tuple[str, ...],
+    splits: dict[SplitName, SplitCard],
+    rare: dict[str, int],
+    findings: Findings,
+    reading: _Reading,
+) -> Iterator[str]:
+    bad = sum(item.count for item in reading.dropped if item.reason.startswith("bad row"))
+    if bad:
+        yield f"{bad:,} bad rows were skipped, as data.skip_bad says"
+    if mixed := reading.changes["label_of_another_type"]:
+        yield f"{mixed:,} labels are of another type than most and were taken as text"
+    if rare:
+        yield (
+            f"{len(rare)} of {len(labels)} labels have fewer than {RARE_ROWS} rows "
+            f"({_some(f'{label}: {count}' for label, count in rare.items())}); no statement is made about these alone"
+        )
+    unseen = [label for label in labels if not splits["train"].labels.get(label)]
+    if unseen:
+        yield f"{len(unseen)} labels stand in no training row ({_some(unseen)}); a student never gives them"
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        alike["".join(label.casefold().split())].append(label)
+    for group in alike.values():
+        if len(group) > 1:
+            yield f"labels differ only in case or spaces and stay apart: {', '.join(map(repr, group))}"
+    if findings.contradictions:
+        yield (
+            f"inputs that stand with more than one label: {findings.contradictions:,}; "
+            f"no student can score above {findings.noise_ceiling:.2%} on the rows as given"
+        )
+    need = labels_needed(task.guarantee.max_error, 1 - task.guarantee.confidence)
+    if task.guarantee.kind != "regret" and splits["calibration"].rows < need:
+        yield (
+            f"calibration has {splits['calibration'].rows} rows; the certificate needs at least {need} "
+            "without an error, so none can be issued"
+        )
+    if splits["test"].rows < FEW_HELD_OUT_ROWS:
+        yield f"test has only {splits['test'].rows} rows; its scores will have wide intervals"
+
+
+def _some(names: Iterator[str] | list[str], most: int = 5) -> str:
+    shown = [shorten(name, 40) for name in names]
+    return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")

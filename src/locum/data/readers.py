@@ -1,0 +1,189 @@
+"""``open_table`` and ``read_rows``: any data file or folder as a stream of rows.
+
+Notable: the format goes by content first and by name second, so a JSON Lines file called ``.txt`` is read
+as what it is. Whatever the format, the wanted columns are checked before the first row, and the file is
+checked after the last one: if it changed meanwhile, reading ends with an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from locum.core.errors import DataError
+from locum.core.files import content_hash, sha256_file
+from locum.core.registry import nearest
+from locum.data import columnar, delimited, jsonlines
+from locum.data.opening import Survey, recheck, survey
+from locum.data.rows import Faults, RawRow, Table, shorten
+from locum.schema.data import SplitName
+from locum.schema.task import DataSpec
+
+_PARQUET_MAGIC = b"PAR1"
+_BINARY = (".parquet", ".arrow")
+
+
+def wanted_columns(spec: DataSpec) -> tuple[str, ...]:
+    """The input columns and the output column that a task names, in that order."""
+    inputs = (spec.input,) if isinstance(spec.input, str) else spec.input
+    return (*inputs, spec.output)
+
+
+def read_rows(
+    path: Path, spec: DataSpec, *, split: SplitName = "train", faults: Faults | None = None
+) -> Iterator[RawRow]:
+    """Rows of a data file or folder, one at a time.
+
+    Args:
+        path: a CSV, TSV, JSON Lines, JSON, Parquet or Arrow file (text may be gzip), or a folder of them.
+        spec: columns, format, encoding and what to do about bad rows.
+        split: which part to take of a folder that holds several.
+        faults: where bad rows are told; without it they raise at the end, unless ``spec.skip_bad``.
+
+    Returns:
+        Rows in the file's order.
+
+    Raises:
+        DataError: the file cannot be read, lacks a column, changes meanwhile, or holds bad rows.
+    """
+    table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted_columns(spec), split=split)
+    told = Faults(str(path)) if faults is None else faults
+    yield from table.rows(told)
+    table.recheck()
+    if faults is None:
+        told.settle(spec.skip_bad)
+
+
+def open_table(
+    path: Path,
+    *,
+    format: str = "auto",
+    encoding: str | None = None,
+    wanted: Sequence[str] = (),
+    split: SplitName = "train",
+) -> Table:
+    """Look at a file or folder, and make it ready to read.
+
+    Args:
+        path: the file or folder.
+        format: auto, csv, tsv, jsonl or parquet.
+        encoding: the text encoding when it is known.
+        wanted: columns that must be there; empty to skip the check.
+        split: which part to take of a folder that holds several.
+
+    Raises:
+        DataError: it is missing, empty, damaged, of another format, or lacks a wanted column.
+        UserError: it needs pyarrow, which is not installed.
+    """
+    if path.is_dir() or _is_binary(path, format):
+        table = _open_columnar(path, wanted, split)
+    else:
+        found = survey(path, encoding)
+        chosen = _text_format(found, format)
+        table = _open_json(found, chosen) if chosen in ("jsonl", "json") else _open_csv(found, chosen, wanted)
+    _check_columns(table, wanted)
+    return table
+
+
+def _is_binary(path: Path, format: str) -> bool:
+    if not path.is_file():
+        return False  # survey reports what is wrong with it
+    with path.open("rb") as file:
+        magic = file.read(6)
+    is_parquet = magic[:4] == _PARQUET_MAGIC
+    if format == "parquet" and not is_parquet:
+        cause = f"not a Parquet file: it starts with {magic!r}"
+        raise DataError("data-format", cause, where=str(path), fix="leave data.format at auto")
+    if format in ("csv", "tsv", "jsonl") and is_parquet:
+        raise DataError("data-format", f"a Parquet file, not {format}", where=str(path), fix="data.format: auto")
+    return is_parquet or magic == b"ARROW1" or path.suffix.casefold() in _BINARY
+
+
+def _text_format(found: Survey, format: str) -> str:
+    """csv, tsv, jsonl or json: by the user's word, else by the first character, else by the name."""
+    start = found.head[:4096].decode(found.encoding, "ignore").lstrip("\ufeff \t\r\n")
+    names = [suffix.casefold() for suffix in found.path.suffixes]
+    says_json = bool({".json", ".jsonl", ".ndjson"} & set(names))
+    if format == "jsonl" or (format == "auto" and (says_json or start.startswith(("{", "[{")))):
+        if not start.startswith(("{", "[")):
+            cause = f"not JSON Lines: the file starts with {shorten(start[:40])!r}"
+            raise DataError("data-format", cause, where=str(found.path), fix="data.format: csv, if that is what it is")
+        return "json" if start.startswith("[") else "jsonl"
+    if format == "auto":
+        return "tsv" if {".tsv", ".tab"} & set(names) else "csv"
+    return format
+
+
+def _open_json(found: Survey, chosen: str) -> Table:
+    reader = jsonlines.read_array if chosen == "json" else jsonlines.read_lines
+    first = Faults(str(found.path))
+    columns = jsonlines.columns(reader(found, first))
+    if not columns and first.total:
+        first.settle(skip_bad=False)
+    if not columns:
+        raise DataError("data-empty", "no row in the file", where=str(found.path), fix="give a file with rows")
+    return Table(
+        path=found.path,
+        format=chosen + (".gz" if found.gzipped else ""),
+        encoding=found.encoding,
+        columns=columns,
+        rows=lambda faults: reader(found, faults),
+        sha256=found.sha256,
+        bytes=found.bytes,
+        recheck=lambda: recheck(found.path, found.sha256),
+    )
+
+
+def _open_csv(found: Survey, chosen: str, wanted: Sequence[str]) -> Table:
+    delimiter = "\t" if chosen == "tsv" else delimited.sniff(found, wanted, chosen)
+    header = delimited.read_header(found, delimiter, wanted)
+    name = "tsv" if delimiter == "\t" else "csv"
+    return Table(
+        path=found.path,
+        format=name + (".gz" if found.gzipped else ""),
+        encoding=found.encoding,
+        columns=header,
+        rows=lambda faults: delimited.read(found, delimiter, header, faults),
+        sha256=found.sha256,
+        bytes=found.bytes,
+        recheck=lambda: recheck(found.path, found.sha256),
+        delimiter=delimiter,
+    )
+
+
+def _open_columnar(path: Path, wanted: Sequence[str], split: SplitName) -> Table:
+    paths = columnar.find_files(path, split) if path.is_dir() else (path,)
+    hashes = {file.relative_to(path).as_posix(): sha256_file(file) for file in paths}
+    sha256 = content_hash(hashes) if path.is_dir() else next(iter(hashes.values()))
+    columns = columnar.columns(paths[0])
+
+    def check() -> None:
+        for file, known in zip(paths, hashes.values(), strict=True):
+            recheck(file, known)
+
+    return Table(
+        path=path,
+        format=paths[0].suffix[1:] or "parquet",
+        encoding="binary",
+        columns=columns,
+        rows=lambda faults: columnar.read(paths, path, list(wanted) or None, faults),
+        sha256=sha256,
+        bytes=sum(file.stat().st_size for file in paths),
+        recheck=check,
+    )
+
+
+def _check_columns(table: Table, wanted: Sequence[str]) -> None:
+    missing = [name for name in dict.fromkeys(wanted) if name not in table.columns]
+    if not missing:
+        return
+    listed = ", ".join(shorten(name, 40) for name in table.columns[:50])
+    guesses = {name: nearest(name, table.columns) for name in missing}
+    hints = [f"did you mean {close!r} for {name!r}?" for name, close in guesses.items() if close]
+    what = "no column " + ", ".join(map(repr, missing))
+    raise DataError(
+        "data-columns",
+        f"{what}; the file has: {listed}",
+        where=str(table.path),
+        fix=" ".join(hints) or "name one of them under data.input and data.output",
+    )
