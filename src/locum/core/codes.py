@@ -130,4 +130,8 @@ CODES: dict[str, str] = {
     # gateway
     "gateway-host": "The gateway may not listen beyond this machine without a key in LOCUM_API_KEY.",
     "gateway-port": "The port cannot be listened on.",
+    # cascade
+    "cascade-regret-needs-llm": "A regret certificate needs the LLM's answers to the calibration rows.",
+    "cascade-stages": "The policy has a number of stages that the router does not serve.",
+    "cascade-no-llm": "An answer from the LLM was asked for, and none is configured.",
 }
