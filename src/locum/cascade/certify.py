@@ -1,0 +1,181 @@
+"""Certificates: from calibration rows to the statement that a bundle carries.
+
+Notable: the proofs are ``locum.stats``'; here they become documents that say in one sentence what was proved,
+what must hold for it, and what ends it. Where nothing certifies there is a certificate too, without a
+threshold: it says so, and about how many more labels would be needed. Labels given by the LLM certify
+agreement with the LLM, and the sentence says that. Not here: applying it (``cascade.policy``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locum.cascade import labels as label_counts
+from locum.cascade import wording
+from locum.core.errors import UserError
+from locum.schema.certificate import Certificate
+from locum.schema.task import Guarantee
+from locum.stats.marginal import certify_marginal
+from locum.stats.multiplicity import split_delta
+from locum.stats.regret import certify_regret
+from locum.stats.risk import RiskBound
+from locum.stats.selective import START_SHARE, certify_selective, choose_start_share
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+VALID_DAYS = 180
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Labelled rows outside the calibration split (dev), to decide at which share of rows testing starts.
+
+    A start fitted to the student answers more traffic locally; it cannot harm the statement, because it is
+    fixed before any calibration label is seen.
+    """
+
+    confidence: Floats
+    correct: Bools
+
+
+def certify(
+    guarantee: Guarantee,
+    confidence: Floats,
+    correct: Bools,
+    *,
+    hashes: Mapping[str, str],
+    now: datetime,
+    llm_correct: Bools | None = None,
+    labels_from: Literal["gold", "llm"] = "gold",
+    rare_labels: Sequence[str] = (),
+    reference: Reference | None = None,
+    statements: int = 1,
+    valid_days: int = VALID_DAYS,
+) -> Certificate:
+    """Prove the guarantee on the calibration split, or say that it cannot be proved.
+
+    Args:
+        guarantee: kind, α (or ε) and confidence.
+        confidence: of the student on the calibration rows, ``[n]``; NaN is never answered locally.
+        correct: whether the student is right, same rows.
+        hashes: SHA-256 by what the statement speaks about: model, task, calibration, decoding, redaction.
+        now: time of issue, with a time zone.
+        llm_correct: whether the LLM is right, same rows; needed for regret only.
+        labels_from: who gave the calibration labels.
+        rare_labels: labels with too few rows for a statement about them alone.
+        reference: dev rows, for the selective guarantee's start.
+        statements: certificates that are to hold together with the stated confidence; δ is split among them.
+        valid_days: after so many days it is stale.
+
+    Returns:
+        The certificate; ``threshold`` None when nothing certifies.
+
+    Raises:
+        UserError: the arrays do not fit each other, or a regret is asked without the LLM's answers.
+        ValueError: ``now`` has no time zone.
+    """
+    if now.tzinfo is None:
+        raise ValueError("now needs a time zone")
+    delta = split_delta(1 - guarantee.confidence, statements)[0]
+    bound = _prove(guarantee, delta, confidence, correct, llm_correct, reference)
+    missing = None
+    if bound.threshold is None:
+        missing = label_counts.labels_missing(bound, confidence, correct, llm_correct)
+    issued = now.astimezone(UTC).replace(microsecond=0)
+    return Certificate(
+        kind=guarantee.kind,
+        max_error=guarantee.max_error,
+        confidence=guarantee.confidence,
+        threshold=bound.threshold,
+        n=bound.n,
+        accepted=bound.accepted,
+        errors=bound.errors,
+        observed=bound.observed,
+        upper_bound=bound.upper_bound,
+        local_share=bound.local_share,
+        method=bound.method if statements == 1 else f"{bound.method}, δ shared by {statements}",
+        statement=wording.statement(guarantee, bound, labels_from, missing),
+        assumptions=wording.assumptions(guarantee, labels_from, rare_labels, statements),
+        voided_by=wording.voided_by(hashes, valid_days),
+        hashes=dict(sorted(hashes.items())),
+        labels_from=labels_from,
+        labels_missing=missing,
+        slices=tuple(rare_labels),
+        issued_at=issued.isoformat(),
+        expires_at=(issued + timedelta(days=valid_days)).isoformat(),
+    )
+
+
+def _prove(
+    guarantee: Guarantee,
+    delta: float,
+    confidence: Floats,
+    correct: Bools,
+    llm_correct: Bools | None,
+    reference: Reference | None,
+) -> RiskBound:
+    right = np.asarray(correct, dtype=np.bool_)
+    usable = np.where(np.isfinite(confidence), confidence, np.nan)  # an infinite score is no confidence either
+    if guarantee.kind == "selective":
+        start = START_SHARE
+        if reference is not None and len(reference.correct) > 0:
+            start = choose_start_share(reference.confidence, ~reference.correct, len(right), guarantee.max_error, delta)
+        return certify_selective(usable, ~right, alpha=guarantee.max_error, delta=delta, start_share=start)
+    if guarantee.kind == "marginal":
+        return certify_marginal(usable, ~right, epsilon=guarantee.max_error, delta=delta)
+    if llm_correct is None:
+        raise UserError(
+            "cascade-regret-needs-llm",
+            "a regret certificate compares with the LLM, and its answers to the calibration rows are not known",
+            fix="configure llm: in the task file, or ask for guarantee.kind selective or marginal",
+        )
+    return certify_regret(usable, right, llm_correct, epsilon=guarantee.max_error, delta=delta)
+
+
+def certify_slices(
+    guarantee: Guarantee,
+    confidence: Floats,
+    correct: Bools,
+    slice_of: Sequence[str],
+    *,
+    hashes: Mapping[str, str],
+    now: datetime,
+    labels_from: Literal["gold", "llm"] = "gold",
+) -> dict[str, Certificate]:
+    """One certificate for every slice of the rows, all holding together: δ is split among the slices.
+
+    A slice with too few rows gets a certificate without a threshold, which says how many labels it lacks.
+
+    Args:
+        guarantee: selective or marginal, for each slice.
+        confidence: of the student, ``[n]``.
+        correct: whether the student is right, same rows.
+        slice_of: the slice of each row, known before the answer (a language, a channel; not the gold label,
+            which nobody knows when the answer is given).
+        hashes: as in ``certify``.
+        now: time of issue.
+        labels_from: who gave the calibration labels.
+
+    Raises:
+        UserError: the arrays do not fit each other, or the kind is regret.
+    """
+    names = np.asarray(slice_of)
+    return {
+        str(name): certify(
+            guarantee,
+            confidence[names == name],
+            correct[names == name],
+            hashes=hashes,
+            now=now,
+            labels_from=labels_from,
+            statements=len(np.unique(names)),
+        )
+        for name in np.unique(names)
+    }

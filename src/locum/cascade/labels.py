@@ -1,0 +1,112 @@
+"""Label arithmetic: how many calibration labels a guarantee needs, before and after trying.
+
+Notable: the numbers come from the very tests that certify (``stats.sample_size``), so ``plan`` and
+``certify`` cannot disagree. Not here: choosing rows to label (``data``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locum.core.errors import UserError
+from locum.schema.plan import LabelNeed
+from locum.schema.task import Guarantee
+from locum.stats.risk import RiskBound
+from locum.stats.sample_size import (
+    calibration_rows,
+    labels_for_power,
+    labels_for_regret,
+    labels_needed,
+)
+from locum.stats.selective import START_SHARE
+
+_SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
+_MOST = 10_000_000  # an estimate beyond this says: not by labels
+
+
+def label_arithmetic(guarantee: Guarantee, available: int | None) -> LabelNeed:
+    """What ``plan`` prints: labels that the guarantee needs, and how many there are.
+
+    For selective, labels are rows *answered locally*; for marginal and regret, all calibration rows. Power
+    is worked out for a student whose true error (or regret) is half of what is promised; for regret, student
+    and LLM are taken to differ on twice as many rows as the promise allows.
+
+    Args:
+        guarantee: kind, α (or ε) and confidence.
+        available: calibration rows there will be; None when unknown.
+    """
+    alpha, delta = guarantee.max_error, 1 - guarantee.confidence
+    assumed = alpha / 2
+    if guarantee.kind == "regret":
+        power = labels_for_regret(alpha, delta, true_regret=assumed, discordance=min(1.0, 2 * alpha))
+    else:
+        power = labels_for_power(alpha, delta, assumed)
+    return LabelNeed(
+        kind=guarantee.kind,
+        max_error=alpha,
+        confidence=guarantee.confidence,
+        without_errors=labels_needed(alpha, delta, 0),
+        with_five_errors=labels_needed(alpha, delta, 5),
+        for_power_80=power,
+        true_error_assumed=assumed,
+        available=available,
+    )
+
+
+def labels_missing(
+    bound: RiskBound,
+    confidence: NDArray[np.float64],
+    correct: NDArray[np.bool_],
+    llm_correct: NDArray[np.bool_] | None = None,
+) -> int | None:
+    """About how many more calibration labels would certify something, with a chance of 80 %.
+
+    The risk at several shares of local answers is read off the rows at hand (smoothed by half an error), and
+    the share that needs the fewest labels counts. With too few rows for any proof, at least what a proof
+    without errors needs is missing.
+
+    Args:
+        bound: what was tried, without a threshold.
+        confidence: as it was given to the proof, ``[n]``.
+        correct: whether the student is right, same rows.
+        llm_correct: whether the LLM is right, same rows, for regret.
+
+    Returns:
+        Rows to add; None when more labels would not help (no confidence, a constant one, or a risk above
+        the promise at every share).
+    """
+    if bound.reason in ("no-confidence", "constant-confidence"):
+        return None if bound.n else labels_needed(bound.alpha, bound.delta)
+    order = np.argsort(-confidence[np.isfinite(confidence)], kind="stable")
+    right = np.asarray(correct)[np.isfinite(confidence)][order]
+    llm = None if llm_correct is None else np.asarray(llm_correct)[np.isfinite(confidence)][order]
+    totals = [_total(bound, right, llm, max(1, round(share * len(right)))) for share in _SHARES]
+    needed = min((total for total in totals if total is not None), default=None)
+    if bound.reason == "too-few-labels":
+        least = labels_needed(bound.alpha, bound.delta)
+        if bound.kind == "selective" and needed is None:
+            least = calibration_rows(least, START_SHARE)
+        return max(1, max(needed or 0, least) - bound.n)
+    return None if needed is None or needed <= bound.n else needed - bound.n
+
+
+def _total(bound: RiskBound, right: NDArray[np.bool_], llm: NDArray[np.bool_] | None, accepted: int) -> int | None:
+    """Calibration rows that would certify with ``accepted`` of the rows at hand answered locally; None: never."""
+    wrong = ~right[:accepted]
+    try:
+        if bound.kind == "selective":
+            rate = (float(wrong.sum()) + 0.5) / (accepted + 1)
+            total = calibration_rows(labels_for_power(bound.alpha, bound.delta, rate), accepted / bound.n)
+        elif bound.kind == "marginal":
+            rate = (float(wrong.sum()) + 0.5) / (bound.n + 1)
+            total = labels_for_power(bound.alpha, bound.delta, rate)
+        else:
+            gap = (llm[:accepted] if llm is not None else True) * 1.0 - right[:accepted]
+            differing = (float(np.abs(gap).sum()) + 0.5) / (bound.n + 1)
+            total = labels_for_regret(
+                bound.alpha, bound.delta, true_regret=float(gap.sum()) / bound.n, discordance=differing
+            )
+    except UserError:  # the risk at this share is not below the promise: no number of labels proves it
+        return None
+    return total if total <= _MOST else None

@@ -1,0 +1,279 @@
+"""``Router``: carries decisions out. The student answers, or the LLM does, or nobody.
+
+Notable: it fails closed. When the LLM fails, its error reaches the caller; the student's answer never takes
+its place, unless the operator chose that, and then the answer says that nothing covers it. Audits run beside
+the answer, not before it. Everything that varies (clock, lots, observer) is passed in. Safe to use from
+several threads, as far as student and LLM are. Not here: the decision itself (``cascade.policy``), HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from locum.cascade.policy import Mode, decide, void_reason
+from locum.core.errors import LocumError, UserError
+from locum.core.files import sha256_bytes
+from locum.core.progress import warn
+from locum.evaluate.llm import completion_request
+from locum.runtime.protocol import Classifier, Generator
+from locum.schema.certificate import Answer, Certificate, Decision, Policy
+from locum.tasks.classify import confidence, predicted
+from locum.tasks.protocol import TaskKind
+
+LlmFailure = Literal["error", "uncertified"]
+_AUDITS_WAITING = 64
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """One local answer and what the LLM said to the same input.
+
+    Attributes:
+        llm: the LLM's label; None when its answer was no label, or it failed (``failed``).
+    """
+
+    local: str
+    llm: str | None
+    failed: bool
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether both gave one label; None when the LLM failed."""
+        return None if self.failed else self.local == self.llm
+
+
+def llm_hash(model: str) -> str:
+    """SHA-256 of the name that an LLM gives itself: what a certificate may name as ``llm``."""
+    return sha256_bytes(model.encode())
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _no_observer(_result: AuditResult) -> None:
+    """Nobody watches the audits."""
+
+
+class Router:
+    """One bundle's student, policy and certificate, with the LLM behind them.
+
+    Args:
+        student: an open engine.
+        policy: one stage, and who answers when it does not.
+        certificate: what covers the local answers; None covers none.
+        llm: None when there is none; then what would be handed over is abstained from.
+        kind: the task, as it is put to the LLM.
+        hashes: SHA-256 of what is running, by the certificate's own names.
+        when_llm_fails: "error" raises its error; "uncertified" gives the student's answer, marked as covered
+            by nothing.
+        clock: the time.
+        lots: where the random numbers for audits come from.
+        on_audit: told of every audit, from another thread.
+        llm_concurrency: requests to the LLM at once, within one ``answer_many``.
+
+    Raises:
+        UserError: the policy has other than one stage.
+    """
+
+    def __init__(
+        self,
+        student: Classifier,
+        policy: Policy,
+        certificate: Certificate | None,
+        llm: Generator | None,
+        kind: TaskKind,
+        *,
+        hashes: Mapping[str, str],
+        when_llm_fails: LlmFailure = "error",
+        clock: Callable[[], datetime] = _utc_now,
+        lots: random.Random | None = None,
+        on_audit: Callable[[AuditResult], None] = _no_observer,
+        llm_concurrency: int = 4,
+    ) -> None:
+        if len(policy.stages) != 1:
+            raise UserError("cascade-stages", f"this router serves one student, the policy has {len(policy.stages)}")
+        self.student = student
+        self.policy = policy
+        self.certificate = certificate
+        self.llm = llm
+        self.kind = kind
+        self.drift = False
+        self._hashes = dict(hashes)
+        self._when_llm_fails = when_llm_fails
+        self._clock = clock
+        self._lots = lots or random.Random()
+        self._on_audit = on_audit
+        self._llm_concurrency = max(1, llm_concurrency)
+        self._lock = threading.Lock()
+        self._audits: ThreadPoolExecutor | None = None
+        self._audits_waiting = threading.BoundedSemaphore(_AUDITS_WAITING)
+        self._certificate_id = None if certificate is None else certificate.hash()[:12]
+        if (void := self.void_reason()) is not None:
+            warn(f"everything is handed over: {void}")
+
+    def void_reason(self) -> str | None:
+        """Why the certificate covers nothing now; None while it is in force."""
+        return void_reason(self.certificate, now=self._clock(), hashes=self._hashes, drift=self.drift)
+
+    def answer(self, text: str, mode: Mode = "cascade") -> Answer:
+        """Answer one input.
+
+        Args:
+            text: the input.
+            mode: by the policy, by the student alone (never leaves), or by the LLM alone.
+
+        Raises:
+            LocumError: the student failed; or the LLM did, and nothing may take its place.
+        """
+        return self.answer_many([text], mode)[0]
+
+    def answer_many(self, texts: Sequence[str], mode: Mode = "cascade") -> list[Answer]:
+        """Answer several inputs, in order; the student sees them as one batch.
+
+        Raises:
+            LocumError: the student failed; or the LLM did, and nothing may take its place.
+        """
+        if mode == "llm":
+            return self._hand_over([(text, None, None, "asked for the LLM") for text in texts])
+        labels, confidences = self._student_answers(texts)
+        if mode == "local":
+            return [self._local_only(label, sure) for label, sure in zip(labels, confidences, strict=True)]
+        answers: list[Answer | None] = [None] * len(texts)
+        handed: list[int] = []
+        reasons: dict[int, str] = {}
+        for index, (text, label, sure) in enumerate(zip(texts, labels, confidences, strict=True)):
+            decision = self._decide(sure, audited=self._drawn())
+            if decision.route == "local" and label is not None:
+                answers[index] = self._covered(label, sure, decision)
+                if decision.reason.endswith("audited"):
+                    self._audit(text, label)
+            elif decision.route == "llm" and self.llm is not None:
+                handed.append(index)
+                reasons[index] = decision.reason
+            else:
+                nobody = " and there is no LLM" if decision.route == "llm" else ""
+                answers[index] = Answer(
+                    output=None, confidence=_finite(sure), route="abstain", reason=decision.reason + nobody
+                )
+        asked = self._hand_over([(texts[i], labels[i], confidences[i], reasons[i]) for i in handed])
+        for index, answer in zip(handed, asked, strict=True):
+            answers[index] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def close(self) -> None:
+        """Wait for running audits; student and LLM belong to the caller."""
+        with self._lock:
+            audits, self._audits = self._audits, None
+        if audits is not None:
+            audits.shutdown(wait=True)
+
+    def _student_answers(self, texts: Sequence[str]) -> tuple[list[str | None], list[float]]:
+        spec = self.student.spec
+        logits = self.student.logits(texts)
+        labels = [None if column < 0 else spec.labels[column] for column in predicted(logits)]
+        return labels, [float(value) for value in confidence(logits, spec.temperature)]
+
+    def _decide(self, sure: float, *, audited: bool) -> Decision:
+        return decide(
+            self.policy,
+            self.certificate,
+            [sure],
+            now=self._clock(),
+            hashes=self._hashes,
+            drift=self.drift,
+            audited=audited,
+        )
+
+    def _covered(self, label: str, sure: float, decision: Decision) -> Answer:
+        return Answer(
+            output=label, confidence=sure, route="local", reason=decision.reason, certificate=self._certificate_id
+        )
+
+    def _local_only(self, label: str | None, sure: float) -> Answer:
+        """The student's answer whatever its confidence; covered by the certificate only where that holds."""
+        if label is None:
+            return Answer(output=None, confidence=None, route="abstain", reason="the student gave no scores")
+        decision = self._decide(sure, audited=False)
+        if decision.route == "local":
+            return self._covered(label, sure, decision)
+        return Answer(
+            output=label, confidence=_finite(sure), route="local", reason=f"asked for local only: {decision.reason}"
+        )
+
+    def _hand_over(self, inputs: Sequence[tuple[str, str | None, float | None, str]]) -> list[Answer]:
+        """The LLM's answers to ``(text, student's label, its confidence, reason)``."""
+        if len(inputs) <= 1:
+            return [self._ask(*each) for each in inputs]
+        with ThreadPoolExecutor(min(self._llm_concurrency, len(inputs))) as pool:
+            asked = [pool.submit(self._ask, *each) for each in inputs]
+            try:
+                return [future.result() for future in asked]
+            except BaseException:
+                for future in asked:
+                    future.cancel()
+                raise
+
+    def _ask(self, text: str, label: str | None, sure: float | None, reason: str) -> Answer:
+        try:
+            output = self._llm_label(text)
+        except LocumError as failure:
+            if self._when_llm_fails == "error" or label is None:
+                raise
+            return Answer(
+                output=label,
+                confidence=None if sure is None else _finite(sure),
+                route="local",
+                reason=f"uncertified: {reason}, and the LLM failed [{failure.code}]",
+            )
+        if output is None:
+            return Answer(output=None, confidence=None, route="abstain", reason="the LLM's answer is no label")
+        return Answer(output=output, confidence=None, route="llm", reason=reason)
+
+    def _llm_label(self, text: str) -> str | None:
+        """The LLM's label, or None; a change of the name it gives itself ends a certificate that names it."""
+        if self.llm is None:
+            raise UserError(
+                "cascade-no-llm", "no LLM is configured to answer this", fix="serve with an LLM, or ask NAME@local"
+            )
+        completion = self.llm.complete(completion_request(self.kind, text))
+        if "llm" in self._hashes:
+            self._hashes["llm"] = llm_hash(completion.model)
+        return None if completion.finish_reason == "content_filter" else self.kind.parse(completion.text)
+
+    def _drawn(self) -> bool:
+        """Whether this input is drawn for an audit."""
+        if self.llm is None or self.policy.audit_rate <= 0:
+            return False
+        with self._lock:
+            return self._lots.random() < self.policy.audit_rate
+
+    def _audit(self, text: str, label: str) -> None:
+        """Ask the LLM beside the answer; when too many audits wait already, this one is dropped."""
+        if not self._audits_waiting.acquire(blocking=False):
+            return
+        with self._lock:
+            if self._audits is None:
+                self._audits = ThreadPoolExecutor(1, thread_name_prefix="locum-audit")
+            running = self._audits.submit(self._audit_now, text, label)
+        running.add_done_callback(self._audit_done)
+
+    def _audit_now(self, text: str, label: str) -> None:
+        try:
+            self._on_audit(AuditResult(label, self._llm_label(text), failed=False))
+        except LocumError:  # the caller has his answer; the observer counts the failure
+            self._on_audit(AuditResult(label, None, failed=True))
+
+    def _audit_done(self, _running: Future[None]) -> None:
+        self._audits_waiting.release()
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,95 @@
+"""The sentences of a certificate: what was proved, what must hold, what ends it.
+
+Notable: a sentence never says more than the proof. The three kinds are worded so that they cannot be taken
+for each other: of the answers given locally, of all traffic, of the LLM's own score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from locum.schema.task import Guarantee
+from locum.stats.risk import RiskBound
+
+_WHY_NOT = {
+    "no-confidence": "the student gives no usable confidence",
+    "constant-confidence": "the student's confidence is the same for every row, so it cannot say when to hand over",
+    "too-few-labels": "there are too few calibration labels, even if none of the answers were wrong",
+    "risk-too-high": "the share of wrong answers could not be shown to be low enough at any threshold",
+}
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with the digits it needs: 5 %, 0.5 %, 99.9 %."""
+    return f"{100 * share:.4g} %"
+
+
+def statement(guarantee: Guarantee, bound: RiskBound, labels_from: str, missing: int | None) -> str:
+    """What was proved, in one sentence; or that nothing was, why, and what would help."""
+    sure, most = percent(guarantee.confidence), percent(guarantee.max_error)
+    wrong = "wrong" if labels_from == "gold" else "other than the LLM's"
+    if bound.threshold is None:
+        more = (
+            f"about {missing:,} more calibration labels would be needed"
+            if missing is not None
+            else "more labels alone would not help"
+        )
+        why = _WHY_NOT[bound.reason] if bound.n else "there are no calibration labels"
+        return (
+            f"Nothing is certified, so the student answers nothing by itself: {why} "
+            f"({bound.n:,} rows, at most {most} asked with {sure} confidence; {more})."
+        )
+    promise = {
+        "selective": f"at most {most} of the answers given locally are {wrong}",
+        "marginal": f"at most {most} of all inputs are answered locally and {wrong}",
+        "regret": f"the share of right answers is at most {100 * guarantee.max_error:.4g} points below the LLM's",
+    }[guarantee.kind]
+    measure = {
+        "selective": f"{bound.errors:,} of those {wrong}",
+        "marginal": f"{bound.errors:,} of those {wrong}",
+        "regret": f"{bound.errors:,} of those right from the LLM and wrong from the student",
+    }[guarantee.kind]
+    return (
+        f"With {sure} confidence, {promise}; on {bound.n:,} calibration rows the student answered {bound.accepted:,} "
+        f"({percent(round(bound.local_share, 3))}) at confidence {bound.threshold:.3f} or more, {measure}."
+    )
+
+
+def assumptions(guarantee: Guarantee, labels_from: str, rare_labels: Sequence[str], statements: int) -> tuple[str, ...]:
+    """What must hold for the statement to be true."""
+    found = [
+        "The calibration rows are a random sample of the traffic that it speaks about.",
+        "No choice about the student, its temperature or its prompt was made on the calibration rows.",
+        "Model, tokenizer, task, decoding and redaction are those whose hashes it names.",
+    ]
+    if labels_from == "gold":
+        found.append("The calibration labels are right.")
+    else:
+        found.append("The calibration labels were given by the LLM: it speaks of agreement with the LLM, not of truth.")
+    if guarantee.kind == "selective":
+        found.append(
+            f"Answers of falling confidence pass the promised {percent(guarantee.max_error)} of wrong ones once, "
+            "and do not fall below it again."
+        )
+    if guarantee.kind == "regret":
+        found.append("The LLM answers as it did on the calibration rows.")
+        found.append("As more is answered locally, the loss against the LLM passes the promise once.")
+    if statements > 1:
+        found.append(f"It holds together with {statements - 1} others; the confidence is that of all of them.")
+    if rare_labels:
+        shown = ", ".join(rare_labels[:5]) + (", …" if len(rare_labels) > 5 else "")
+        found.append(
+            f"It speaks of all traffic together; nothing is promised for {len(rare_labels)} rare label(s) "
+            f"alone: {shown}."
+        )
+    return tuple(found)
+
+
+def voided_by(hashes: Mapping[str, str], valid_days: int) -> tuple[str, ...]:
+    """What ends it; a voided certificate hands everything over."""
+    named = ", ".join(sorted(hashes))
+    return (
+        f"A change of any of: {named}.",
+        f"Age: it is valid for {valid_days} days from its issue.",
+        "A drift alarm on the traffic.",
+    )
