@@ -46,7 +46,8 @@ def open_generator(llm: LlmSpec, *, threads: int | None = None, n_ctx: int = 409
     """Open the LLM of a task: behind its URL, or a local GGUF file.
 
     Args:
-        llm: the ``llm`` section of a task file; without ``base_url``, ``model`` is a GGUF file.
+        llm: the ``llm`` section of a task file; without ``base_url``, ``model`` is a GGUF file or a catalogue name,
+            which is downloaded when it is not here.
         threads: CPU threads for a local file; None takes the cores this process may use.
         n_ctx: context of a local file, in tokens.
 
@@ -56,18 +57,20 @@ def open_generator(llm: LlmSpec, *, threads: int | None = None, n_ctx: int = 409
     Raises:
         UpstreamError: the URL may not be used, or the key's environment variable is not set.
         ModelFileError: the GGUF file is damaged, hostile or unsupported.
-        UserError: there is neither a URL nor such a file.
+        SourceError: there is neither a URL nor such a file.
     """
     if llm.base_url is not None:
         from locum.runtime.openai import OpenAiGenerator
 
         return OpenAiGenerator(llm)
-    path = Path(llm.model).expanduser()
+    from locum.sources.bases import ensure_base
+
+    path = ensure_base(Path(llm.model).expanduser() if Path(llm.model).suffix == ".gguf" else llm.model, format="gguf")
     if not path.is_file():
         raise UserError(
-            "source-missing",
-            f"llm.model {llm.model!r} is not a file, and there is no llm.base_url",
-            fix="give llm.base_url, or the path of a GGUF file",
+            "source-not-a-base",
+            f"llm.model {llm.model!r} is not one GGUF file, and there is no llm.base_url",
+            fix="give llm.base_url, the path of a GGUF file, or a name that `locum models` lists with gguf",
         )
     from locum.runtime.llamacpp import LlamaGenerator
 

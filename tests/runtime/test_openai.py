@@ -1,0 +1,278 @@
+"""The LLM behind its URL, against a real server on loopback that misbehaves on demand."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from locum.core.errors import LocumError, UpstreamError, UserError
+from locum.runtime import CompletionRequest, Message
+from locum.runtime.openai import OpenAiGenerator
+from locum.schema.task import LlmSpec
+from locum.testing import FakeUpstream, Scripted
+
+REQUEST = CompletionRequest((Message("system", "Be brief."), Message("user", "Which label?")), max_tokens=5)
+KEY = "sk-very-secret-4711"
+
+
+@contextmanager
+def asking(
+    *script: str | Scripted, timeout_s: float = 10, **llm: Any
+) -> Iterator[tuple[FakeUpstream, OpenAiGenerator, list[float]]]:
+    waits: list[float] = []
+    with FakeUpstream(script or ("ok",)) as upstream:
+        spec = LlmSpec(base_url=upstream.base_url, model="big-1", timeout_s=timeout_s, **llm)
+        generator = OpenAiGenerator(spec, sleep=waits.append)
+        try:
+            yield upstream, generator, waits
+        finally:
+            generator.close()
+
+
+def fails(generator: OpenAiGenerator, code: str) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        generator.complete(REQUEST)
+    assert caught.value.code == code, str(caught.value)
+    return caught.value
+
+
+def test_an_answer_with_its_tokens_and_fingerprint() -> None:
+    with asking(Scripted("card", model="big-1-2025-01")) as (upstream, generator, _):
+        completion = generator.complete(REQUEST)
+        assert (completion.text, completion.finish_reason, completion.model) == ("card", "stop", "big-1-2025-01")
+        assert (completion.input_tokens, completion.output_tokens) == (4, 1)
+        assert completion.usable
+        sent = upstream.received[0]
+        assert sent.path == "/v1/chat/completions"
+        assert "authorization" not in sent.headers
+        assert sent.body == {
+            "model": "big-1",
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which label?"}],
+            "max_tokens": 5,
+            "temperature": 0.0,
+        }
+
+
+def test_stop_and_seed_are_sent_when_given() -> None:
+    with asking() as (upstream, generator, _):
+        generator.complete(CompletionRequest((Message("user", "x"),), stop=("\n",), seed=7))
+        assert upstream.received[0].body["stop"] == ["\n"]
+        assert upstream.received[0].body["seed"] == 7
+
+
+def test_the_key_comes_from_the_environment_and_is_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", KEY + "\n")
+    body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}).encode()
+    with asking(Scripted(status=401, body=body), api_key_env="MY_KEY") as (upstream, generator, _):
+        error = fails(generator, "upstream-refused-key")
+        assert upstream.received[0].headers["authorization"] == f"Bearer {KEY}"
+        assert KEY not in str(error) and KEY not in repr(error.args) and KEY not in repr(vars(error))
+        assert "MY_KEY" in error.fix
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", "sk-\x00bad", "schlüssel"])
+def test_a_missing_or_impossible_key(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("MY_KEY", raising=False)
+    if value is not None and "\x00" not in value:
+        monkeypatch.setenv("MY_KEY", value)
+    with pytest.raises(UserError) as caught:
+        OpenAiGenerator(LlmSpec(base_url="https://example.com/v1", model="m", api_key_env="MY_KEY"))
+    assert caught.value.code == "upstream-key-missing"
+    assert not value or not value.strip() or value not in str(caught.value)
+
+
+def test_fault_56_retry_after_is_honoured() -> None:
+    with asking(Scripted(status=429, headers={"retry-after": "3"}), "card") as (_, generator, waits):
+        completion = generator.complete(REQUEST)
+        assert completion.text == "card" and completion.extra["attempts"] == "2"
+        assert waits == [3.0]
+
+
+def test_fault_56_a_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
+    with asking(Scripted(status=429, headers={"retry-after": "3600"})) as (upstream, generator, waits):
+        fails(generator, "upstream-rate-limited")
+        assert waits == [] and len(upstream.received) == 1
+
+
+def test_fault_42_a_date_to_retry_after_in_the_past_is_now() -> None:
+    headers = {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    with asking(Scripted(status=503, headers=headers), "card") as (_, generator, waits):
+        assert generator.complete(REQUEST).text == "card"
+        assert waits == [0.0]
+
+
+def test_fault_55_server_errors_are_retried_a_few_times_with_growing_jitter() -> None:
+    with asking(Scripted(status=500, body=b"oops"), timeout_s=60) as (upstream, generator, waits):
+        error = fails(generator, "upstream-server-error")
+        assert "status 500: oops" in error.cause
+        assert len(upstream.received) == 5 and len(waits) == 4
+        assert all(0 <= wait_s <= 8 for wait_s in waits)
+
+
+def test_fault_55_nobody_listens() -> None:
+    with FakeUpstream() as upstream:
+        url = upstream.base_url
+    waits: list[float] = []
+    generator = OpenAiGenerator(LlmSpec(base_url=url, model="m", timeout_s=30), sleep=waits.append)
+    fails(generator, "upstream-unreachable")
+    assert len(waits) == 4
+    generator.close()
+
+
+def test_fault_55_a_name_that_does_not_resolve() -> None:
+    generator = OpenAiGenerator(LlmSpec(base_url="https://no-such-host.invalid/v1", model="m"), sleep=lambda _s: None)
+    fails(generator, "upstream-unreachable")
+    generator.close()
+
+
+def test_a_dropped_connection_is_asked_again() -> None:
+    with asking(Scripted(drop=True), "card") as (_, generator, _waits):
+        assert generator.complete(REQUEST).text == "card"
+
+
+def test_fault_59_a_truncated_body_is_asked_again() -> None:
+    with asking(Scripted("x" * 500, truncate=True), "card") as (_, generator, _waits):
+        assert generator.complete(REQUEST).text == "card"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Login</html>",
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"choices": []}',
+        b'{"choices": [{"message": {"content": 7}}]}',
+        b'{"choices": [{}]}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_fault_59_what_is_no_completion_is_a_typed_error(body: bytes) -> None:
+    with asking(Scripted(body=body)) as (upstream, generator, _):
+        fails(generator, "upstream-bad-answer")
+        assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_fault_59_an_endless_body_is_cut_off(status: int) -> None:
+    with asking(Scripted(status=status, body=b"x" * (1 << 20), repeat=64)) as (_, generator, _waits):
+        fails(generator, "upstream-too-large")
+
+
+def test_fault_58_a_silent_server_is_given_up() -> None:
+    with asking(Scripted(delay_s=3), timeout_s=0.3) as (_, generator, _waits):
+        start_s = time.monotonic()
+        fails(generator, "upstream-timeout")
+        assert time.monotonic() - start_s < 2
+
+
+def test_fault_58_a_body_that_trickles_is_given_up() -> None:
+    with asking(Scripted(body=b" " * 100_000, drip_s=0.05), timeout_s=0.4) as (_, generator, _waits):
+        start_s = time.monotonic()
+        fails(generator, "upstream-timeout")
+        assert time.monotonic() - start_s < 2
+
+
+def test_fault_61_a_refusal_is_no_answer() -> None:
+    with asking(Scripted(None, refusal="I cannot help with that.")) as (_, generator, _waits):
+        completion = generator.complete(REQUEST)
+        assert completion.finish_reason == "content_filter" and not completion.usable
+        assert completion.extra["refusal"] == "I cannot help with that."
+
+
+@pytest.mark.parametrize(
+    "scripted", [Scripted(""), Scripted(None), Scripted(" \n"), Scripted("x", finish_reason="content_filter")]
+)
+def test_fault_61_empty_and_filtered_completions_are_no_answers(scripted: Scripted) -> None:
+    with asking(scripted) as (_, generator, _waits):
+        assert not generator.complete(REQUEST).usable
+
+
+def test_fault_62_a_redirect_is_not_followed_and_the_key_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    with FakeUpstream(["stolen"]) as thief:
+        redirect = Scripted(status=307, headers={"location": thief.base_url + "/chat/completions"})
+        with asking(redirect, api_key_env="MY_KEY") as (_, generator, _waits):
+            error = fails(generator, "upstream-redirect")
+        assert "127.0.0.1" in error.cause
+        assert thief.received == []
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_rejected_request_is_not_repeated(status: int) -> None:
+    body = json.dumps({"error": {"message": "no such model\x1b[31m"}}).encode()
+    with asking(Scripted(status=status, body=body)) as (upstream, generator, _):
+        error = fails(generator, "upstream-bad-request")
+        assert "no such model" in error.cause and "\x1b" not in error.cause
+        assert len(upstream.received) == 1
+
+
+def test_servers_that_want_max_completion_tokens_get_it_from_then_on() -> None:
+    body = json.dumps({"error": {"message": "Use 'max_completion_tokens' instead."}}).encode()
+    with asking(Scripted(status=400, body=body), "card") as (upstream, generator, _):
+        assert generator.complete(REQUEST).text == "card"
+        generator.complete(REQUEST)
+        assert ["max_completion_tokens" in received.body for received in upstream.received] == [False, True, True]
+
+
+def test_parts_are_joined_and_missing_usage_is_said() -> None:
+    parts = [{"type": "text", "text": "ca"}, {"type": "image"}, {"type": "text", "text": "rd"}]
+    body = json.dumps({"choices": [{"message": {"content": parts}, "finish_reason": None}]}).encode()
+    with asking(Scripted(body=body)) as (_, generator, _waits):
+        completion = generator.complete(REQUEST)
+        assert completion.text == "card" and completion.model == "big-1"
+        assert (completion.input_tokens, completion.extra["usage"]) == (0, "missing")
+
+
+def test_a_compressed_bomb_is_not_unpacked() -> None:
+    with asking(Scripted(headers={"content-encoding": "gzip"})) as (_, generator, _waits):
+        fails(generator, "upstream-bad-answer")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/v1",
+        "http://8.8.8.8/v1",
+        "https://user:pass@example.com/v1",
+        "https://example.com/v1?key=abc",
+        "https:///v1",
+        "http://[::1",
+    ],
+)
+def test_urls_that_would_leak_are_refused(url: str) -> None:
+    with pytest.raises(UserError) as caught:
+        OpenAiGenerator(LlmSpec(base_url=url, model="m"))
+    assert caught.value.code == "upstream-url"
+    assert "pass@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/v1/",
+        "http://localhost:1/v1",
+        "http://[::1]:1/v1",
+        "http://10.0.0.7/v1",
+        "http://vllm:8000/v1",
+    ],
+)
+def test_urls_that_are_fine(url: str) -> None:
+    OpenAiGenerator(LlmSpec(base_url=url, model="m")).close()
+
+
+def test_closing_twice_is_fine_and_asking_afterwards_is_not() -> None:
+    with asking() as (_, generator, _waits):
+        generator.close()
+        generator.close()
+        with pytest.raises(LocumError) as caught:
+            generator.complete(REQUEST)
+        assert caught.value.code == "runtime-closed"
