@@ -101,6 +101,7 @@ def test_a_failed_row_is_left_out_and_asked_again(tmp_path: Path) -> None:
     assert made.failures == 2
     assert made.evaluation().n == 8
     assert np.isnan(made.seconds[[2, 5]]).all()
+    assert made.correct.sum() == 8 and made.correct_at_best.all()
     mended = FakeGenerator(right)
     assert run(mended, tmp_path / "llm.jsonl").failures == 0
     assert [asked_text(request) for request in mended.requests] == ["message 2", "message 5"]

@@ -86,6 +86,11 @@ class LlmRun:
         """Whether each answer is right, ``[n]``; false where none came."""
         return (self.predicted == self.gold) & (self.gold >= 0)
 
+    @property
+    def correct_at_best(self) -> NDArray[np.bool_]:
+        """As ``correct``, but true where no answer came: the careful side for a promise against the LLM."""
+        return self.correct | ~self.answered
+
     def evaluation(self) -> Evaluation:
         """Over the rows that got an answer; invalid answers count as wrong.
 

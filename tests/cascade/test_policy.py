@@ -1,0 +1,143 @@
+"""``decide`` fails closed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from locum.cascade.policy import decide, make_policy, void_reason
+from locum.schema.certificate import Certificate, Decision, Policy, Stage
+
+ISSUED = datetime(2026, 3, 1, tzinfo=UTC)
+NOW = ISSUED + timedelta(days=10)
+HASHES = {"model": "a", "task": "b", "calibration": "c"}
+RUNNING = {"model": "a", "task": "b"}
+
+
+def certificate(threshold: float | None = 0.8, **changed: object) -> Certificate:
+    made = Certificate(
+        kind="selective",
+        max_error=0.05,
+        confidence=0.95,
+        threshold=threshold,
+        n=1000,
+        accepted=600,
+        errors=18,
+        observed=0.03,
+        upper_bound=0.045,
+        local_share=0.6,
+        method="fixed-sequence-binomial",
+        statement="…",
+        assumptions=(),
+        voided_by=(),
+        hashes=HASHES,
+        issued_at=ISSUED.isoformat(),
+        expires_at=(ISSUED + timedelta(days=180)).isoformat(),
+    )
+    return made.model_copy(update=changed)
+
+
+def decided(
+    confidence: float | None = 0.9,
+    given: Certificate | None = certificate(),  # noqa: B008
+    policy: Policy | None = None,
+    **changed: object,
+) -> Decision:
+    settings = {"now": NOW, "hashes": RUNNING, **changed}
+    policy = policy or make_policy(given or certificate(), "student", has_llm=True)
+    return decide(policy, given, [confidence], **settings)  # type: ignore[arg-type]
+
+
+def test_confident_answers_are_local() -> None:
+    assert decided(0.9) == Decision(route="local", stage=0, reason="confident")
+    assert decided(0.8).route == "local"
+    assert decided(0.9, audited=True) == Decision(route="local", stage=0, reason="confident, audited")
+
+
+def test_others_are_handed_over_or_abstained_from() -> None:
+    assert decided(0.7999) == Decision(route="llm", stage=None, reason="confidence 0.800 below 0.800")
+    alone = make_policy(certificate(), "student", has_llm=False)
+    assert decided(0.1, policy=alone).route == "abstain"
+    assert (alone.audit_rate, make_policy(certificate(), "s", has_llm=True).audit_rate) == (0.0, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"now": ISSUED + timedelta(days=180)}, "expired on 2026-08-28"),
+        ({"now": ISSUED + timedelta(days=4000)}, "expired"),
+        ({"now": ISSUED - timedelta(days=30)}, "clock stands before"),
+        ({"hashes": {"model": "x", "task": "b"}}, "speaks of another model"),
+        ({"hashes": {"model": "x", "task": "y"}}, "speaks of another model, task"),
+        ({"hashes": {"task": "b"}}, "speaks of another model"),
+        ({"hashes": {**RUNNING, "calibration": "other"}}, "speaks of another calibration"),
+        ({"drift": True}, "drift alarm"),
+    ],
+)
+def test_fault_90_a_stale_or_void_certificate_hands_everything_over(changed: dict[str, object], reason: str) -> None:
+    made = decided(1.0, **changed)
+    assert made.route == "llm" and made.stage is None
+    assert reason in made.reason
+
+
+def test_fault_90_no_certificate_or_one_with_unreadable_dates() -> None:
+    assert decided(1.0, None) == Decision(route="llm", stage=None, reason="there is no certificate")
+    for field in ("issued_at", "expires_at"):
+        assert "dates cannot be read" in decided(1.0, certificate(**{field: "soon"})).reason
+
+
+def test_fault_42_a_small_clock_error_does_not_void() -> None:
+    assert decided(0.9, now=ISSUED - timedelta(hours=2)).route == "local"
+
+
+def test_fault_91_no_threshold_hands_everything_over() -> None:
+    assert decided(1.0, certificate(None)) == Decision(route="llm", stage=None, reason="no threshold is certified")
+    edited = Policy(stages=(Stage(model="s", threshold=0.5),), fallback="llm")
+    assert decided(1.0, certificate(None), edited).route == "llm"
+    never = Policy(stages=(Stage(model="s", threshold=None),), fallback="llm")
+    assert decided(1.0, policy=never).reason == "s has no threshold"
+    assert (
+        decided(1.0, policy=Policy(stages=(Stage(model="s", threshold=float("nan")),), fallback="llm")).route == "llm"
+    )
+    assert decided(1.0, certificate(float("nan"))).route == "llm"
+
+
+def test_fault_92_a_confidence_that_is_no_number_is_handed_over() -> None:
+    for confidence in (None, float("nan"), float("inf"), float("-inf")):
+        assert decided(confidence) == Decision(route="llm", stage=None, reason="student gave no confidence")
+
+
+def test_a_policy_cannot_go_below_the_certified_threshold() -> None:
+    lax = Policy(stages=(Stage(model="s", threshold=0.1),), fallback="llm")
+    assert decided(0.5, policy=lax).route == "llm"
+    strict = Policy(stages=(Stage(model="s", threshold=0.95),), fallback="llm")
+    assert decided(0.9, policy=strict).route == "llm"
+
+
+def test_stages_are_tried_in_order() -> None:
+    two = Policy(stages=(Stage(model="small", threshold=0.95), Stage(model="large", threshold=0.85)), fallback="llm")
+    found = [
+        decide(two, certificate(), list(c), now=NOW, hashes=RUNNING).stage
+        for c in ((0.96, 0.1), (0.9, 0.86), (0.9, 0.8))
+    ]
+    assert found == [0, 1, None]
+    with pytest.raises(ValueError, match="2 stages"):
+        decide(two, certificate(), [0.9], now=NOW, hashes=RUNNING)
+    nobody = Policy(stages=(), fallback="abstain")
+    assert decide(nobody, certificate(), [], now=NOW, hashes=RUNNING).reason == "no stage has a threshold"
+
+
+def test_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        void_reason(certificate(), now=datetime(2026, 3, 2), hashes=RUNNING)
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 1), st.integers(-4000, 4000))
+def test_local_only_ever_above_the_threshold_and_in_force(confidence: float, threshold: float, days: int) -> None:
+    made = decided(confidence, certificate(threshold), now=ISSUED + timedelta(days=days))
+    if made.route == "local":
+        assert confidence >= threshold
+        assert -1 <= days < 180

@@ -1,0 +1,284 @@
+"""The router with a fake student and a fake LLM."""
+
+from __future__ import annotations
+
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from locum.cascade.policy import make_policy
+from locum.cascade.router import AuditResult, Router, llm_hash
+from locum.cascade.summary import system_summary
+from locum.core.errors import LocumError, UpstreamError, UserError
+from locum.core.progress import Event, listening
+from locum.runtime.fake import FakeClassifier, FakeGenerator
+from locum.runtime.protocol import Completion
+from locum.schema.certificate import Certificate, Policy, Stage
+from locum.tasks.classify import Classify
+
+LABELS = ("ham", "spam")
+KIND = Classify("Is it spam?", LABELS)
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SURE, UNSURE = "sure: buy", "unsure: hello"
+SCORES = {SURE: [0.0, 5.0], UNSURE: [0.3, 0.0], "broken": [float("nan"), 0.0]}
+DOWN = UpstreamError("upstream-server-error", "HTTP 503")
+
+
+def certificate(threshold: float | None = 0.9, **hashes: str) -> Certificate:
+    return Certificate(
+        kind="selective",
+        max_error=0.05,
+        confidence=0.95,
+        threshold=threshold,
+        n=100,
+        accepted=80,
+        errors=0,
+        observed=0.0,
+        upper_bound=0.04,
+        local_share=0.8,
+        method="m",
+        statement="…",
+        assumptions=(),
+        voided_by=(),
+        hashes={"model": "a", **hashes},
+        issued_at=NOW.isoformat(),
+        expires_at=(NOW + timedelta(days=180)).isoformat(),
+    )
+
+
+def router(
+    llm: FakeGenerator | None = None,
+    given: Certificate | None = certificate(),  # noqa: B008
+    student: FakeClassifier | None = None,
+    audit_rate: float = 0.0,
+    hashes: dict[str, str] | None = None,
+    now: datetime = NOW,
+    **more: object,
+) -> Router:
+    policy = make_policy(given or certificate(None), "student", has_llm=llm is not None, audit_rate=audit_rate)
+    return Router(
+        student or FakeClassifier(LABELS, SCORES),
+        policy,
+        given,
+        llm,
+        KIND,
+        hashes=hashes or {"model": "a"},
+        clock=lambda: now,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_sure_answers_stay_and_others_go_to_the_llm() -> None:
+    llm = FakeGenerator(["Label: ham"])
+    served = router(llm)
+    sure, unsure = served.answer_many([SURE, UNSURE])
+    assert (sure.output, sure.route, sure.reason) == ("spam", "local", "confident")
+    assert sure.confidence == pytest.approx(1 / (1 + np.exp(-5)))
+    assert sure.certificate == certificate().hash()[:12]
+    assert (unsure.output, unsure.route, unsure.confidence, unsure.certificate) == ("ham", "llm", None, None)
+    assert len(llm.requests) == 1
+    assert llm.requests[0].messages == KIND.messages(UNSURE) and llm.requests[0].temperature == 0
+    assert served.answer(SURE) == sure
+
+
+def test_without_an_llm_it_abstains() -> None:
+    answer = router().answer(UNSURE)
+    assert (answer.output, answer.route) == (None, "abstain")
+    assert answer.confidence == pytest.approx(1 / (1 + np.exp(-0.3)))
+    wants_llm = Policy(stages=(Stage(model="s", threshold=0.9),), fallback="llm")
+    served = Router(FakeClassifier(LABELS, SCORES), wants_llm, certificate(), None, KIND, hashes={"model": "a"})
+    assert served.answer(UNSURE).reason.endswith("and there is no LLM")
+
+
+def test_the_temperature_of_the_model_is_used() -> None:
+    hot = FakeClassifier(LABELS, SCORES, temperature=10.0)
+    assert router(student=hot).answer(SURE).route == "abstain"
+
+
+def test_local_mode_never_leaves_and_says_what_is_covered() -> None:
+    llm = FakeGenerator(["ham"])
+    served = router(llm, audit_rate=1.0)
+    sure, unsure, broken = served.answer_many([SURE, UNSURE, "broken"], "local")
+    served.close()
+    assert (sure.route, sure.certificate) == ("local", certificate().hash()[:12])
+    assert (unsure.output, unsure.route, unsure.certificate) == ("ham", "local", None)
+    assert unsure.reason.startswith("asked for local only: confidence 0.574 below")
+    assert (broken.output, broken.route) == (None, "abstain")
+    assert llm.requests == []
+
+
+def test_llm_mode_passes_through() -> None:
+    student = FakeClassifier(LABELS, SCORES)
+    served = router(FakeGenerator(["ham"]), student=student)
+    answer = served.answer(SURE, "llm")
+    assert (answer.output, answer.route, answer.reason) == ("ham", "llm", "asked for the LLM")
+    assert student.asked == []
+    with pytest.raises(UserError, match="cascade-no-llm"):
+        router().answer(SURE, "llm")
+
+
+def test_fault_57_when_the_llm_fails_the_error_comes_out_not_a_local_answer() -> None:
+    served = router(FakeGenerator([DOWN]))
+    with pytest.raises(UpstreamError, match="HTTP 503"):
+        served.answer(UNSURE)
+    with pytest.raises(UpstreamError, match="HTTP 503"):
+        served.answer_many([SURE, UNSURE, UNSURE, UNSURE])
+    assert served.answer(SURE).route == "local"
+
+
+def test_fault_57_an_operator_may_choose_labelled_uncertified_answers() -> None:
+    served = router(FakeGenerator([DOWN]), when_llm_fails="uncertified")
+    answer = served.answer(UNSURE)
+    assert (answer.output, answer.route, answer.certificate) == ("ham", "local", None)
+    assert answer.reason.startswith("uncertified: confidence 0.574 below 0.900, and the LLM failed")
+    with pytest.raises(UpstreamError):
+        served.answer(UNSURE, "llm")  # there is no student's answer to give
+    with pytest.raises(UpstreamError):
+        served.answer("broken")
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "I'm sorry, I can't help.", Completion("ham", "content_filter", 1, 1, "fake-llm")]
+)
+def test_fault_61_an_answer_of_the_llm_that_is_no_label_is_not_passed_on(reply: str | Completion) -> None:
+    answer = router(FakeGenerator([reply])).answer(UNSURE)
+    assert (answer.output, answer.route, answer.reason) == (None, "abstain", "the LLM's answer is no label")
+
+
+def test_fault_90_a_stale_certificate_hands_everything_over_and_warns() -> None:
+    events: list[Event] = []
+    with listening(events.append):
+        served = router(FakeGenerator(["ham"]), now=NOW + timedelta(days=181))
+    assert served.answer(SURE).route == "llm"
+    assert "expired" in served.answer(SURE).reason
+    assert [event.kind for event in events] == ["warning"]
+    assert "everything is handed over: the certificate expired" in events[0].label
+
+
+def test_fault_90_another_model_than_the_certified_one_hands_everything_over() -> None:
+    assert router(FakeGenerator(["ham"]), hashes={"model": "z"}).answer(SURE).route == "llm"
+    assert router(FakeGenerator(["ham"]), None).answer(SURE).route == "llm"
+
+
+def test_a_drift_alarm_takes_effect_at_once() -> None:
+    served = router(FakeGenerator(["ham"]))
+    assert served.answer(SURE).route == "local"
+    served.drift = True
+    assert served.answer(SURE).route == "llm"
+    assert served.void_reason() == "a drift alarm stands"
+
+
+def test_fault_60_an_llm_that_changed_its_name_ends_a_certificate_that_names_it() -> None:
+    names = iter(["one", "one", "two", "two"])
+    llm = FakeGenerator(lambda _: Completion("ham", "stop", 1, 1, next(names)))
+    named = certificate(llm=llm_hash("one"))
+    served = router(llm, named, hashes={"model": "a", "llm": llm_hash("one")})
+    routes = []
+    for text in (UNSURE, SURE, UNSURE, SURE, UNSURE, SURE):
+        routes.append(served.answer(text).route)
+        if len(routes) == 4:
+            break
+    assert routes == ["llm", "local", "llm", "local"]
+    assert served.answer(UNSURE).route == "llm"  # the reply says "two"
+    assert served.answer(SURE).route == "llm"
+
+
+def test_fault_91_without_a_threshold_nothing_is_local() -> None:
+    assert router(FakeGenerator(["ham"]), certificate(None)).answer(SURE).reason == "no threshold is certified"
+
+
+def test_fault_92_scores_that_are_no_numbers_are_handed_over() -> None:
+    answer = router(FakeGenerator(["ham"])).answer("broken")
+    assert (answer.output, answer.route, answer.reason) == ("ham", "llm", "student gave no confidence")
+    assert router().answer("broken").confidence is None
+
+
+def test_audits_run_beside_the_answer_at_their_rate() -> None:
+    heard: list[AuditResult] = []
+    llm = FakeGenerator(["ham"])
+    served = router(llm, audit_rate=0.2, lots=random.Random(0), on_audit=heard.append)
+    for _ in range(10):
+        assert {answer.route for answer in served.answer_many([SURE] * 20)} == {"local"}
+        while served._audits is not None and served._audits._work_queue.qsize():
+            threading.Event().wait(0.001)
+    served.close()
+    assert 20 <= len(heard) <= 60
+    assert all(result == AuditResult("spam", "ham", failed=False) and result.agrees is False for result in heard)
+    assert len(llm.requests) == len(heard)
+
+
+def test_an_audit_that_fails_is_reported_and_does_not_reach_the_caller() -> None:
+    heard: list[AuditResult] = []
+    served = router(FakeGenerator([DOWN]), audit_rate=1.0, on_audit=heard.append)
+    assert served.answer(SURE).route == "local"
+    served.close()
+    served.close()
+    assert [(result.failed, result.agrees) for result in heard] == [(True, None)]
+
+
+def test_audits_that_cannot_keep_up_are_dropped() -> None:
+    release = threading.Event()
+
+    def slow(_: object) -> str:
+        release.wait(10)
+        return "ham"
+
+    heard: list[AuditResult] = []
+    served = router(FakeGenerator(slow), audit_rate=1.0, on_audit=heard.append)
+    assert len(served.answer_many([SURE] * 300)) == 300
+    release.set()
+    served.close()
+    assert len(heard) == 64
+
+
+def test_many_threads_get_their_own_answers() -> None:
+    served = router(FakeGenerator(["ham"], latency_s=0.001), audit_rate=0.1)
+    texts = [SURE, UNSURE] * 50
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(served.answer, texts))
+    served.close()
+    assert [answer.output for answer in answers] == ["spam", "ham"] * 50
+
+
+def test_nothing_asked_nothing_answered() -> None:
+    assert router().answer_many([]) == []
+    assert router(FakeGenerator(["ham"])).answer_many([], "llm") == []
+
+
+def test_a_student_that_fails_is_an_error() -> None:
+    broken = FakeClassifier(LABELS, fault=LocumError("runtime-engine-failed", "gone"))
+    with pytest.raises(LocumError, match="gone"):
+        router(student=broken).answer(SURE)
+
+
+def test_one_stage_is_served() -> None:
+    two = Policy(stages=(Stage(model="a", threshold=0.5), Stage(model="b", threshold=0.5)), fallback="abstain")
+    with pytest.raises(UserError, match="cascade-stages"):
+        Router(FakeClassifier(LABELS), two, certificate(), None, KIND, hashes={})
+
+
+def test_system_summary() -> None:
+    confidence = np.array([0.9, 0.8, 0.7, 0.2, np.nan])
+    right = np.array([True, True, False, False, True])
+    alone = system_summary(confidence, right, 0.7)
+    assert alone["local_share"] == pytest.approx(0.6)
+    assert alone["error_local"] == pytest.approx(1 / 3)
+    assert alone["local_and_wrong"] == pytest.approx(0.2)
+    assert alone["accuracy_student"] == pytest.approx(0.6)
+    assert alone["accuracy_system"] is None
+    both = system_summary(confidence, right, 0.7, llm_correct=np.array([False, False, True, True, False]))
+    assert both["accuracy_system"] == pytest.approx(3 / 5)
+    assert both["accuracy_llm"] == pytest.approx(2 / 5)
+    sample = system_summary(confidence, right, 0.7, llm_correct=np.array([True, True]), llm_rows=np.array([2, 3]))
+    assert sample["accuracy_system"] == 0.5
+    assert sample["accuracy_student_sample"] == 0.0
+    nothing = system_summary(confidence, right, None)
+    assert (nothing["local_share"], nothing["error_local"]) == (0.0, None)
+    with pytest.raises(ValueError, match="rows"):
+        system_summary(confidence, right, 0.7, llm_correct=np.array([True]))
+    with pytest.raises(ValueError, match="rows"):
+        system_summary(np.array([]), np.array([], bool), 0.7)
