@@ -1,12 +1,14 @@
 """``hf://`` through huggingface_hub against a fake hub on loopback."""
 
 import json
+from collections import namedtuple
 
 import pytest
 
-from locum.core.errors import SourceError
+from locum.core.errors import DeviceError, SourceError
 from locum.core.files import sha256_bytes
 from locum.core.progress import listening
+from locum.sources import cache as cache_module
 from locum.sources.fetch import fetch, fetch_folder
 
 COMMIT = "1" * 40
@@ -65,6 +67,21 @@ def test_a_wrong_hash_is_refused(hub, cache):
     with pytest.raises(SourceError) as caught:
         fetch(f"hf://o/n@{COMMIT}/config.json", sha256="0" * 64)
     assert caught.value.code == "source-checksum"
+
+
+def test_size_cap(hub, cache):
+    with pytest.raises(SourceError) as caught:
+        fetch(f"hf://o/n@{COMMIT}/sub/data.csv", max_bytes=1000)
+    assert caught.value.code == "source-too-large"
+    assert not hub.gets(f"/o/n/resolve/{COMMIT}/sub/data.csv")
+
+
+def test_fault_37_a_full_disk_is_seen_before_the_download(hub, cache, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _folder: usage(1, 1, 1000))
+    with pytest.raises(DeviceError) as caught:
+        fetch(f"hf://o/n@{COMMIT}/sub/data.csv")
+    assert caught.value.code == "core-disk-full"
 
 
 @pytest.mark.parametrize(

