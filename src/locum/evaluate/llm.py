@@ -10,6 +10,7 @@ next time. Not here: retries of one request (``runtime``).
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -297,9 +298,11 @@ class _Appender:
     def __enter__(self) -> _Appender:
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab")
-            if self._file.tell() and not self.path.read_bytes().endswith(b"\n"):
-                self._file.write(b"\n")  # closes a line that a kill cut short
+            self._file = self.path.open("ab+")
+            if self._file.tell():
+                self._file.seek(-1, os.SEEK_END)
+                if self._file.read(1) != b"\n":  # closes a line that a kill cut short
+                    self._file.write(b"\n")
         return self
 
     def append(self, key: str, answer: StoredAnswer) -> None:
