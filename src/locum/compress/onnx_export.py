@@ -13,28 +13,32 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from locum.core.errors import LocumError
 from locum.core.files import write_bytes
+from locum.models.body import quiet_transformers
+from locum.models.classifier import SequenceClassifier, pool
 
 OPSET = 23  # the first with Attention
 IR_VERSION = 10  # what ONNX Runtime 1.20 and later read
 _ATTENTION = "locum_onnx"
 
 
-def export_onnx(student: nn.Module, path: Path, *, max_tokens: int) -> None:
-    """Write a student as ``model.onnx``: inputs ``input_ids`` and ``attention_mask``, output ``logits``.
+def export_onnx(student: SequenceClassifier, path: Path, *, max_tokens: int) -> None:
+    """Write a student as ``model.onnx``.
+
+    The graph's inputs are ``input_ids`` and ``attention_mask``, int64 ``[B, T]``, padded at the right; its output is
+    ``logits``, float32 ``[B, C]``.
 
     Args:
-        student: module with ``forward(input_ids, attention_mask) -> logits``, both int64 ``[B, T]`` padded at the
-            right, logits ``[B, C]``; its transformers body stands in ``student.body``. It is left in eval mode.
+        student: the trained model; it is left in evaluation mode and float32.
         path: file to write.
         max_tokens: largest T that will be asked.
 
@@ -43,28 +47,42 @@ def export_onnx(student: nn.Module, path: Path, *, max_tokens: int) -> None:
     """
     student.eval().float()
     with _onnx_attention(student.body), _quiet():
-        graph = _trace(student, max_tokens)
+        graph = _trace(_Graph(student), max_tokens)
     write_bytes(path, _canonical(graph))
 
 
-def onnx_attention(
+class _Graph(nn.Module):
+    """What is traced: the student, with positions given for every row where they turn queries and keys.
+
+    transformers computes rotary angles once, for a batch of one; ONNX's ``RotaryEmbedding`` does not broadcast them.
+    """
+
+    def __init__(self, student: SequenceClassifier) -> None:
+        super().__init__()
+        self.body, self.head, self.pooling = student.body, student.head, student.pooling
+        self.rotary = any(name.endswith("rotary_emb") for name, _ in student.body.named_modules())
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        options: dict[str, Tensor] = {}
+        if self.rotary:
+            options["position_ids"] = torch.arange(input_ids.shape[1]).expand(input_ids.shape)  # [B, T]
+        states = self.body(input_ids=input_ids, attention_mask=attention_mask, **options).last_hidden_state
+        return self.head(pool(states, attention_mask, self.pooling))  # type: ignore[arg-type]
+
+
+def _attention(
     module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     **options: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """Attention in the form that transformers calls, as one ONNX operator.
 
-    Args:
-        query, key, value: ``[B, H, T, D/H]``; key and value may have fewer heads.
-        attention_mask: added to the scores, ``[B, 1, T, T]``; it carries causality, padding and windows.
-        scaling: of the scores; None for 1/√(D/H).
-
-    Returns:
-        ``[B, T, H, D/H]``, and no attention weights.
+    Query, key and value are ``[B, H, T, D/H]``, and key and value may have fewer heads. The mask is added to the
+    scores, ``[B, 1, T, T]``; it carries causality, padding and windows. Returns ``[B, T, H, D/H]`` and no weights.
     """
     if options.get("s_aux") is not None:
         raise LocumError("compress-export", f"{type(module).__name__} has attention sinks, which ONNX lacks")
@@ -74,22 +92,23 @@ def onnx_attention(
 
 
 @contextmanager
-def _onnx_attention(body: Any) -> Iterator[None]:
-    """Let the body compute attention as the ONNX operator while it is traced."""
+def _onnx_attention(body: Any) -> Generator[None, None, None]:
+    """Let the body compute attention as the ONNX operator while it is traced; a few old classes cannot."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, onnx_attention)
+    ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(_ATTENTION, eager_mask)
     before = body.config._attn_implementation
-    body.set_attn_implementation(_ATTENTION)
+    with quiet_transformers():
+        body.set_attn_implementation(_ATTENTION)
     try:
         yield
     finally:
         body.set_attn_implementation(before)
 
 
-def _trace(student: nn.Module, max_tokens: int) -> Any:
+def _trace(student: _Graph, max_tokens: int) -> Any:
     # Two rows of different length: no dimension of 1 that a tracer would take for a constant.
     ids = torch.ones(2, min(7, max_tokens), dtype=torch.int64)
     mask = torch.ones_like(ids)
@@ -147,7 +166,7 @@ def _canonical(model: Any) -> bytes:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Keep the exporter's notices (absent torchvision, its own deprecations) from the user and the tests."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level

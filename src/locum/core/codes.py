@@ -73,6 +73,8 @@ CODES: dict[str, str] = {
     "upstream-too-large": "The LLM's answer is larger than the cap.",
     "upstream-bad-answer": "The LLM's answer is not what the OpenAI API promises.",
     # compress
+    "compress-trained": "The folder of a trained student is incomplete, changed or damaged.",
+    "compress-dev": "The dev split does not fit the trained student.",
     "compress-export": "A trained student cannot be written in the form that its engine needs.",
     "compress-parity": "The exported model does not answer as the trained model did; it is not kept.",
     # fit
@@ -131,6 +133,7 @@ CODES: dict[str, str] = {
     "gateway-host": "The gateway may not listen beyond this machine without a key in LOCUM_API_KEY.",
     "gateway-port": "The port cannot be listened on.",
     # cascade
+    "cascade-not-certified": "No threshold can be certified on the calibration rows; everything is handed over.",
     "cascade-regret-needs-llm": "A regret certificate needs the LLM's answers to the calibration rows.",
     "cascade-stages": "The policy has a number of stages that the router does not serve.",
     "cascade-no-llm": "An answer from the LLM was asked for, and none is configured.",

@@ -1,4 +1,4 @@
-"""What a training job is asked and what it answers; both cross a process boundary as JSON files."""
+"""What training and export jobs are asked and what training answers; all cross a process boundary as JSON files."""
 
 from __future__ import annotations
 
@@ -71,3 +71,31 @@ class Trained(Document):
     tokens_per_s: float | None
     files: dict[str, str]
     resumed: int = 0
+
+
+ExportFormat = Literal["onnx-int8", "onnx-fp32", "gguf-q8_0", "gguf-f16"]
+
+
+class ExportRequest(Document):
+    """One export job.
+
+    Attributes:
+        name: of the model, for ``model.json``.
+        trained: folder that a training job wrote, with ``trained.json``.
+        dev: prepared split, JSON Lines of ``schema.data.Row``, in the order of ``dev_logits.npy``.
+        labels: class names in the order of the logits' columns.
+        threads: CPU threads to use.
+        formats: what to write, in order of preference: the first that answers as the trained model did is kept.
+            None takes the family's own (int8 before fp32); the linear family has one form only.
+        min_agreement: share of dev rows whose label must be the trained model's.
+        max_accuracy_drop: loss of dev accuracy that is accepted.
+    """
+
+    name: str
+    trained: str
+    dev: str
+    labels: tuple[str, ...]
+    threads: int
+    formats: tuple[ExportFormat, ...] | None = None
+    min_agreement: float = 0.97
+    max_accuracy_drop: float = 0.005

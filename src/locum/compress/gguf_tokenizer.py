@@ -1,0 +1,147 @@
+"""A byte-level BPE ``tokenizer.json`` as GGUF metadata: tokens, their types, merges, how text is split first.
+
+Notable: llama.cpp splits text with regular expressions of its own that a name selects (``tokenizer.ggml.pre``). The
+name is derived from the ``pre_tokenizer`` section, and a section that is not known is refused: a near miss would give
+other tokens than the student was trained on. Not here: SentencePiece and WordPiece vocabularies.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from locum.core.errors import LocumError
+from locum.models.base_files import read_json
+
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_LLAMA3 = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+_BY_PATTERN = {_QWEN2: "qwen2", _LLAMA3: "llama-bpe"}
+_ROLES = {
+    "bos": ("<|im_start|>", "<s>", "<|begin_of_text|>"),
+    "eos": ("<|im_end|>", "<|endoftext|>", "</s>", "<|end_of_text|>"),
+    "pad": ("<|endoftext|>", "<pad>", "[PAD]"),
+}
+"""Special tokens by role, in order of preference."""
+
+
+def write_vocabulary(writer: Any, path: Path, size: int) -> None:
+    """Add a tokenizer's metadata to a GGUF file.
+
+    Args:
+        writer: a ``gguf.GGUFWriter``.
+        path: ``tokenizer.json``.
+        size: rows of the token embedding; ids without a token become unused ones.
+
+    Raises:
+        LocumError: it is not byte-level BPE of a known kind (``compress-export``).
+    """
+    from gguf import TokenType
+
+    content = read_json(path)
+    model = content.get("model") or {}
+    if model.get("type") != "BPE" or model.get("byte_fallback"):
+        raise _refused(path, f"a tokenizer of type {model.get('type')!r}; byte-level BPE is needed")
+    split = pre_tokenizer_name(content.get("pre_tokenizer"), path)
+    tokens = [f"[UNUSED{place}]" for place in range(size)]
+    types = [TokenType.UNUSED] * size
+    for token, place in model.get("vocab", {}).items():
+        tokens[_inside(place, size, path)], types[place] = token, TokenType.NORMAL
+    special: dict[str, int] = {}
+    for added in content.get("added_tokens") or []:
+        place = _inside(added["id"], size, path)
+        tokens[place] = added["content"]
+        types[place] = TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
+        special[added["content"]] = place
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges", [])]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(split)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(merges)
+    _write_roles(writer, special)
+    _write_additions(writer, content.get("post_processor"), special, path)
+    _write_chat_template(writer, path.parent)
+
+
+def pre_tokenizer_name(section: Any, path: Path) -> str:
+    """llama.cpp's name of a ``pre_tokenizer`` section.
+
+    Raises:
+        LocumError: it is none of those that are known to split alike.
+    """
+    kind = section.get("type") if isinstance(section, dict) else None
+    steps: list[Any] = [section] if kind == "ByteLevel" else section["pretokenizers"] if kind == "Sequence" else []
+    kinds = [step.get("type") for step in steps]
+    plain = bool(steps) and not steps[-1].get("add_prefix_space", False)
+    if kinds == ["ByteLevel"] and plain and steps[0].get("use_regex", True):
+        return "gpt-2"
+    if kinds == ["Digits", "ByteLevel"] and plain and steps[0].get("individual_digits"):
+        return "smollm"
+    if kinds == ["Split", "ByteLevel"] and plain:
+        pattern = (steps[0].get("pattern") or {}).get("Regex")
+        if pattern in _BY_PATTERN:
+            return _BY_PATTERN[pattern]
+    raise _refused(path, f"this pre_tokenizer: {json.dumps(section)[:200]}")
+
+
+def _write_roles(writer: Any, special: dict[str, int]) -> None:
+    add = {"bos": writer.add_bos_token_id, "eos": writer.add_eos_token_id, "pad": writer.add_pad_token_id}
+    for role, names in _ROLES.items():
+        found = next((special[name] for name in names if name in special), None)
+        if found is not None:
+            add[role](found)
+
+
+def _write_additions(writer: Any, section: Any, special: dict[str, int], path: Path) -> None:
+    """Say whether a text gets a first or last token; llama.cpp can add one token at each end."""
+    before, after = _additions(section)
+    for tokens, role in ((before, "bos"), (after, "eos")):
+        if len(tokens) > 1 or any(token not in special for token in tokens):
+            raise _refused(path, f"a tokenizer that adds {tokens} to each text")
+        if tokens:
+            {"bos": writer.add_bos_token_id, "eos": writer.add_eos_token_id}[role](special[tokens[0]])
+    writer.add_add_bos_token(bool(before))
+    writer.add_add_eos_token(bool(after))
+    writer.add_add_space_prefix(False)
+
+
+def _additions(section: Any) -> tuple[list[str], list[str]]:
+    """Special tokens that the post-processor puts before and after a text."""
+    if not isinstance(section, dict):
+        return [], []
+    if section.get("type") == "Sequence":
+        parts = [_additions(part) for part in section.get("processors", [])]
+        return [token for part in parts for token in part[0]], [token for part in parts for token in part[1]]
+    before: list[str] = []
+    after: list[str] = []
+    seen = False
+    for piece in section.get("single", []) if section.get("type") == "TemplateProcessing" else []:
+        if "Sequence" in piece:
+            seen = True
+        elif "SpecialToken" in piece:
+            (after if seen else before).append(piece["SpecialToken"]["id"])
+    return before, after
+
+
+def _write_chat_template(writer: Any, folder: Path) -> None:
+    file = folder / "chat_template.jinja"
+    config = folder / "tokenizer_config.json"
+    if file.is_file():
+        writer.add_chat_template(file.read_text(encoding="utf-8"))
+    elif config.is_file() and isinstance(template := read_json(config).get("chat_template"), str):
+        writer.add_chat_template(template)
+
+
+def _inside(place: int, size: int, path: Path) -> int:
+    if not 0 <= place < size:
+        raise _refused(path, f"token id {place}, the model has {size} embeddings")
+    return place
+
+
+def _refused(path: Path, what: str) -> LocumError:
+    return LocumError(
+        "compress-export", f"GGUF has no form here for {what}", where=str(path), fix="export it to ONNX instead"
+    )

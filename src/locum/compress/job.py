@@ -1,0 +1,45 @@
+"""The export as a job for a killable child process (``core.child.run_job``).
+
+Notable: progress travels as events; the folder that is filled holds ``model/`` and, written last, ``parity.json``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from locum.core.errors import UserError
+from locum.core.files import write_json
+from locum.schema.training import ExportRequest
+
+MODEL_FOLDER = "model"
+PARITY_NAME = "parity.json"
+
+
+def main(request: Path, out: Path) -> None:
+    """Run one export.
+
+    Args:
+        request: JSON file with an ``ExportRequest``.
+        out: existing folder to fill.
+
+    Raises:
+        LocumError: as ``compress.export.export``; ``schema-invalid`` for a request that is none.
+    """
+    import torch
+
+    from locum.compress.export import export
+
+    asked = ExportRequest.from_json(request.read_bytes(), str(request), UserError)
+    torch.set_num_threads(asked.threads)
+    _, parity = export(
+        Path(asked.trained),
+        Path(asked.dev),
+        out / MODEL_FOLDER,
+        name=asked.name,
+        labels=asked.labels,
+        threads=asked.threads,
+        formats=asked.formats,
+        min_agreement=asked.min_agreement,
+        max_accuracy_drop=asked.max_accuracy_drop,
+    )
+    write_json(out / PARITY_NAME, parity.to_json())
