@@ -15,6 +15,7 @@ from locum.core.files import sha256_bytes
 from locum.schema.candidate import Candidate, Family, Method
 from locum.schema.certificate import Certificate
 from locum.schema.data import DataCard, Dropped, SourceFile, SplitCard
+from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import (
     Calibration,
     Comparison,
@@ -29,7 +30,6 @@ from locum.schema.evaluation import (
 from locum.schema.model import Parity
 from locum.schema.report import BuildReport, CandidateReport, Cost, LlmReport
 from locum.schema.training import Trained
-from locum.testing.devices import example_device
 
 _BANKING = (
     "card_arrival",
@@ -52,6 +52,21 @@ _BANKING = (
     "transfer_timing",
     "declined_transfer",
     "why_verify_identity",
+)
+
+
+_DEVICE = DeviceProfile(
+    name="this",
+    source="measured",
+    system="Linux 6.1",
+    cpu="Intel(R) Xeon(R) Platinum",
+    architecture="x86_64",
+    cores=2,
+    memory_mb=24_000,
+    available_mb=21_500,
+    instructions=("avx2", "avx512f", "avx512_vnni"),
+    matmul_gflops=210,
+    memory_gb_s=24,
 )
 
 
@@ -395,7 +410,7 @@ def example_report(n_labels: int = 77, *, certified: bool = True, llm: bool = Tr
         else Cost(llm_per_1000=None, cascade_per_1000=None, saved_share=None),
         wrong=wrong,
         data=_data_card(task, labels, seed),
-        device=example_device(),
+        device=_DEVICE,
         versions={"locum": "0.1.0", "python": "3.11.9", "onnxruntime": "1.31.1", "numpy": "2.4.6", "torch": "2.13.0"},
         provenance={
             "command": f"locum build {task}.yaml --out runs/{task}",

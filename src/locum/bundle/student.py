@@ -1,0 +1,240 @@
+"""``open_bundle``: a verified bundle as a student that answers; ``locum.open`` is this function.
+
+Notable: the bundle is checked hash by hash first. Then what runs is compared with what the certificate speaks
+of: another model, task, prompt or redaction, a stale certificate, and every answer is handed over, or nobody
+answers, and ``student.void`` says why. An LLM that cannot be opened (no key in the environment) does not keep
+the student from serving; what would go to it is abstained from. Not here: the decision (``cascade``), HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from locum.bundle.verify import verify
+from locum.bundle.write import CERTIFICATE, MODEL, POLICY, TASK
+from locum.cascade.policy import Mode
+from locum.cascade.router import AuditResult, LlmFailure, Router, llm_hash
+from locum.core.errors import LocumError, UpstreamError, UserError
+from locum.core.progress import warn
+from locum.evaluate.llm import decoding_hash
+from locum.runtime.open import open_classifier, open_generator
+from locum.runtime.protocol import Classifier, Completion, CompletionRequest, Generator
+from locum.schema.bundle import Manifest
+from locum.schema.certificate import Answer, Certificate, Policy
+from locum.schema.task import LlmSpec, Task
+from locum.schema.taskfile import parse_task
+from locum.tasks import open_kind
+
+NO_REDACTION = "none"
+"""What ``redaction`` is in a certificate's hashes while nothing is redacted."""
+
+
+class Student:
+    """A small model that stands in for an LLM on one task; ``open_bundle`` makes it.
+
+    A context manager; safe to use from several threads, as far as its engine and LLM are.
+
+    Attributes:
+        name: the bundle's name.
+        task: what it does.
+        manifest: what the bundle holds.
+        audits: called with the result of every audit, from another thread.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        manifest: Manifest,
+        certificate: Certificate,
+        policy: Policy,
+        classifier: Classifier,
+        llm: Generator | None,
+        *,
+        when_llm_fails: LlmFailure = "error",
+        llm_problem: str | None = None,
+    ) -> None:
+        kind = open_kind(task.kind, task.instruction, classifier.spec.labels)
+        running = {
+            "model": manifest.hashes["model"],
+            "task": manifest.hashes["task"],
+            "decoding": decoding_hash(kind),
+            "redaction": NO_REDACTION,
+        }
+        if llm is not None and "llm" in certificate.hashes:
+            running["llm"] = llm_hash(llm.model)
+        self.task = task
+        self.manifest = manifest
+        self.llm_problem = llm_problem
+        self.audits: Callable[[AuditResult], None] = lambda _result: None
+        self._router = Router(
+            classifier,
+            policy,
+            certificate,
+            llm,
+            kind,
+            hashes=running,
+            when_llm_fails=when_llm_fails,
+            on_audit=self._audited,
+        )
+
+    @property
+    def name(self) -> str:
+        """The bundle's name, which is the task's."""
+        return self.manifest.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels it can answer."""
+        return self._router.student.spec.labels
+
+    @property
+    def certificate(self) -> Certificate:
+        """What was proved, whether it is in force or not (``void``)."""
+        if self._router.certificate is None:
+            raise LocumError("core-internal", "an open bundle always has a certificate")
+        return self._router.certificate
+
+    @property
+    def policy(self) -> Policy:
+        """Stages, thresholds and who answers otherwise."""
+        return self._router.policy
+
+    @property
+    def void(self) -> str | None:
+        """Why the certificate covers nothing now; None while it is in force."""
+        return self._router.void_reason()
+
+    @property
+    def llm(self) -> str | None:
+        """The LLM's name; None when there is none to hand over to."""
+        return self._router.llm.model if self._router.llm is not None else None
+
+    def __call__(self, text: str, mode: Mode = "cascade") -> Answer:
+        """Answer one input.
+
+        Args:
+            text: the input.
+            mode: by the policy; ``local``, never leaving this machine, whatever the confidence; or ``llm``.
+
+        Raises:
+            LocumError: the engine failed; or the LLM did, and nothing uncertified takes its place.
+        """
+        return self._router.answer(text, mode)
+
+    def many(self, texts: Sequence[str], mode: Mode = "cascade") -> list[Answer]:
+        """Answer several inputs, in order; the student reads them as one batch.
+
+        Raises:
+            LocumError: as for a single input.
+        """
+        return self._router.answer_many(texts, mode)
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Pass a conversation through to the LLM as it is.
+
+        Raises:
+            UserError: there is no LLM.
+            UpstreamError: it did not answer properly.
+        """
+        if self._router.llm is None:
+            why = self.llm_problem or "the task file names none"
+            raise UserError("cascade-no-llm", f"there is no LLM to pass this to: {why}")
+        return self._router.llm.complete(request)
+
+    def wrap(
+        self,
+        classifier: Callable[[Classifier], Classifier] | None = None,
+        llm: Callable[[Generator], Generator] | None = None,
+    ) -> None:
+        """Put a layer around the engine or the LLM (batching, limits), before the first answer."""
+        if classifier is not None:
+            self._router.student = classifier(self._router.student)
+        if llm is not None and self._router.llm is not None:
+            self._router.llm = llm(self._router.llm)
+
+    def close(self) -> None:
+        """Release engine, connections and threads; a second call does nothing."""
+        self._router.close()
+        self._router.student.close()
+        if self._router.llm is not None:
+            self._router.llm.close()
+
+    def _audited(self, result: AuditResult) -> None:
+        self.audits(result)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_bundle(
+    path: Path | str,
+    llm: Generator | LlmSpec | None = None,
+    threads: int | None = None,
+    *,
+    when_llm_fails: LlmFailure = "error",
+) -> Student:
+    """Open a bundle to answer with.
+
+    Args:
+        path: the bundle's folder.
+        llm: who answers what is handed over; None takes the LLM of the bundle's task file, if it names one.
+        threads: CPU threads; None takes the cores this process may use.
+        when_llm_fails: "error" raises its error; "uncertified" gives the student's answer, marked as covered
+            by nothing.
+
+    Returns:
+        The student; ``close`` it, or use it as a context manager.
+
+    Raises:
+        ModelFileError: the bundle is refused: a hash differs, a file is missing, added or unsafe.
+        TaskFileError: its task file cannot be read by this version.
+    """
+    folder = Path(path)
+    manifest = verify(folder)
+    task = parse_task((folder / TASK).read_text(encoding="utf-8"), str(folder / TASK))
+    certificate = Certificate.from_json((folder / CERTIFICATE).read_bytes(), str(folder / CERTIFICATE))
+    policy = Policy.from_json((folder / POLICY).read_bytes(), str(folder / POLICY))
+    classifier = open_classifier(folder / MODEL, threads=threads)
+    try:
+        generator, problem = _open_llm(llm if llm is not None else task.llm, threads)
+        return Student(
+            task, manifest, certificate, policy, classifier, generator,
+            when_llm_fails=when_llm_fails, llm_problem=problem,
+        )  # fmt: skip
+    except BaseException:
+        classifier.close()
+        raise
+
+
+def _open_llm(llm: Generator | LlmSpec | None, threads: int | None) -> tuple[Generator | None, str | None]:
+    """The LLM, or None and why there is none."""
+    if not isinstance(llm, LlmSpec):
+        return llm, None
+    try:
+        return open_generator(llm, threads=threads), None
+    except (UpstreamError, UserError) as error:
+        warn(f"no LLM to hand over to, the student abstains instead: {error}")
+        return None, f"{error.cause} [{error.code}]"
+
+
+def describe(student: Student) -> dict[str, Any]:
+    """An open bundle in one JSON object, for ``/ready`` and ``--json``."""
+    return {
+        "name": student.name,
+        "kind": student.task.kind,
+        "labels": len(student.labels),
+        "certificate": student.certificate.hash()[:12],
+        "certificate_void": student.void,
+        "fallback": student.policy.fallback,
+        "llm": student.llm,
+        "llm_problem": student.llm_problem,
+        "model": student.manifest.hashes["model"],
+    }

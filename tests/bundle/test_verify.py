@@ -1,0 +1,156 @@
+"""A bundle is what its manifest says, no more and no less; anything else is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from locum.bundle.report import read_report
+from locum.bundle.verify import verify
+from locum.bundle.write import MANIFEST, REQUIRED, replace_certificate
+from locum.core.errors import DeviceError, ModelFileError
+from locum.core.files import sha256_file, write_json
+from locum.schema.certificate import Certificate, Policy
+from locum.testing.bundles import pico_bundle
+
+
+def _edit(bundle: Path, change: Callable[[dict], None]) -> None:
+    manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    change(manifest)
+    write_json(bundle / MANIFEST, manifest)
+
+
+def _refused(bundle: Path, code: str, match: str = "refused|not a valid|reading such|pointer") -> None:
+    with pytest.raises(ModelFileError, match=match) as caught:
+        verify(bundle)
+    assert caught.value.code == code
+
+
+def test_a_whole_bundle_verifies_and_names_every_file(bundle: Path):
+    manifest = verify(bundle)
+    on_disk = {p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file()}
+    assert set(manifest.files) == on_disk - {MANIFEST}
+    assert set(REQUIRED) <= set(manifest.files)
+    assert set(manifest.hashes) == {"task", "data", "model", "certificate"}
+    assert not list(bundle.rglob("*.pkl"))
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_fault_32_a_changed_file_is_refused(bundle: Path, name: str):
+    with (bundle / name).open("ab") as file:
+        file.write(b" ")
+    _refused(bundle, "bundle-hash", name)
+
+
+def test_fault_32_a_changed_weight_is_refused(bundle: Path):
+    weights = next(p for p in (bundle / "model").iterdir() if p.suffix == ".npz")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(bytes(content))
+    _refused(bundle, "bundle-hash", weights.name)
+
+
+@pytest.mark.parametrize("name", ["policy.json", "model/model.json", "README.md"])
+def test_fault_32_a_missing_file_is_named(bundle: Path, name: str):
+    (bundle / name).unlink()
+    _refused(bundle, "bundle-incomplete", name)
+
+
+def test_fault_32_an_additional_file_is_refused(bundle: Path):
+    (bundle / "model" / "extra.py").write_text("print('run me')", encoding="utf-8")
+    _refused(bundle, "bundle-extra", "extra.py")
+
+
+def test_fault_32_a_manifest_that_lies_about_roles_is_refused(bundle: Path):
+    _edit(bundle, lambda m: m["hashes"].update(model="0" * 64))
+    _refused(bundle, "bundle-hash", "model")
+
+
+def test_fault_26_a_pickle_named_by_the_manifest_is_refused(bundle: Path):
+    evil = bundle / "model" / "weights.npy"
+    evil.write_bytes(pickle.dumps({"a": 1}, protocol=4))
+    _edit(bundle, lambda m: m["files"].update({"model/weights.npy": sha256_file(evil)}))
+    _refused(bundle, "runtime-pickle")
+
+
+def test_fault_31_an_lfs_pointer_is_named_as_one(bundle: Path):
+    name = next(p.name for p in (bundle / "model").iterdir() if p.suffix == ".npz")
+    (bundle / "model" / name).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", encoding="utf-8"
+    )
+    _refused(bundle, "runtime-lfs-pointer")
+
+
+@pytest.mark.parametrize(
+    "name", ["../task.yaml", "/etc/passwd", "a/../../b", "a\\b", "C:x", "", "./task.yaml", MANIFEST]
+)
+def test_fault_16_names_that_climb_out_are_refused(bundle: Path, name: str):
+    _edit(bundle, lambda m: m["files"].update({name: "0" * 64}))
+    _refused(bundle, "bundle-unsafe")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "manifest"])
+def test_fault_16_links_are_refused(bundle: Path, tmp_path: Path, kind: str):
+    name = {"file": "README.md", "folder": "model", "manifest": MANIFEST}[kind]
+    elsewhere = tmp_path / "elsewhere"
+    (bundle / name).rename(elsewhere)
+    (bundle / name).symlink_to(elsewhere)
+    _refused(bundle, "bundle-unsafe")
+
+
+def test_fault_16_a_pipe_is_refused_without_being_opened(bundle: Path):
+    (bundle / "README.md").unlink()
+    os.mkfifo(bundle / "README.md")
+    _refused(bundle, "bundle-unsafe", "README.md")
+
+
+def test_a_manifest_that_is_no_manifest(bundle: Path):
+    (bundle / MANIFEST).write_text('{"files": NaN', encoding="utf-8")
+    _refused(bundle, "schema-invalid")
+
+
+def test_a_huge_manifest_is_not_read(bundle: Path):
+    with (bundle / MANIFEST).open("ab") as file:
+        file.truncate(5 << 20)
+    _refused(bundle, "bundle-unsafe", "bytes")
+
+
+def test_no_bundle_there_says_how_to_get_one(tmp_path: Path):
+    _refused(tmp_path, "bundle-missing", "locum build")
+    with pytest.raises(ModelFileError, match="bundle"):
+        read_report(tmp_path)
+
+
+def test_read_report_gives_the_build(bundle: Path):
+    assert read_report(bundle).task == "pico"
+
+
+def test_fault_37_disk_full_while_writing_keeps_the_old_bundle(bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    before = sha256_file(bundle / MANIFEST)
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("locum.bundle.write.shutil.copyfile", full)
+        with pytest.raises(DeviceError, match="no space left"):
+            pico_bundle(bundle)
+    assert sha256_file(bundle / MANIFEST) == before
+    verify(bundle)
+    assert not [p for p in bundle.parent.iterdir() if ".partial" in p.name]
+
+
+def test_replaced_certificate_verifies_and_keeps_the_rest(bundle: Path):
+    old = verify(bundle)
+    certificate = Certificate.from_json((bundle / "certificate.json").read_bytes(), "c")
+    policy = Policy.from_json((bundle / "policy.json").read_bytes(), "p")
+    replace_certificate(bundle, policy, certificate.model_copy(update={"threshold": 0.9}))
+    new = verify(bundle)
+    assert new.hashes["certificate"] != old.hashes["certificate"]
+    assert new.hashes["model"] == old.hashes["model"]
+    assert {n for n in new.files if new.files[n] != old.files[n]} == {"certificate.json"}
