@@ -132,6 +132,7 @@ CODES: dict[str, str] = {
     # gateway
     "gateway-host": "The gateway may not listen beyond this machine without a key in LOCUM_API_KEY.",
     "gateway-port": "The port cannot be listened on.",
+    "gateway-llm-busy": "As many requests as may be with the LLM at once are there already.",
     # cascade
     "cascade-not-certified": "No threshold can be certified on the calibration rows; everything is handed over.",
     "cascade-regret-needs-llm": "A regret certificate needs the LLM's answers to the calibration rows.",

@@ -1,0 +1,53 @@
+"""``locum build``: from a task file to a bundle, with a live view; ends with the ladder and the certificate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from locum.cli.output import JsonOption, print_json
+from locum.cli.view import live_view
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def build(
+    task: Annotated[Path, typer.Argument(help="The task file, or a folder with a task.yaml.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the build; default: runs/NAME in the current folder.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing; use what is cached.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build, prove and bundle the smallest student for a task.
+
+    Run the same command again after a stop: finished steps are found, training goes on from its last checkpoint.
+    """
+    from locum.pipeline.build import build as run_build
+
+    with live_view():
+        run = run_build(task, out=out, offline=offline)
+    if as_json:
+        print_json(run.to_json())
+        return
+    _print_summary(run.bundle)
+
+
+def _print_summary(bundle: Path) -> None:
+    from locum.bundle.report import read_report
+    from locum.cli.summary import print_report
+
+    report = read_report(bundle)
+    print_report(report, Console(highlight=False))
+    body = {"model": report.task, "messages": [{"role": "user", "content": "…"}]}
+    typer.echo(f"Report  {bundle / 'report.html'}")
+    typer.echo(f"Serve   locum serve {bundle}")
+    typer.echo(
+        "Call    curl -s http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' "
+        f"-d '{json.dumps(body, ensure_ascii=False)}'"
+    )

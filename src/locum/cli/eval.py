@@ -1,0 +1,44 @@
+"""``locum eval``: a bundle measured on a file with right answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from locum.cli.output import JsonOption, print_json
+from locum.cli.view import live_view
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command("eval")
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    data: Annotated[Path, typer.Option(help="Rows with the columns of the bundle's task.")],
+    predictions: Annotated[
+        Path | None, typer.Option(help="Where to write every answer; default: DATA with .predictions.jsonl.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a bundle: accuracy and macro-F1 with 95 % intervals, share kept local, latency."""
+    from locum.pipeline.examine import evaluate_bundle
+
+    target = predictions or Path(f"{data.stem}.predictions.jsonl")
+    with live_view():
+        found = evaluate_bundle(bundle, data, predictions=target)
+    if as_json:
+        print_json(found)
+        return
+    typer.echo(f"rows          {found['n']:,}")
+    for name, interval in found["metrics"].items():
+        typer.echo(
+            f"{name:<13} {interval['value']:.1%}  (95 % interval {interval['low']:.1%} to {interval['high']:.1%})"
+        )
+    wrong = "" if found["error_local"] is None else f", {found['error_local']:.1%} of them wrong"
+    typer.echo(f"local         {found['local_share']:.1%}{wrong}" + (f"  ({found['void']})" if found["void"] else ""))
+    typer.echo(f"latency       p50 {found['latency_ms']['p50']:.1f} ms, p95 {found['latency_ms']['p95']:.1f} ms")
+    if found["unknown_labels"]:
+        typer.echo(f"! labels it cannot answer, counted as wrong: {', '.join(found['unknown_labels'][:10])}")
+    typer.echo(f"predictions   {found['predictions']}")

@@ -1,0 +1,75 @@
+"""``locum plan``: what a build would do, cost and need; validates everything and downloads nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from locum.cli.output import JsonOption, print_json
+from locum.schema.plan import Plan
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def plan(
+    task: Annotated[Path, typer.Argument(help="The task file, or a folder with a task.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the build, to see which steps are done.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the steps, time, downloads, cost and labels of a build. Nothing is downloaded or written."""
+    from locum.pipeline.plan import make_plan
+
+    document = make_plan(task, out=out)
+    if as_json:
+        print_json(document.to_json())
+    else:
+        _print(document)
+
+
+def _print(plan: Plan) -> None:
+    console = Console(highlight=False)
+    steps = Table("step", "what", "time", title=f"Plan for {plan.task}", title_justify="left")
+    for step in plan.steps:
+        steps.add_row(step.name, step.what, "done" if step.done else _seconds(step.seconds))
+    console.print(steps)
+    ladder = Table("candidate", "size", "memory", "training", "", title="Ladder, cheapest first", title_justify="left")
+    for candidate in plan.ladder:
+        guess = candidate.estimate
+        ladder.add_row(
+            candidate.name, _mb(guess.size_mb), _mb(guess.memory_mb), _seconds(guess.train_s), candidate.skipped or ""
+        )
+    console.print(ladder)
+    for download in plan.downloads:
+        state = "cached" if download.cached else _mb(download.size_mb)
+        console.print(f"download  {download.what}: {state}  [dim]{download.address}[/dim]")
+    console.print(
+        f"\nTime      at most {plan.budget_s / 60:.0f} minutes (estimate {plan.seconds / 60:.1f}) after downloads"
+    )
+    console.print(f"Download  {plan.download_mb:.0f} MB")
+    if plan.llm_calls:
+        price = "price unknown" if plan.llm_cost is None else f"about {plan.llm_cost:.4f} in your currency"
+        console.print(f"LLM       {plan.llm_calls} calls, {price}")
+    need = plan.labels
+    console.print(
+        f"Labels    at most {need.max_error:.1%} wrong with {need.confidence:.0%} confidence: "
+        f"{need.without_errors} accepted answers without an error, {need.with_five_errors} with 5; "
+        f"{need.for_power_80} for 80 % power at a true error of {need.true_error_assumed:.1%}"
+        + (f"; you have about {need.available} for calibration" if need.available is not None else "")
+    )
+    for warning in plan.warnings:
+        console.print(f"[yellow]![/yellow] {warning}", markup=True)
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _mb(size: float | None) -> str:
+    return "?" if size is None else f"{size:.1f} MB" if size < 10 else f"{size:.0f} MB"

@@ -1,0 +1,19 @@
+"""What the terminal says of a finished build: ladder, verdict, certificate."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from locum.report.terminal import ladder_table
+from locum.schema.report import BuildReport
+
+
+def print_report(report: BuildReport, console: Console) -> None:
+    """Print the ladder as a table, the verdict, why this student, and the certificate in one sentence."""
+    console.print()
+    console.print(ladder_table(report))
+    console.print()
+    console.print(report.verdict, style="bold", markup=False)
+    console.print(report.why_chosen, markup=False)
+    console.print(f"Certificate: {report.certificate.statement}", markup=False)
+    console.print()

@@ -1,0 +1,52 @@
+"""``read_labelled``: a file of inputs and right answers as rows, cleaned as the build cleaned its own.
+
+Notable: for measuring and certifying a bundle on fresh rows; exact copies are dropped, because the same row twice
+is not two observations. Not here: splitting, near-duplicates (``prepare``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from locum.core.errors import DataError
+from locum.core.progress import note
+from locum.data.examples import ExampleReader
+from locum.data.readers import open_table, wanted_columns
+from locum.data.rows import Faults
+from locum.schema.data import Row
+from locum.schema.task import DataSpec
+
+
+def read_labelled(path: Path, spec: DataSpec) -> list[Row]:
+    """All usable rows of a file, in its order.
+
+    Args:
+        path: any format that a build reads.
+        spec: the columns and the options for reading.
+
+    Raises:
+        DataError: the file cannot be read, lacks a column, holds bad rows, or none that can be used.
+    """
+    wanted = tuple(dict.fromkeys(wanted_columns(spec)))
+    table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted)
+    faults = Faults(str(path))
+    examples = ExampleReader(spec, faults, Counter())
+    rows: dict[tuple[str, str], Row] = {}
+    copies = 0
+    for raw in table.rows(faults):
+        example = examples.take(raw)
+        if example is None:
+            continue
+        if (example.input, example.output) in rows:
+            copies += 1
+            continue
+        rows[example.input, example.output] = Row(id=raw.place, input=example.input, output=example.output)
+    table.recheck()
+    examples.finish(spec.skip_bad)
+    faults.settle(spec.skip_bad)
+    if copies:
+        note(f"{path.name}: {copies} exact copies left out")
+    if not rows:
+        raise DataError("data-empty", "no usable rows", where=str(path), fix="give a file with rows")
+    return list(rows.values())

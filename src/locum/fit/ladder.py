@@ -1,0 +1,199 @@
+"""The ladder: which candidates a task gets, in order of cost, and which of them the device or the budget rules out.
+
+Notable: everything is decided from the catalogue's facts, the size of the data and the device's profile, before
+anything is downloaded or trained; a candidate that is ruled out stays in the ladder with its reason. A decoder
+is cut to the depth whose training fits its share of the time: the first layers of a pretrained decoder carry
+most of what a classifier needs, and half of them cost half.
+Not here: when to stop climbing (``evaluate.choose``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from locum.fit import memory, time
+from locum.schema.candidate import Candidate, Estimate, Family, Method
+from locum.schema.device import DeviceProfile
+from locum.schema.task import Budget, StudentSpec, Task
+from locum.sources.address import PathAddress, parse_address
+from locum.sources.bases import plan_base
+from locum.sources.catalogue import catalogue
+from locum.sources.facts import BaseFacts, read_facts
+
+AUTO: tuple[StudentSpec, ...] = (
+    StudentSpec(method="linear"),
+    StudentSpec(base="all-MiniLM-L6-v2", method="head"),
+    StudentSpec(base="all-MiniLM-L6-v2", method="full"),
+    StudentSpec(base="SmolLM2-135M-Instruct", method="full"),
+)
+"""What ``students: auto`` stands for; both bases come from the package index as well as from the hub."""
+
+RESERVE = 0.16
+"""Share of the build time kept for everything that is not training: export, measuring, certificate, report."""
+
+_WEIGHTS: dict[Method, float] = {"linear": 0.03, "head": 0.12, "full": 1.0}
+_EPOCHS: dict[Family, float] = {"linear": 1.0, "encoder": 8.0, "decoder": 2.0}
+_MIN_DEPTH = 4
+_CHARS_PER_TOKEN = 4.4  # English text under a vocabulary of 30 to 50 thousand
+_BATCH_ROWS = 32
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """How much there is to learn from."""
+
+    train_rows: int
+    mean_chars: float
+    labels: int
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a middling row, two special ones included."""
+        return round(self.mean_chars / _CHARS_PER_TOKEN) + 2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in one pass over the training rows."""
+        return self.train_rows * self.row_tokens
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Where a student is trained, and where it must run."""
+
+    training: DeviceProfile
+    serving: DeviceProfile
+
+
+def make_ladder(task: Task, size: DataSize, machines: Machines) -> tuple[Candidate, ...]:
+    """The candidates of a task, cheapest first when they are chosen automatically.
+
+    Args:
+        task: what is asked; ``students`` names candidates, or is auto.
+        size: of the training data.
+        machines: that train and serve.
+
+    Returns:
+        Candidates with estimates; those ruled out have ``skipped`` set.
+
+    Raises:
+        SourceError: a base is neither in the catalogue, nor a folder, nor an address.
+    """
+    wanted = AUTO if task.students == "auto" else task.students
+    budgets = training_budgets([spec.method for spec in wanted], task.budget.build_minutes * 60)
+    ladder: list[Candidate] = []
+    for spec, budget_s in zip(wanted, budgets, strict=True):
+        facts = _facts(spec.base) if spec.base else None
+        candidate = _candidate(spec, facts, size, machines, budget_s)
+        reason = _over(candidate, task.budget, machines) or _too_shallow(candidate, budget_s)
+        ladder.append(candidate.model_copy(update={"skipped": reason}) if reason else candidate)
+    return tuple(ladder)
+
+
+def training_budgets(methods: Sequence[Method], build_s: float) -> list[float]:
+    """Seconds that the training of each candidate may take.
+
+    A function of the ladder alone, so that a resumed build agrees with itself; what a candidate does not need
+    is left over as slack.
+
+    Args:
+        methods: of the candidates, in order.
+        build_s: the whole build's time.
+    """
+    total = sum(_WEIGHTS[method] for method in methods)
+    return [round(build_s * (1 - RESERVE) * _WEIGHTS[method] / total, 1) for method in methods]
+
+
+def affordable_depth(facts: BaseFacts, size: DataSize, device: DeviceProfile, budget_s: float) -> int:
+    """The largest number of layers whose training fits the time; at least one, all when the speed is unknown."""
+    for depth in range(facts.layers, 1, -1):
+        needed_s = _training_seconds(facts, "full", size, device, depth)
+        if needed_s is None or needed_s <= budget_s:
+            return depth
+    return 1
+
+
+def _facts(base: str) -> BaseFacts | None:
+    """What is known of a base without a download; None for an address that is not in the catalogue."""
+    entry = catalogue().get(base)
+    if entry is not None:
+        return entry.facts
+    plan_base(base)  # refuses a name that is nothing at all
+    address = parse_address(base)
+    return read_facts(address.path) if isinstance(address, PathAddress) and address.path.is_dir() else None
+
+
+def _candidate(
+    spec: StudentSpec, facts: BaseFacts | None, size: DataSize, machines: Machines, budget_s: float
+) -> Candidate:
+    if spec.base is None:
+        estimate = Estimate(train_s=1 + size.train_rows / 2000, memory_mb=memory.SERVING_LIBRARIES_MB)
+        return Candidate(name="tfidf", family="linear", method="linear", estimate=estimate)
+    depth = spec.depth
+    if facts is None:
+        return Candidate(
+            name=_name(spec.base, spec.method, depth), family="encoder", base=spec.base, method=spec.method, depth=depth
+        )
+    if facts.family == "decoder" and spec.method == "full" and depth is None:
+        depth = affordable_depth(facts, size, machines.training, budget_s)
+    return Candidate(
+        name=_name(spec.base, spec.method, depth),
+        family=facts.family,
+        base=spec.base,
+        method=spec.method,
+        depth=depth,
+        parameters=memory.kept_parameters(facts, depth),
+        estimate=_estimate(spec, facts, depth, size, machines),
+    )
+
+
+def _name(base: str, method: Method, depth: int | None) -> str:
+    short = base.removeprefix("hf://").split("@")[0].rstrip("/").split("/")[-1]
+    return f"{short}/{method}" + (f"-{depth}L" if depth is not None else "")
+
+
+def _training_seconds(
+    facts: BaseFacts, method: Method, size: DataSize, device: DeviceProfile, depth: int | None
+) -> float | None:
+    flops = time.training_flops(
+        facts, method, tokens=size.tokens, sequence=size.row_tokens, epochs=_EPOCHS[facts.family], depth=depth
+    )
+    return time.training_seconds(flops, device)
+
+
+def _estimate(spec: StudentSpec, facts: BaseFacts, depth: int | None, size: DataSize, machines: Machines) -> Estimate:
+    tokens = size.row_tokens
+    training = memory.training_memory(
+        facts, spec.method, batch_tokens=_BATCH_ROWS * tokens, sequence=tokens, depth=depth
+    )
+    return Estimate(
+        train_s=_training_seconds(facts, spec.method, size, machines.training, depth),
+        train_memory_mb=training.total_mb,
+        size_mb=memory.size_mb(facts, "int8", depth),
+        memory_mb=memory.serving_memory(facts, "int8", tokens=tokens, depth=depth).total_mb,
+        latency_ms=time.latency_ms(facts, "int8", machines.serving, input_tokens=tokens, depth=depth),
+        download_mb=plan_base(spec.base or "").size_mb or 0.0,
+    )
+
+
+def _over(candidate: Candidate, budget: Budget, machines: Machines) -> str | None:
+    """Which estimate is beyond what the budget or a machine allows; None when none is."""
+    guess = candidate.estimate
+    limits: tuple[tuple[str, float | None, float | None, str, str], ...] = (
+        ("size", guess.size_mb, budget.size_mb, "MB", "budget"),
+        ("memory", guess.memory_mb, budget.memory_mb, "MB", "budget"),
+        ("latency", guess.latency_ms, budget.latency_ms, "ms", "budget"),
+        ("memory", guess.memory_mb, memory.free_mb(machines.serving), "MB", f"device {machines.serving.name}"),
+        ("training memory", guess.train_memory_mb, memory.free_mb(machines.training), "MB", "memory of this machine"),
+    )
+    for what, value, limit, unit, whose in limits:
+        if value is not None and limit is not None and value > limit:
+            return f"its estimated {what} of {value:.0f} {unit} is over the {limit:.0f} {unit} of the {whose}"
+    return None
+
+
+def _too_shallow(candidate: Candidate, budget_s: float) -> str | None:
+    if candidate.family != "decoder" or candidate.depth is None or candidate.depth >= _MIN_DEPTH:
+        return None
+    return f"{budget_s:.0f} s of training allow only {candidate.depth} of its layers"

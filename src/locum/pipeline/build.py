@@ -1,0 +1,154 @@
+"""``build``: from a task file to a bundle. The whole of Locum in one screen.
+
+Notable: the folder is locked for the build; every stage is a step of the cache, so the same command after a
+kill goes on where it stopped and ends with the same model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from locum.bundle.write import write_bundle
+from locum.core.cpu import usable_cores
+from locum.core.lock import folder_lock
+from locum.core.progress import track
+from locum.data.verify import verify_splits
+from locum.pipeline.climb import climb
+from locum.pipeline.conclude import Conclusion, conclude
+from locum.pipeline.ladder import decide_ladder
+from locum.pipeline.llm import ask_llm
+from locum.pipeline.preflight import check_environment
+from locum.pipeline.prepare import prepare_data
+from locum.pipeline.rung import Prepared
+from locum.pipeline.steps import StepCache
+from locum.pipeline.workspace import Workspace, read_task
+from locum.report.card import model_card
+from locum.report.page import render
+from locum.schema.report import BuildReport
+from locum.sources.catalogue import catalogue
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished build.
+
+    Attributes:
+        bundle: the folder that can be served.
+        report: everything the build found out.
+    """
+
+    bundle: Path
+    report: BuildReport
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that ``locum build --json`` prints."""
+        return summary(self.report, self.bundle)
+
+
+def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool = False) -> Run:
+    """Build, prove and bundle the smallest student for a task.
+
+    Args:
+        task_file: the task file, or a folder with a ``task.yaml``.
+        out: folder of the build; default ``runs/NAME``. It holds ``work/`` (steps) and ``bundle/``.
+        offline: download nothing.
+
+    Returns:
+        The bundle's path and the report.
+
+    Raises:
+        TaskFileError, DataError, SourceError, DeviceError: the user can mend it (exit 2).
+        CheckFailed: parity did not hold (exit 3).
+        BusyError: another build holds the folder.
+        Interrupted: stopped; the same call goes on from there.
+    """
+    path = Path(task_file)
+    task, text = read_task(path)
+    check_environment(task)
+    folder = Path(out) if out is not None else Path("runs") / task.name
+    root = (path if path.is_dir() else path.parent).resolve()
+    with folder_lock(folder):
+        work = Workspace(
+            task, text, root, folder.resolve(), StepCache(folder.resolve() / "work"), usable_cores(), offline
+        )
+        return _build(work)
+
+
+def _build(work: Workspace) -> Run:
+    data, card = prepare_data(work)
+    device, ladder = decide_ladder(work, data, card)
+    climbed = climb(work, data, ladder, card.noise_ceiling)
+    llm = ask_llm(work, data)
+    verify_splits(data.folder)
+    with track("certify and report"):
+        result = conclude(work, data, card, device, climbed, llm, datetime.now(UTC))
+        bundle = _bundle(work, data, result)
+    return Run(bundle, result.report)
+
+
+def _bundle(work: Workspace, data: Prepared, result: Conclusion) -> Path:
+    student, report = result.student, result.report
+    licence = _licence(student.candidate.base)
+    out = work.out / "bundle"
+    write_bundle(
+        out,
+        task=work.task,
+        task_text=work.task_text,
+        model_folder=student.served,
+        policy=result.policy,
+        certificate=result.certificate,
+        report=report,
+        page=render(report),
+        card=model_card(report, licence),
+        licence=licence,
+        hashes={"data": data.key},
+    )
+    return out
+
+
+def _licence(base: str | None) -> str:
+    """The licence of the base a student comes from; the user's own data decide about the rest."""
+    entry = catalogue().get(base) if base else None
+    return entry.licence if entry else "unknown" if base else "none"
+
+
+def summary(report: BuildReport, bundle: Path) -> dict[str, Any]:
+    """A build in one JSON object (DESIGN: the contract of ``build --json``)."""
+
+    def scores(rung: Any, split: str) -> dict[str, float] | None:
+        evaluation = getattr(rung, split)
+        return {name: interval.value for name, interval in evaluation.metrics.items()} if evaluation else None
+
+    candidates = [
+        {
+            "name": rung.candidate.name,
+            "status": rung.status,
+            "reason": rung.reason,
+            "chosen": rung.chosen,
+            "params": rung.parameters,
+            "size_mb": rung.size_mb,
+            "memory_mb": rung.memory_mb,
+            "dev": scores(rung, "dev"),
+            "test": scores(rung, "test"),
+            "latency_ms": {"p50": rung.latency.p50_ms, "p95": rung.latency.p95_ms} if rung.latency else None,
+            "answers_per_s": rung.latency.answers_per_s if rung.latency else None,
+            "train_s": rung.trained.train_s if rung.trained else None,
+        }
+        for rung in report.ladder
+    ]
+    chosen = next(rung for rung in report.ladder if rung.chosen)
+    return {
+        "bundle": str(bundle),
+        "chosen": report.chosen,
+        "verdict": report.verdict,
+        "wall_s": report.wall_s,
+        "candidates": candidates,
+        "llm": report.llm.to_json() if report.llm else None,
+        "certificate": report.certificate.to_json(),
+        "parity": chosen.parity.to_json() if chosen.parity else None,
+        "system": report.system,
+        "report": str(bundle / "report.html"),
+    }

@@ -1,0 +1,115 @@
+"""Climbing the ladder: candidates in order of cost, until the next one is not worth building.
+
+Notable: every candidate ends in the report, built or not, with the reason. A base that cannot be had or a
+job that runs out of memory costs its candidate and not the build; a failed parity check ends the build,
+because what is served would not be what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from locum.core.errors import LocumError, ModelFileError, SourceError
+from locum.core.progress import note, warn
+from locum.evaluate import choose
+from locum.fit.ladder import training_budgets
+from locum.pipeline.rung import BuiltStudent, Prepared, build_rung
+from locum.pipeline.workspace import Workspace
+from locum.schema.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one candidate; ``student`` is None unless it was built."""
+
+    candidate: Candidate
+    student: BuiltStudent | None
+    reason: str = ""
+
+    @property
+    def status(self) -> str:
+        """built, skipped or failed."""
+        if self.student is not None:
+            return "built"
+        return "failed" if self.reason.startswith("failed: ") else "skipped"
+
+
+@dataclass(frozen=True)
+class Climb:
+    """The ladder after the build, in its order."""
+
+    outcomes: tuple[Outcome, ...]
+    stopped_early: str | None
+
+    @property
+    def students(self) -> tuple[BuiltStudent, ...]:
+        """Those that were built."""
+        return tuple(outcome.student for outcome in self.outcomes if outcome.student is not None)
+
+
+def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ceiling: float) -> Climb:
+    """Build the candidates in order.
+
+    Args:
+        work: the build.
+        data: its prepared data.
+        ladder: candidates, cheapest first; those with ``skipped`` set are reported and not built.
+        noise_ceiling: the best accuracy that the labels allow.
+
+    Raises:
+        LocumError: no candidate could be built (the last failure), parity failed, or the build was stopped.
+    """
+    build_s = work.task.budget.build_minutes * 60
+    seconds = training_budgets([candidate.method for candidate in ladder], build_s)
+    budgets = {candidate.name: s for candidate, s in zip(ladder, seconds, strict=True)}
+    outcomes: list[Outcome] = []
+    stopped: str | None = None
+    failure: LocumError | None = None
+    for candidate in ladder:
+        reason = candidate.skipped or _no_time(work, budgets[candidate.name], build_s)
+        if reason is None and work.task.students == "auto":
+            reason = _not_worth_it(work, candidate, outcomes, noise_ceiling)
+            stopped = stopped or reason
+        if reason is not None:
+            note(f"{candidate.name}: not built, {reason}")
+            outcomes.append(Outcome(candidate, None, reason))
+            continue
+        try:
+            outcomes.append(Outcome(candidate, build_rung(work, data, candidate, budgets[candidate.name])))
+        except LocumError as error:
+            if not _costs_only_the_candidate(error):
+                raise
+            failure = error
+            warn(f"{candidate.name}: {error}")
+            outcomes.append(Outcome(candidate, None, f"failed: {error.cause}"))
+    if failure is not None and not any(outcome.student for outcome in outcomes):
+        raise failure
+    return Climb(tuple(outcomes), stopped)
+
+
+def as_rung(student: BuiltStudent) -> choose.Rung:
+    """The student as the choice sees it."""
+    return choose.Rung(student.candidate, student.measured.size_mb, student.predictions("dev"))
+
+
+def _costs_only_the_candidate(error: LocumError) -> bool:
+    return isinstance(error, SourceError | ModelFileError) or error.code == "core-child-killed"
+
+
+def _no_time(work: Workspace, budget_s: float, build_s: float) -> str | None:
+    """Why there is no time for a candidate: less than half of what it was given is left of the build's."""
+    left_s = build_s - work.steps.spent_s
+    if left_s >= 0.5 * budget_s:
+        return None
+    return f"{left_s:.0f} s of {build_s:.0f} s are left, and its training was to get {budget_s:.0f} s"
+
+
+def _not_worth_it(
+    work: Workspace, candidate: Candidate, outcomes: Sequence[Outcome], noise_ceiling: float
+) -> str | None:
+    built = [as_rung(outcome.student) for outcome in outcomes if outcome.student is not None]
+    target = work.task.target
+    return choose.skip_reason(
+        candidate, built, metric=target.metric, at_least=target.at_least, noise_ceiling=noise_ceiling
+    )

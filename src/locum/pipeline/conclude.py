@@ -1,0 +1,215 @@
+"""From the built ladder to the result: choice on dev, certificate on calibration, figures on test, one document.
+
+Notable: each split is used once for what it is for. The choice sees dev only; the certificate sees the chosen
+student on calibration only; test is read last and decides nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+
+import numpy as np
+from numpy.typing import NDArray
+
+import locum
+from locum.bundle.write import model_hash
+from locum.cascade.certify import Reference, certify
+from locum.cascade.policy import make_policy
+from locum.cascade.summary import system_summary
+from locum.core.files import content_hash
+from locum.data.load import iterate
+from locum.evaluate import choose, cost, runner
+from locum.evaluate.compare import compare, compare_accuracy
+from locum.evaluate.llm import decoding_hash
+from locum.pipeline.climb import Climb, Outcome, as_rung
+from locum.pipeline.llm import LlmAnswers, task_kind
+from locum.pipeline.rung import BuiltStudent, Prepared
+from locum.pipeline.workspace import Workspace
+from locum.schema.certificate import Certificate, Policy
+from locum.schema.data import DataCard
+from locum.schema.device import DeviceProfile
+from locum.schema.evaluation import Comparison, Evaluation
+from locum.schema.report import BuildReport, CandidateReport
+
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "tokenizers", "torch", "transformers", "xllamacpp")
+_WRONG_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a bundle is made of, beside the model."""
+
+    student: BuiltStudent
+    certificate: Certificate
+    policy: Policy
+    report: BuildReport
+
+
+def conclude(
+    work: Workspace,
+    data: Prepared,
+    card: DataCard,
+    device: DeviceProfile,
+    climbed: Climb,
+    llm: LlmAnswers | None,
+    now: datetime,
+) -> Conclusion:
+    """Choose, certify and report.
+
+    Args:
+        work: the build.
+        data: its prepared data.
+        card: their description.
+        device: what it ran on.
+        climbed: the ladder, built.
+        llm: the LLM's answers, when one is configured.
+        now: the certificate's date of issue.
+
+    Raises:
+        LocumError: nothing was built, or the predictions of two students are not about the same rows.
+    """
+    target = work.task.target
+    choice = choose.choose(
+        [as_rung(student) for student in climbed.students], metric=target.metric, at_least=target.at_least
+    )
+    student = next(student for student in climbed.students if student.candidate.name == choice.name)
+    certificate = _certify(work, data, card, student, llm, now)
+    policy = make_policy(certificate, student.spec.name, has_llm=work.task.llm is not None)
+    system = _system(student, certificate, llm)
+    saving = cost.cost(llm.report.cost_per_1000 if llm else None, system["local_share"] or 0.0, policy.audit_rate)
+    rows = list(iterate(data.folder, "test"))
+    test = student.predictions("test")
+    report = BuildReport(
+        task=work.task.name,
+        instruction=work.task.instruction,
+        kind=work.task.kind,
+        metric=target.metric,
+        target=target.at_least,
+        verdict=_verdict(student, runner.evaluate(test, student.temperature), certificate, target.at_least),
+        chosen=choice.name,
+        why_chosen=choice.why,
+        ladder=tuple(_candidate_report(outcome, choice.name) for outcome in climbed.outcomes),
+        stopped_early=climbed.stopped_early,
+        llm=llm.report if llm else None,
+        comparisons=_comparisons(climbed, student, llm),
+        certificate=certificate,
+        system=system,
+        cost=saving,
+        wrong=runner.wrong_examples(test, rows, student.temperature, _WRONG_SHOWN),
+        data=card,
+        device=device,
+        versions=versions(),
+        provenance={
+            "task": work.task_hash,
+            "data": data.key,
+            "model": model_hash(student.served),
+            "seed": str(work.task.seed),
+            "threads": str(work.threads),
+        },
+        created_at=now.isoformat(timespec="seconds"),
+        wall_s=round(work.steps.spent_s, 1),
+    )
+    return Conclusion(student, certificate, policy, report)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Locum, Python and the libraries that are installed."""
+    found = {"locum": locum.__version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # an extra that this machine does not have
+    return found
+
+
+def _certify(
+    work: Workspace, data: Prepared, card: DataCard, student: BuiltStudent, llm: LlmAnswers | None, now: datetime
+) -> Certificate:
+    dev, calibration = student.predictions("dev"), student.predictions("calibration")
+    kind = task_kind(work, data)
+    return certify(
+        work.task.guarantee,
+        calibration.confidence(student.temperature),
+        calibration.correct,
+        llm_correct=llm.calibration.correct_at_best if llm and llm.calibration else None,
+        hashes={
+            "model": model_hash(student.served),
+            "task": work.task_hash,
+            "calibration": content_hash({"ids": calibration.ids_hash, "data": data.key}),
+            "decoding": decoding_hash(kind),
+            "redaction": "none",
+        },
+        rare_labels=tuple(card.rare_labels),
+        reference=Reference(dev.confidence(student.temperature), dev.correct),
+        now=now,
+    )
+
+
+def _system(student: BuiltStudent, certificate: Certificate, llm: LlmAnswers | None) -> dict[str, float | None]:
+    test = student.predictions("test")
+    confidence = test.confidence(student.temperature)
+    answered = llm.test.answered if llm else None
+    return system_summary(
+        confidence,
+        test.correct,
+        certificate.threshold,
+        llm_correct=llm.test.correct[answered] if llm else None,
+        llm_rows=llm.positions[answered] if llm else None,
+    )
+
+
+def _candidate_report(outcome: Outcome, chosen: str) -> CandidateReport:
+    candidate, student = outcome.candidate, outcome.student
+    if student is None:
+        status = "failed" if outcome.status == "failed" else "skipped"
+        return CandidateReport(candidate=candidate, status=status, reason=outcome.reason)
+    evaluations: dict[str, Evaluation] = {
+        split: runner.evaluate(student.predictions(split), student.temperature) for split in ("dev", "test")
+    }
+    return CandidateReport(
+        candidate=candidate,
+        status="built",
+        chosen=candidate.name == chosen,
+        parameters=student.spec.parameters,
+        size_mb=round(student.measured.size_mb, 3),
+        memory_mb=student.measured.memory_mb,
+        trained=student.trained,
+        parity=student.parity,
+        engine=student.spec.engine,
+        dev=evaluations["dev"],
+        test=evaluations["test"],
+        latency=student.measured.latency,
+    )
+
+
+def _comparisons(climbed: Climb, student: BuiltStudent, llm: LlmAnswers | None) -> tuple[Comparison, ...]:
+    test = student.predictions("test")
+    found = [
+        compare(test, other.predictions("test")) for other in climbed.students if other.candidate != student.candidate
+    ]
+    if llm is not None:
+        kept = llm.test.answered
+        rows: NDArray[np.int64] = llm.positions[kept]
+        found.append(compare_accuracy(test.model, test.correct[rows], llm.test.model, llm.test.correct[kept]))
+    return tuple(found)
+
+
+def _verdict(student: BuiltStudent, test: Evaluation, certificate: Certificate, target: float | None) -> str:
+    accuracy = test.metrics["accuracy"]
+    size = f"{student.measured.size_mb:.0f} MB" if student.measured.size_mb >= 1 else "under 1 MB"
+    answer = (
+        f"{student.candidate.name} ({size}) is right on {accuracy.value:.1%} of {test.n:,} test rows"
+        f" (95 % interval {accuracy.low:.1%} to {accuracy.high:.1%})"
+    )
+    met = (
+        ""
+        if target is None
+        else (", above" if accuracy.value >= target else ", below") + f" the target of {target:.1%}"
+    )
+    if certificate.threshold is None:
+        return f"{answer}{met}; nothing is certified yet, so every input is handed over."
+    return f"{answer}{met}; it may answer {certificate.local_share:.0%} of the traffic by itself under its certificate."

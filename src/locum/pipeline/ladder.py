@@ -1,0 +1,62 @@
+"""The ladder step: the device is measured once, the candidates are decided once, and a resumed build keeps both.
+
+Notable: speeds are noisy, and a depth decided twice could differ; so the decision is a file like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from locum.core.files import write_json
+from locum.fit.device import profile_device
+from locum.fit.devices import find_device
+from locum.fit.ladder import DataSize, Machines, make_ladder
+from locum.pipeline.rung import Prepared
+from locum.pipeline.steps import Step
+from locum.pipeline.workspace import Workspace
+from locum.schema.candidate import Candidate
+from locum.schema.data import DataCard
+from locum.schema.device import DeviceProfile
+from locum.schema.task import Task
+
+
+def decide_ladder(work: Workspace, data: Prepared, card: DataCard) -> tuple[DeviceProfile, tuple[Candidate, ...]]:
+    """Measure the device and decide the candidates, or find both decided.
+
+    Raises:
+        DeviceError: no device of the name in ``budget.device``.
+    """
+    task = work.task
+    step = Step(
+        "ladder",
+        "measure the device and decide the ladder",
+        {
+            "data": data.key,
+            "students": task.students if task.students == "auto" else [spec.to_json() for spec in task.students],
+            "budget": task.budget.to_json(),
+            "threads": work.threads,
+        },
+    )
+
+    def decide(out: Path) -> None:
+        device = profile_device(work.out, measure=True)
+        ladder = make_ladder(task, data_size(card), Machines(device, serves_on(task, device)))
+        write_json(out / "device.json", device.to_json())
+        write_json(out / "ladder.json", [candidate.to_json() for candidate in ladder])
+
+    folder = work.steps.run(step, decide)
+    device = DeviceProfile.from_json((folder / "device.json").read_bytes(), str(folder))
+    listed = json.loads((folder / "ladder.json").read_text(encoding="utf-8"))
+    return device, tuple(Candidate.model_validate(candidate) for candidate in listed)
+
+
+def serves_on(task: Task, here: DeviceProfile) -> DeviceProfile:
+    """The device that the student must run on: this machine, or the one named in the budget."""
+    return here if task.budget.device == "this" else find_device(task.budget.device)
+
+
+def data_size(card: DataCard) -> DataSize:
+    """How much there is to learn from."""
+    train = card.splits["train"]
+    return DataSize(train_rows=train.rows, mean_chars=train.chars_p50, labels=len(card.labels))

@@ -1,0 +1,97 @@
+"""The prompted LLM on the task's rows: the reference row of the ladder, and what a regret certificate compares with.
+
+Notable: its answers are kept in ``llm-answers.jsonl`` of the build's folder, so nothing is paid for twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locum.data.load import iterate
+from locum.evaluate.cost import cost_per_1000
+from locum.evaluate.llm import LlmRun, evaluate_llm, sample_positions
+from locum.pipeline.rung import Prepared
+from locum.pipeline.workspace import Workspace
+from locum.runtime.open import open_generator
+from locum.schema.data import SplitName
+from locum.schema.report import LlmReport
+from locum.schema.task import LlmSpec
+from locum.tasks import open_kind
+from locum.tasks.protocol import TaskKind
+
+_CONCURRENCY = 8
+
+
+@dataclass(frozen=True, eq=False)
+class LlmAnswers:
+    """What the LLM answered.
+
+    Attributes:
+        positions: which test rows it was asked, rising, ``[m]``.
+        test: its answers to them.
+        calibration: its answers to every calibration row; None unless the guarantee needs them.
+    """
+
+    report: LlmReport
+    positions: NDArray[np.int64]
+    test: LlmRun
+    calibration: LlmRun | None
+
+
+def task_kind(work: Workspace, data: Prepared) -> TaskKind:
+    """The task as it is put to a prompted model."""
+    return open_kind(work.task.kind, work.task.instruction, data.labels)
+
+
+def resolve_llm(work: Workspace) -> LlmSpec | None:
+    """The task's LLM, with a local file's path taken from the task file's folder."""
+    llm = work.task.llm
+    if llm is None or llm.base_url is not None:
+        return llm
+    local = work.root / llm.model
+    return llm.model_copy(update={"model": str(local)}) if local.is_file() else llm
+
+
+def ask_llm(work: Workspace, data: Prepared) -> LlmAnswers | None:
+    """Ask the configured LLM about a sample of the test split, and about calibration for a regret guarantee.
+
+    Returns:
+        None when no LLM is configured, or none of its answers are wanted.
+
+    Raises:
+        UpstreamError: it does not answer; what came is kept and the same command goes on.
+    """
+    llm = resolve_llm(work)
+    regret = work.task.guarantee.kind == "regret"
+    if llm is None or (llm.examples == 0 and not regret):
+        return None
+    kind = task_kind(work, data)
+    test_rows = list(iterate(data.folder, "test"))
+    positions = sample_positions(test_rows, llm.examples or len(test_rows), work.task.seed)
+    cache = work.out / "llm-answers.jsonl"
+    concurrency = _CONCURRENCY if llm.base_url else 1
+    generator = open_generator(llm, threads=work.threads)
+    try:
+        sample = [test_rows[position] for position in positions]
+        test = evaluate_llm(generator, kind, sample, data.labels, "test", cache, concurrency=concurrency)
+        calibration = None
+        if regret:
+            split: SplitName = "calibration"
+            rows = list(iterate(data.folder, split))
+            calibration = evaluate_llm(generator, kind, rows, data.labels, split, cache, concurrency=concurrency)
+    finally:
+        generator.close()
+    report = LlmReport(
+        model=test.model,
+        prompt=kind.messages("…")[-1].content,
+        test=test.evaluation(),
+        latency=test.latency(),
+        input_tokens=test.input_tokens,
+        output_tokens=test.output_tokens,
+        cost_per_1000=cost_per_1000(test.input_tokens, test.output_tokens, int(test.answered.sum()), llm.price),
+        failures=test.failures,
+    )
+    return LlmAnswers(report, positions, test, calibration)

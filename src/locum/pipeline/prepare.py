@@ -1,0 +1,62 @@
+"""The data step: the task's files fetched and verified, then cleaned, split and described.
+
+Notable: the step's key is made of the files' content hashes, so a changed file is new data whatever its name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from locum.core.files import sha256_file
+from locum.core.progress import track
+from locum.data.load import label_names
+from locum.data.prepare import prepare
+from locum.pipeline.rung import Prepared
+from locum.pipeline.steps import Step
+from locum.pipeline.workspace import Workspace, split_addresses
+from locum.schema.data import DataCard, SplitName
+from locum.sources.fetch import Request, fetch_all
+
+ALL_SPLITS: tuple[SplitName, ...] = ("dev", "calibration", "test")
+
+
+def prepare_data(work: Workspace) -> tuple[Prepared, DataCard]:
+    """Fetch, verify and prepare the task's data, or find it prepared.
+
+    Raises:
+        SourceError: a file cannot be had or does not verify.
+        DataError: the rows cannot be used as they are.
+    """
+    files = _fetch(work)
+    task = work.task
+    step = Step(
+        "data",
+        "prepare the data",
+        {
+            "files": {split: sha256_file(path) for split, path in files.items()},
+            "spec": task.data.to_json(),
+            "kind": task.kind,
+            "guarantee": task.guarantee.to_json(),
+            "seed": task.seed,
+        },
+    )
+    addresses: dict[SplitName, str] = {split: tried[0] for split, tried in split_addresses(task).items()}
+    folder = work.steps.run(step, lambda out: _prepare(work, files, addresses, out)) / "splits"
+    card = DataCard.from_json((folder / "card.json").read_bytes(), str(folder / "card.json"))
+    return Prepared(folder, step.key, tuple(label_names(folder)), ALL_SPLITS), card
+
+
+def _prepare(work: Workspace, files: dict[SplitName, Path], addresses: dict[SplitName, str], out: Path) -> None:
+    prepare(work.task, files, out / "splits", addresses=addresses)
+
+
+def _fetch(work: Workspace) -> dict[SplitName, Path]:
+    wanted: dict[SplitName, Request] = {
+        split: Request(addresses, work.task.data.sha256.get(split))
+        for split, addresses in split_addresses(work.task).items()
+    }
+    with track("fetch the data"):
+        found = fetch_all(
+            {str(split): request for split, request in wanted.items()}, offline=work.offline, root=work.root
+        )
+    return {split: found[split] for split in wanted}
