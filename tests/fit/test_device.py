@@ -163,7 +163,7 @@ def test_a_folder_that_does_not_exist_yet(tmp_path):
 
 
 def test_speeds_are_positive_and_finite():
-    assert 0.1 < measure_gflops(128) < 1e6
+    assert 0.1 < measure_gflops(1, 128) < 1e6
     assert 0.01 < measure_memory_gb_s(1) < 1e5
 
 

@@ -18,6 +18,8 @@ from locum.sources.facts import BaseFacts
 TRAINING_EFFICIENCY = 0.45
 SERVING_EFFICIENCY = 0.4
 OVERHEAD_MS = 0.5
+# bf16 products against fp32 products on the same cores; training runs under bf16 autocast where these are there
+_BF16_SPEEDUP = (("amx_bf16", 2.0), ("avx512_bf16", 1.5))
 # int8 products against fp32 products on the same cores, by the instruction that does them
 _INT8_SPEEDUP = (("amx_int8", 4.0), ("avx512_vnni", 3.0), ("avx_vnni", 2.5), ("i8mm", 3.0), ("dotprod", 2.0))
 
@@ -65,7 +67,7 @@ def training_seconds(flops: float, profile: DeviceProfile, *, efficiency: float 
     """Seconds for that much training; None when the device's speed is not known."""
     if profile.matmul_gflops is None:
         return None
-    return flops / (profile.matmul_gflops * 1e9 * efficiency)
+    return flops / (profile.matmul_gflops * 1e9 * efficiency * _fastest(_BF16_SPEEDUP, profile))
 
 
 def training_seconds_at(tokens: float, tokens_per_s: float) -> float:
@@ -118,7 +120,10 @@ def latency_ms(
 
 def _speedup(weights: WeightFormat, profile: DeviceProfile) -> float:
     """How much faster than fp32 the products are; 1 unless weights are int8 and an instruction helps."""
-    if weights != "int8":
-        return 1.0
+    return _fastest(_INT8_SPEEDUP, profile) if weights == "int8" else 1.0
+
+
+def _fastest(factors: tuple[tuple[str, float], ...], profile: DeviceProfile) -> float:
+    """The largest factor whose instruction set the device has; 1 when it has none of them."""
     known = profile.instructions or ()
-    return max((factor for name, factor in _INT8_SPEEDUP if name in known), default=1.0)
+    return max((factor for name, factor in factors if name in known), default=1.0)
