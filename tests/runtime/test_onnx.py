@@ -75,12 +75,16 @@ def test_token_type_ids_are_given_when_the_graph_asks(folder: Path) -> None:
     opened.close()
 
 
-def test_int8_rows_run_alone_because_their_scales_depend_on_the_batch(folder: Path) -> None:
+def test_int8_rows_run_alone_because_they_depend_on_the_batch(folder: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    assert not check_onnx(folder / "model.onnx", set()).dynamic_quantisation
+    assert not check_onnx(folder / "model.onnx", set()).batch_dependent
     quantize_dynamic(folder / "model.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
-    assert check_onnx(folder / "int8.onnx", set()).dynamic_quantisation
+    assert check_onnx(folder / "int8.onnx", set()).batch_dependent
+    model = load(folder)
+    model.graph.node[-1].op_type, model.graph.node[-1].domain = "MatMulNBits", "com.microsoft"
+    (folder / "int8.onnx").write_bytes(model.SerializeToString())
+    assert check_onnx(folder / "int8.onnx", set()).batch_dependent
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"not a model at all", b"<html>", b"\x08\x08" * 40, b"\xff" * 64])

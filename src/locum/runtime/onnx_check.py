@@ -20,7 +20,9 @@ OPERATOR_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
 _DEPTH_MAX = 32  # graphs within graphs (If, Loop) and functions
 _NODES_MAX = 1_000_000
-_DYNAMIC_OPERATORS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"})
+_ROUNDING_OPERATORS = frozenset(
+    {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger", "MatMulNBits"}
+)
 
 # Message types by name; each maps a field number to the message type found there.
 _NESTED: dict[str, dict[int, str]] = {
@@ -55,12 +57,13 @@ class OnnxFacts:
     external: set[str] = field(default_factory=set)
 
     @property
-    def dynamic_quantisation(self) -> bool:
-        """Whether activations are quantised with scales taken from the whole batch at run time.
+    def batch_dependent(self) -> bool:
+        """Whether a row's scores change with the rows beside it.
 
-        Then a row's scores depend on its neighbours in the batch, unless rows are run one at a time.
+        True where activations are rounded at run time: with scales taken over the whole batch, or by kernels
+        that are chosen by the batch's size (MiniLM with ``MatMulNBits``: logits moved by up to 10 %).
         """
-        return any(operator in _DYNAMIC_OPERATORS for _, operator in self.operators)
+        return any(operator in _ROUNDING_OPERATORS for _, operator in self.operators)
 
 
 def check_onnx(path: Path, named: frozenset[str] | set[str]) -> OnnxFacts:
