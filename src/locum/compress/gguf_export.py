@@ -134,7 +134,7 @@ def _add(writer: Any, name: str, values: NDArray[np.float32], kind: GgufType) ->
         packed = quants.quantize(values, GGMLQuantizationType.Q8_0)
         writer.add_tensor(name, packed, raw_dtype=GGMLQuantizationType.Q8_0)
     else:
-        limit = np.finfo(np.float16).max
+        limit = float(np.finfo(np.float16).max)
         if float(np.abs(values).max(initial=0.0)) > limit:
             raise _refused(f"{name}: a weight over {limit:g}, the largest number of f16")
         writer.add_tensor(name, values.astype(np.float16))

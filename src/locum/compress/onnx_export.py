@@ -144,8 +144,11 @@ def _canonical(model: Any) -> bytes:
     model.producer_name, model.producer_version, model.doc_string = "locum", "", ""
     model.ir_version = IR_VERSION
     graph.name, graph.doc_string = "student", ""
-    fixed = {value.name for value in (*graph.input, *graph.output)}
-    names = {name: name for name in fixed} | {"": ""}
+    names = {"": ""}
+    for value in (*graph.input, *graph.output):
+        del value.metadata_props[:]
+        value.doc_string = ""
+        names[value.name] = value.name
     for place, weight in enumerate(graph.initializer):
         del weight.metadata_props[:]
         weight.doc_string = ""
