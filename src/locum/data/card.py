@@ -7,6 +7,7 @@ Not here: what the card says (``prepare``).
 
 from __future__ import annotations
 
+from locum.core.text import visible
 from locum.data.staging import ORDER
 from locum.schema.data import DataCard
 
@@ -15,8 +16,8 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def cell(value: str) -> str:
-    """A value that is safe to copy into a spreadsheet: a formula becomes text by a leading apostrophe."""
-    return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
+    """A value safe to read and to copy: hidden characters visible, a formula made text by an apostrophe."""
+    return visible(f"'{value}" if value.startswith(_FORMULA_STARTS) else value)
 
 
 def render(card: DataCard) -> str:

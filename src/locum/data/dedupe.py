@@ -34,8 +34,9 @@ from numpy.typing import NDArray
 
 from locum.core.errors import DataError
 from locum.core.progress import Tracker, track
+from locum.core.text import one_line
 from locum.data.neardup import NearIndex, near_pairs
-from locum.data.rows import MAX_PLACES, shorten
+from locum.data.rows import MAX_PLACES
 from locum.data.staging import ORDER, Group, Staging
 
 EXACT_TOLERANCE = 0.01
@@ -127,8 +128,8 @@ def _count_input(staging: Staging, findings: Findings, groups: list[Group], home
     if len(labels) > 1:
         findings.contradictions += 1
         if len(findings.examples) < MAX_EXAMPLES:
-            text = shorten(staging.place(groups[0].first)[1], 120)
-            said = ", ".join(f"{shorten(label, 40)} ×{count}" for label, count in labels.most_common(5))
+            text = one_line(staging.place(groups[0].first)[1], 120)
+            said = ", ".join(f"{one_line(label, 40)} ×{count}" for label, count in labels.most_common(5))
             findings.examples.append(f"“{text}” → {said}")
     rows = Counter[int]()
     first: dict[int, int] = {}
@@ -240,18 +241,22 @@ def _remove_near(staging: Staging, index: NearIndex, total: int, tracker: Tracke
     """
     gone = np.full(total, -1, dtype=np.int64)
     while True:
-        near = np.full(total, -1, dtype=np.int64)
-        active = gone < 0
-        known = lambda _first, second, near=near: bool(near[second] >= 0)  # noqa: E731
-        for first, second in near_pairs(index.buckets(active), staging.texts, known):
-            near[second] = first
-            tracker.advance()
+        near = _near_earlier(staging, index, gone < 0, tracker)
         later = np.flatnonzero(near >= 0)
         if not len(later):
             return gone
         for number in later:
             if gone[near[number]] < 0:
                 gone[number] = near[number]
+
+
+def _near_earlier(staging: Staging, index: NearIndex, active: NDArray[np.bool_], tracker: Tracker) -> NDArray[np.int64]:
+    """For each active entry, one earlier active entry that it is near; −1 where none was found."""
+    near = np.full(len(active), -1, dtype=np.int64)
+    for first, second in near_pairs(index.buckets(active), staging.texts, lambda _first, later: bool(near[later] >= 0)):
+        near[second] = first
+        tracker.advance()
+    return near
 
 
 def _account_removed(staging: Staging, findings: Findings, gone: NDArray[np.int64], split_of: NDArray[np.int8]) -> None:

@@ -15,8 +15,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from locum.core.errors import DataError
+from locum.core.text import one_line
 from locum.data.opening import MAX_LINE_CHARS, Survey, lines, open_text
-from locum.data.rows import Faults, RawRow, shorten
+from locum.data.rows import Faults, RawRow
 
 _DELIMITERS = (",", "\t", ";", "|")
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?")
@@ -58,7 +59,7 @@ def read_header(survey: Survey, delimiter: str, wanted: Sequence[str]) -> tuple[
         raise DataError("data-empty", "the file holds no row", where=str(survey.path), fix="give a file with rows")
     header = [name.strip() for name in records[0]]
     if not set(wanted) & set(header) and (why := _like_data(header, records[1:])):
-        seen = " | ".join(shorten(value, 40) for value in header[:8])
+        seen = " | ".join(one_line(value, 40) for value in header[:8])
         example = delimiter.join(("text", "label", *(f"column{n}" for n in range(3, len(header) + 1)))[: len(header)])
         raise DataError(
             "data-no-header",
@@ -161,7 +162,7 @@ def _like_data(header: list[str], records: list[list[str]]) -> str:
             return "a name would be a whole sentence"
         below = [record[position].strip() for record in records if position < len(record)]
         if name in below:
-            return f"{shorten(name, 30)!r} stands again further down"
+            return f"{one_line(name, 30)!r} stands again further down"
     if all(len(name.split()) > 3 for name in header if name):
         return "every name would be a sentence"
     return ""

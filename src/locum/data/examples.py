@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
+from locum.core.text import one_line
 from locum.data.normalise import NotText, normalise
-from locum.data.rows import MAX_PLACES, Faults, RawRow, shorten
+from locum.data.rows import MAX_PLACES, Faults, RawRow
 from locum.schema.task import DataSpec
 
 MAX_LABEL_CHARS = 256
@@ -121,11 +122,11 @@ class ExampleReader:
             if text != value:
                 self._changes["label_cleaned"] += 1
         else:
-            raise _BadRow("the label is not a name or a whole number", f"{kind} {shorten(str(value), 40)}")
+            raise _BadRow("the label is not a name or a whole number", f"{kind} {one_line(str(value), 40)}")
         if not text:
             raise _BadRow("no label", "only white space")
         if len(text) > MAX_LABEL_CHARS:
-            raise _BadRow(f"the label is longer than {MAX_LABEL_CHARS} characters", shorten(text, 40))
+            raise _BadRow(f"the label is longer than {MAX_LABEL_CHARS} characters", one_line(text, 40))
         self._kind_counts[kind] += 1
         kept = self._kinds.setdefault(kind, [])
         if len(kept) < MAX_PLACES:

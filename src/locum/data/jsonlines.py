@@ -15,8 +15,9 @@ from typing import Any, TextIO
 import orjson
 
 from locum.core.errors import DataError
+from locum.core.text import one_line
 from locum.data.opening import MAX_LINE_CHARS, Survey, block, lines, open_text
-from locum.data.rows import Faults, RawRow, shorten
+from locum.data.rows import Faults, RawRow
 
 _WINDOW_CHARS = 1 << 20
 _COLUMN_ROWS = 100
@@ -37,12 +38,12 @@ def read_lines(survey: Survey, faults: Faults) -> Iterator[RawRow]:
             try:
                 value = _loads(line)
             except (ValueError, RecursionError) as error:
-                held = (number, f"{_reason(error)} in {shorten(line.strip(), 50)}")
+                held = (number, f"{_reason(error)} in {one_line(line.strip(), 50)}")
                 continue
             if isinstance(value, dict):
                 yield RawRow(name, number, value)
             else:
-                faults.add(f"{name}:{number}", "not a JSON object", shorten(line.strip(), 50))
+                faults.add(f"{name}:{number}", "not a JSON object", one_line(line.strip(), 50))
         if held:
             faults.add(f"{name}:{held[0]}", "not complete JSON, in the last line: truncated file?", held[1])
 
@@ -59,7 +60,7 @@ def read_array(survey: Survey, faults: Faults) -> Iterator[RawRow]:
             if isinstance(value, dict):
                 yield RawRow(name, number, value)
             else:
-                faults.add(f"{name}:{number}", "not a JSON object", shorten(json.dumps(value), 50))
+                faults.add(f"{name}:{number}", "not a JSON object", one_line(json.dumps(value), 50))
 
 
 def columns(rows: Iterator[RawRow]) -> tuple[str, ...]:

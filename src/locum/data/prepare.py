@@ -22,11 +22,12 @@ import orjson
 from locum.core.errors import DataError
 from locum.core.files import atomic_folder, sha256_file, write_bytes, write_json, write_text
 from locum.core.progress import track, warn
+from locum.core.text import one_line
 from locum.data import card as card_page
 from locum.data.dedupe import Findings, check_leakage, find_exact, find_near, settle_contradictions
 from locum.data.examples import ExampleReader
 from locum.data.readers import open_table, wanted_columns
-from locum.data.rows import Faults, shorten
+from locum.data.rows import Faults
 from locum.data.splits import carve, limit_train, sizes
 from locum.data.staging import ORDER, Entry, Staging, open_staging
 from locum.schema.data import DataCard, Dropped, SourceFile, SplitCard, SplitName
@@ -236,7 +237,7 @@ def _check_labels(labels: tuple[str, ...], splits: dict[SplitName, SplitCard], t
             fix="give rows of at least two labels, or name another column under data.output",
         )
     if train.rows >= 2 * MIN_TRAIN_ROWS and len(learned) > train.rows / 2:
-        few = ", ".join(shorten(label, 30) for label in learned[:5])
+        few = ", ".join(one_line(label, 30) for label in learned[:5])
         raise DataError(
             "data-not-labels",
             f"{len(learned):,} different labels in {train.rows:,} training rows ({few}, …)",
@@ -288,5 +289,5 @@ def _warnings(
 
 
 def _some(names: Iterator[str] | list[str], most: int = 5) -> str:
-    shown = [shorten(name, 40) for name in names]
+    shown = [one_line(name, 40) for name in names]
     return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")

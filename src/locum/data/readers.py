@@ -13,9 +13,10 @@ from pathlib import Path
 from locum.core.errors import DataError
 from locum.core.files import content_hash, sha256_file
 from locum.core.registry import nearest
+from locum.core.text import one_line
 from locum.data import columnar, delimited, jsonlines
 from locum.data.opening import Survey, recheck, survey
-from locum.data.rows import Faults, RawRow, Table, shorten
+from locum.data.rows import Faults, RawRow, Table
 from locum.schema.data import SplitName
 from locum.schema.task import DataSpec
 
@@ -106,7 +107,7 @@ def _text_format(found: Survey, format: str) -> str:
     says_json = bool({".json", ".jsonl", ".ndjson"} & set(names))
     if format == "jsonl" or (format == "auto" and (says_json or start.startswith(("{", "[{")))):
         if not start.startswith(("{", "[")):
-            cause = f"not JSON Lines: the file starts with {shorten(start[:40])!r}"
+            cause = f"not JSON Lines: the file starts with {one_line(start[:40])!r}"
             raise DataError("data-format", cause, where=str(found.path), fix="data.format: csv, if that is what it is")
         return "json" if start.startswith("[") else "jsonl"
     if format == "auto":
@@ -177,7 +178,7 @@ def _check_columns(table: Table, wanted: Sequence[str]) -> None:
     missing = [name for name in dict.fromkeys(wanted) if name not in table.columns]
     if not missing:
         return
-    listed = ", ".join(shorten(name, 40) for name in table.columns[:50])
+    listed = ", ".join(one_line(name, 40) for name in table.columns[:50])
     guesses = {name: nearest(name, table.columns) for name in missing}
     hints = [f"did you mean {close!r} for {name!r}?" for name, close in guesses.items() if close]
     what = "no column " + ", ".join(map(repr, missing))

@@ -112,9 +112,3 @@ class Table:
     bytes: int
     recheck: Callable[[], None]
     delimiter: str = ""
-
-
-def shorten(text: str, length: int = 60) -> str:
-    """A value fit for one line of a message: control characters escaped, cut at ``length`` characters."""
-    shown = text if len(text) <= length else text[: length - 1] + "…"
-    return shown if shown.isprintable() else shown.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -5,15 +5,16 @@ needs grows slowly. Calibration takes 8·√n (800 of 10,000), between 600 and 1
 needs at 80 % power for a student whose true risk is half of what is promised, when that is more. test takes
 20 %. None of dev and calibration exceeds 20 % of n. A share in the task file overrides all of this.
 
-**Which.** Rows are put in order by label and, within a label, by the seeded hash of their input; then each goes
-to the split that lags furthest behind its share. That is stratified sampling with proportional allocation: every
-split has each label within about one row of its share, the order of rows in the file has no influence, and with
-the same seed most rows stay where they were when the file grows. The first row of every label goes to train, so
-that no label is held out altogether. Linked rows (the same input; near-duplicates, where those are kept) always
-go together.
+**Which.** Within each label, rows are put in the order of a seeded hash of their input: the first go to test,
+the next to calibration, then dev, and the rest to train. How many of a label each split gets is its share of the
+label, rounded so that the totals over labels are right too. That is stratified sampling with proportional
+allocation: the order of rows in the file has no influence, and with the same seed nearly every row stays where it
+was when the file grows. Every label keeps a row in train. Linked rows (the same input; near-duplicates, where those
+are kept) always go together.
 
-Notable: the certificate takes calibration rows as independent draws; stratified ones vary less, so its bound
-stays valid, if slightly wide.
+Notable: the hash that orders rows here is independent of the one by which one of two near-duplicates was kept;
+otherwise texts with many copies would gather in test. The certificate takes calibration rows as independent draws;
+stratified ones vary less, so its bound stays valid, if slightly wide.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _MOST_SHARE = 0.2
 _TEST_SHARE = 0.2
 _MOST_IN_ONE_GROUP = 0.05
 _ASSUMED_LOCAL_SHARE = 0.6
+_RANDOM_ORDER = "output, substr(key, 9)"
+"""By label, then by the second half of the input's hash; the first half decides which near-duplicate is kept."""
 
 
 def rows_for_certificate(task: Task) -> int:
@@ -83,34 +86,43 @@ def carve(staging: Staging, wanted: dict[SplitName, int], links: Links) -> None:
     total = staging.weight(_TRAIN)
     if not wanted or not total:
         return
-    shares = {ORDER.index(name): count / total for name, count in wanted.items()}
-    shares[_TRAIN] = max(0.0, 1 - sum(shares.values()))
     companies = links.companies()
-    giants = {root for root, size in companies.items() if size > _MOST_IN_ONE_GROUP * total}
+    decided = {root: _TRAIN for root, size in companies.items() if size > _MOST_IN_ONE_GROUP * total}
+    bounds = _bounds(staging.label_weights(_TRAIN), {name: count / total for name, count in wanted.items()})
 
     def moves() -> Iterator[tuple[int, int]]:
-        behind = dict.fromkeys(shares, 0.0)
-        decided = dict.fromkeys(giants, _TRAIN)
-        label: str | None = None
-        rows = staging.light("split = ? AND final = ? AND fate IS NULL", _TRAIN, _TRAIN, order="output, key")
-        for number, output, copies in rows:
-            for split, share in shares.items():
-                behind[split] += share * copies
+        label, position = "", 0
+        condition = "split = ? AND final = ? AND fate IS NULL"
+        for number, output, copies in staging.light(condition, _TRAIN, _TRAIN, order=_RANDOM_ORDER):
+            if output != label:
+                label, position = output, 0
+            target = next((split for split, end in bounds[output] if position < end), _TRAIN)
+            position += copies
             root = links.root(number)
-            if root in decided:
-                target = decided[root]
-            elif output != label:
-                target = _TRAIN
-            else:
-                target = max(behind, key=lambda split: (behind[split], split))
             if root in companies:
-                decided[root] = target
-            label = output
-            behind[target] -= copies
+                target = decided.setdefault(root, target)
             if target != _TRAIN:
                 yield number, target
 
     staging.move(moves())
+
+
+def _bounds(weights: dict[str, int], shares: dict[SplitName, float]) -> dict[str, list[tuple[int, int]]]:
+    """For each label, the splits in order and the position in the label where each ends.
+
+    Rounding is cumulative over labels: a split's count up to a label is its share of all rows up to that label,
+    rounded. At least one row of each label is left for train.
+    """
+    bounds: dict[str, list[tuple[int, int]]] = {}
+    before = 0
+    for label, weight in weights.items():
+        end = 0
+        bounds[label] = []
+        for name, share in shares.items():
+            end += round(share * (before + weight)) - round(share * before)
+            bounds[label].append((ORDER.index(name), min(end, weight - 1)))
+        before += weight
+    return bounds
 
 
 def limit_train(staging: Staging, most: int) -> int:
@@ -122,7 +134,7 @@ def limit_train(staging: Staging, most: int) -> int:
 
     def fates() -> Iterator[tuple[str, int]]:
         credit = 0.5
-        for number, _output, copies in staging.light("final = ? AND fate IS NULL", _TRAIN, order="output, key"):
+        for number, _output, copies in staging.light("final = ? AND fate IS NULL", _TRAIN, order=_RANDOM_ORDER):
             credit += share * copies
             if credit >= copies:
                 credit -= copies

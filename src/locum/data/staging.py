@@ -184,9 +184,12 @@ class Staging:
             self._db.execute("UPDATE entries SET final = moved.final FROM moved WHERE moved.i = entries.i")
             self._db.execute("DELETE FROM moved")
 
-    def count(self, final: int) -> int:
-        """Entries that a split holds now."""
-        return self._count("final = ? AND fate IS NULL", final)
+    def label_weights(self, final: int) -> dict[str, int]:
+        """Rows of each label that a split holds now, copies included, sorted by label."""
+        statement = (
+            "SELECT output, sum(copies) FROM entries WHERE final = ? AND fate IS NULL GROUP BY output ORDER BY output"
+        )
+        return dict(self._db.execute(statement, (final,)).fetchall())
 
     def weight(self, final: int) -> int:
         """Rows that a split holds now, copies included."""
