@@ -146,7 +146,7 @@ def _train_within_memory(work: Workspace, request: TrainRequest, out: Path) -> N
 
 def _export(work: Workspace, data: Prepared, candidate: Candidate, trained: Path, out: Path) -> None:
     request = ExportRequest(
-        name=work.task.name,
+        name=candidate.name,
         labels=data.labels,
         trained=str(trained),
         dev=str(data.folder / "dev.jsonl"),
