@@ -2,8 +2,8 @@
 
 Notable: the thresholds to test are *rungs*: the accepted counts at which exact binomial arithmetic allows
 one more error (59, 93, 124, 153, … at α = δ = 5 %), and the whole split at the end. Between two rungs the
-same number of errors is allowed, so a denser sequence only adds chances to stop early: it answers 37 % of
-the traffic locally where rungs answer 40 % (``bench/certificates.py``). They are tested strictest first,
+same number of errors is allowed, so a denser sequence only adds chances to stop early: it answers 37.5 %
+of the traffic locally where rungs answer 40 % (``bench/certificates.py``). They are tested strictest first,
 each at the full δ, until the first failure.
 
 Why it is valid. At a threshold t fixed in advance, errors among the accepted are Binomial(accepted, R(t)),
