@@ -160,6 +160,14 @@ def _hash64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+def _reserve(path: Path, size_bytes: int) -> None:
+    """Write a file of zeros: on a full disk this is an error, where a sparse file would kill the process later."""
+    zeros = bytes(1 << 20)
+    with path.open("wb") as file:
+        for start in range(0, size_bytes, len(zeros)):
+            file.write(zeros[: size_bytes - start])
+
+
 class NearIndex:
     """Band keys of many texts, in a file.
 
@@ -170,7 +178,8 @@ class NearIndex:
 
     def __init__(self, path: Path, count: int) -> None:
         self.count = count
-        self._keys = np.memmap(path, dtype=np.uint64, mode="w+", shape=(_KEYS, max(1, count)))
+        _reserve(path, 8 * _KEYS * max(1, count))
+        self._keys = np.memmap(path, dtype=np.uint64, mode="r+", shape=(_KEYS, max(1, count)))
         self._filled = 0
 
     def add(self, texts: Sequence[str], labels: Sequence[str]) -> None:

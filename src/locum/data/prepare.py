@@ -31,7 +31,7 @@ from locum.data.rows import Faults
 from locum.data.splits import carve, limit_train, sizes
 from locum.data.staging import ORDER, Entry, Staging, open_staging
 from locum.schema.data import DataCard, Dropped, SourceFile, SplitCard, SplitName
-from locum.schema.task import Task
+from locum.schema.task import DataSpec, Task
 from locum.stats.sample_size import labels_needed
 
 MIN_TRAIN_ROWS = 10
@@ -99,49 +99,42 @@ def _read_all(
     task: Task, files: Mapping[SplitName, Path], staging: Staging, addresses: Mapping[SplitName, str]
 ) -> _Reading:
     reading = _Reading()
-    for position, split in enumerate(ORDER):
-        if split not in files:
-            continue
-        path = files[split]
-        spec = task.data
-        wanted = tuple(dict.fromkeys(wanted_columns(spec)))
-        table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted, split=split)
-        faults = Faults(str(path))
-        examples = ExampleReader(spec, faults, reading.changes)
-        rows = 0
-        with track(f"read {path.name}", unit="row") as tracker:
-            for row in table.rows(faults):
-                if example := examples.take(row):
-                    staging.add(position, row.place, example)
-                    rows += 1
-                    tracker.advance()
-        staging.flush()
-        table.recheck()
-        examples.finish(spec.skip_bad)
-        faults.settle(spec.skip_bad)
-        least = MIN_TRAIN_ROWS if split == "train" else 1
-        if rows < least:
-            cause = f"{rows} usable rows; the {split} split needs at least {least}"
-            raise DataError("data-empty", cause, where=str(path), fix="give a file with more rows")
-        for reason, count in faults.counts.items():
-            dropped = Dropped(reason=f"bad row: {reason}", count=count, places=tuple(faults.by_reason[reason]))
-            reading.dropped.append(dropped)
-        if examples.cut_count:
-            what = f"field cut at {spec.max_field_chars:,} characters (row kept)"
-            reading.dropped.append(Dropped(reason=what, count=examples.cut_count, places=tuple(examples.cut)))
-        reading.rows[split] = rows
-        reading.files.append(
-            SourceFile(
-                split=split,
-                address=addresses.get(split, path.name),
-                sha256=table.sha256,
-                bytes=table.bytes,
-                rows=rows,
-                format=table.format,
-                encoding=table.encoding,
-            )
-        )
+    for split in ORDER:
+        if split in files:
+            path = files[split]
+            _read_one(task.data, split, path, staging, reading, addresses.get(split, path.name))
     return reading
+
+
+def _read_one(spec: DataSpec, split: SplitName, path: Path, staging: Staging, reading: _Reading, address: str) -> None:
+    wanted = tuple(dict.fromkeys(wanted_columns(spec)))
+    table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted, split=split)
+    faults = Faults(str(path))
+    examples = ExampleReader(spec, faults, reading.changes)
+    rows = 0
+    with track(f"read {path.name}", unit="row") as tracker:
+        for row in table.rows(faults):
+            if example := examples.take(row):
+                staging.add(ORDER.index(split), row.place, example)
+                rows += 1
+                tracker.advance()
+    staging.flush()
+    table.recheck()
+    examples.finish(spec.skip_bad)
+    faults.settle(spec.skip_bad)
+    least = MIN_TRAIN_ROWS if split == "train" else 1
+    if rows < least:
+        cause = f"{rows} usable rows; the {split} split needs at least {least}"
+        raise DataError("data-empty", cause, where=str(path), fix="give a file with more rows")
+    for reason, count in faults.counts.items():
+        dropped = Dropped(reason=f"bad row: {reason}", count=count, places=tuple(faults.by_reason[reason]))
+        reading.dropped.append(dropped)
+    if examples.cut_count:
+        what = f"field cut at {spec.max_field_chars:,} characters (row kept)"
+        reading.dropped.append(Dropped(reason=what, count=examples.cut_count, places=tuple(examples.cut)))
+    reading.rows[split] = rows
+    facts = {"sha256": table.sha256, "bytes": table.bytes, "format": table.format, "encoding": table.encoding}
+    reading.files.append(SourceFile.model_validate({"split": split, "address": address, "rows": rows, **facts}))
 
 
 def _write_splits(task: Task, staging: Staging, folder: Path) -> dict[SplitName, SplitCard]:
