@@ -1,0 +1,132 @@
+"""Who may ask (key, host) and what is written down (one JSON line a request, never its text or key).
+
+Notable: keys are compared in constant time, by their hashes, on raw bytes. Without a key, ``Host`` and ``Origin``
+must name this machine: a web page open in a browser here could otherwise ask through a rebound name. A log that
+cannot be written is counted and does not stop the service.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from locum.core.text import one_line
+from locum.gateway.errors import ApiError
+
+Headers = Iterable[tuple[bytes, bytes]]
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Gatekeeper:
+    """Checks the key, or where there is none the host.
+
+    Args:
+        api_key: the key that callers must send; None for none.
+        hosts: names allowed beside loopback.
+    """
+
+    def __init__(self, api_key: str | None, hosts: Iterable[str]) -> None:
+        self._digest = hashlib.sha256(api_key.encode()).digest() if api_key else None
+        self._hosts = _LOOPBACK | {host.strip("[]").lower() for host in hosts}
+
+    def check_key(self, headers: Headers) -> None:
+        """Refuse a request without the right key.
+
+        Raises:
+            ApiError: 401 ``invalid_api_key``.
+        """
+        if self._digest is None:
+            return
+        given = [value for name, value in headers if name == b"authorization"]
+        token = given[0][7:].strip() if len(given) == 1 and given[0][:7].lower() == b"bearer " else b""
+        if not hmac.compare_digest(hashlib.sha256(token).digest(), self._digest):
+            raise ApiError(401, "invalid_api_key", "the key is missing or wrong; send it as Authorization: Bearer KEY")
+
+    def check_host(self, headers: Headers) -> None:
+        """Where no key is asked for, refuse requests that name another host.
+
+        Raises:
+            ApiError: 403 ``host_not_allowed``.
+        """
+        if self._digest is not None:
+            return
+        for name, value in headers:
+            if name == b"host" and _host_name(value.decode("latin-1")) not in self._hosts:
+                raise _not_allowed("Host", value)
+            if name == b"origin" and _origin_name(value.decode("latin-1")) not in self._hosts:
+                raise _not_allowed("Origin", value)
+
+
+def _host_name(value: str) -> str:
+    return _origin_name(f"//{value}")
+
+
+def _origin_name(value: str) -> str:
+    try:
+        return (urlsplit(value).hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _not_allowed(header: str, value: bytes) -> ApiError:
+    shown = one_line(value.decode("latin-1"), 80)
+    return ApiError(
+        403, "host_not_allowed", f"{header} {shown!r} is not this gateway; set LOCUM_API_KEY to allow others"
+    )
+
+
+class AccessLog:
+    """Writes one JSON object a line.
+
+    Args:
+        file: appended to; None writes to standard error.
+        on_failure: called when a line could not be written (a full disk).
+    """
+
+    def __init__(self, file: Path | None, on_failure: Callable[[], None]) -> None:
+        self._file = file
+        self._on_failure = on_failure
+        self._stream: IO[str] | None = None
+        self._lock = threading.Lock()
+
+    def write(self, **facts: Any) -> None:
+        """Write a line; control characters and non-ASCII are escaped by JSON."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        shown = {name: one_line(value, 120) if isinstance(value, str) else value for name, value in facts.items()}
+        line = json.dumps({"time": stamp, **shown}, ensure_ascii=True)
+        with self._lock:
+            try:
+                self._open().write(line + "\n")
+                self._open().flush()
+            except (OSError, ValueError):
+                self._drop()
+                self._on_failure()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._drop()
+
+    def _open(self) -> IO[str]:
+        stream = self._stream
+        if stream is None:
+            stream = sys.stderr if self._file is None else self._file.open("a", encoding="utf-8")
+            self._stream = stream
+        return stream
+
+    def _drop(self) -> None:
+        """Let go of the stream; the next line opens it anew, when there may be space again."""
+        stream, self._stream = self._stream, None
+        if stream is not None and stream is not sys.stderr:
+            try:
+                stream.close()
+            except OSError:
+                self._on_failure()  # what was buffered is lost, as the line before it

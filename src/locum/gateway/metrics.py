@@ -1,0 +1,59 @@
+"""What Prometheus reads: requests by route, latency, confidence, the certificate's state, failures.
+
+Notable: labels come from closed sets (routes, statuses, codes), so neither a text nor a key nor an
+attacker's model name can become one. Each gateway has a registry of its own.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 1.0)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """The gateway's counters.
+
+    Args:
+        name: the bundle's name.
+        version: of Locum.
+        certificate: first 12 characters of the certificate's hash.
+    """
+
+    def __init__(self, name: str, version: str, certificate: str) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "locum_requests", "Requests by route and HTTP status.", ["route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "locum_request_seconds", "Time to answer by route.", ["route"], buckets=_SECONDS, registry=self.registry
+        )
+        self.confidence = Histogram(
+            "locum_confidence",
+            "The student's confidence, whoever answered.",
+            buckets=_CONFIDENCE,
+            registry=self.registry,
+        )
+        self.certificate_valid = Gauge(
+            "locum_certificate_valid",
+            "1 while the certificate holds; 0 when void or when nothing is certified.",
+            registry=self.registry,
+        )
+        self.llm_failures = Counter(
+            "locum_llm_failures", "Failures of the LLM by code.", ["code"], registry=self.registry
+        )
+        self.log_failures = Counter(
+            "locum_log_failures", "Access log lines that could not be written.", registry=self.registry
+        )
+        self.audits = Counter(
+            "locum_audits", "Local answers also sent to the LLM, by outcome.", ["outcome"], registry=self.registry
+        )
+        self.in_flight = Gauge("locum_in_flight", "Requests being answered.", registry=self.registry)
+        info = Gauge("locum_info", "What is served.", ["name", "version", "certificate"], registry=self.registry)
+        info.labels(name, version, certificate).set(1)
+
+    def text(self) -> bytes:
+        """Prometheus's text format."""
+        return generate_latest(self.registry)

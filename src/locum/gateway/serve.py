@@ -1,0 +1,165 @@
+"""``serve``: the gateway on a socket, until SIGTERM or Ctrl-C; then it drains and returns.
+
+Notable: without a key it listens on this machine only. SIGTERM stops accepting, lets answers under way finish
+within a deadline, closes the student and returns normally, so the process exits with 0. Connections are capped
+below the limit of open files, so that a flood is refused with 503 and not with a failing ``accept``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+
+import uvicorn
+
+from locum.bundle.student import Student
+from locum.core.errors import UserError
+from locum.core.progress import note
+from locum.gateway.app import create_app
+from locum.gateway.settings import KEY_VARIABLE, Settings
+
+_HEADER_BYTES_MAX = 32 << 10
+_SPARE_FILES = 64
+_MAX_CONNECTIONS = 4096
+
+
+def serve(
+    student: Student,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    settings: Settings | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until told to stop.
+
+    Args:
+        student: an open bundle; it is closed at the end.
+        host: address to listen on; beyond loopback the environment variable ``LOCUM_API_KEY`` must hold a key.
+        port: 0 takes a free one.
+        settings: further limits; their host, port and key are replaced by the above.
+        on_ready: called with the base URL once connections are accepted; by default it is printed to stderr.
+
+    Raises:
+        UserError: the host needs a key, or the port cannot be listened on.
+    """
+    key = os.environ.get(KEY_VARIABLE) or None
+    chosen = replace(settings or Settings(), host=host, port=port, api_key=key)
+    try:
+        check_exposure(chosen)
+        listener = _listen(chosen)
+    except UserError:
+        student.close()
+        raise
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listener.getsockname()[1]}/v1"
+    config = uvicorn.Config(
+        create_app(student, settings=chosen),
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_max_connections(),
+        timeout_graceful_shutdown=chosen.drain_s,
+        timeout_keep_alive=10,
+        h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
+    )
+    server = _Server(config, lambda: (on_ready or _announce(student))(url))
+    note(f"serving {student.name} at {url}")
+    try:
+        asyncio.run(server.serve(sockets=[listener]))
+    finally:
+        listener.close()
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to listen beyond this machine without a key.
+
+    Raises:
+        UserError: ``gateway-host``.
+    """
+    if settings.api_key is None and not settings.is_loopback:
+        raise UserError(
+            "gateway-host",
+            f"listening on {settings.host} lets other machines ask, and {KEY_VARIABLE} is not set",
+            fix=f"export {KEY_VARIABLE}=… and let callers send it as a bearer token, or serve on 127.0.0.1",
+        )
+
+
+def _announce(student: Student) -> Callable[[str], None]:
+    def say(url: str) -> None:
+        void = student.void
+        state = f"nothing is answered locally: {void}" if void else "its certificate is in force"
+        sys.stderr.write(f"serving {student.name} at {url} ({state}); Ctrl-C stops\n")
+        sys.stderr.flush()
+
+    return say
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host.strip("[]"), settings.port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            "gateway-port",
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
+            fix="choose another with --port, or 0 for a free one",
+        ) from error
+    return listener
+
+
+def _max_connections() -> int:
+    """Below the limit of open files, which sockets and model files share."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return _MAX_CONNECTIONS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MAX_CONNECTIONS
+    return max(8, min(_MAX_CONNECTIONS, soft - _SPARE_FILES))
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it is ready, and takes SIGTERM as a wish to stop, not as a death to repeat."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_ready()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """As uvicorn's, without raising the signal again at the end: a drained stop exits with 0."""
+        try:
+            before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not in the main thread: whoever runs the server there sets ``should_exit``
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.handle_exit(number, frame)

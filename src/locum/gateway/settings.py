@@ -1,0 +1,56 @@
+"""``Settings``: the limits of a gateway, each with its unit; the defaults suit one machine."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+KEY_VARIABLE = "LOCUM_API_KEY"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a gateway listens and what it accepts.
+
+    Attributes:
+        host: address to listen on; beyond loopback a key is needed.
+        port: 0 takes a free one.
+        api_key: what callers must send as a bearer token; None asks for none (loopback only).
+        allowed_hosts: names that ``Host`` and ``Origin`` may carry besides loopback and ``host``. Checked only
+            where no key is asked for: a web page in a browser on this machine can reach loopback, too.
+        max_body_bytes: larger bodies are refused with 413 while they arrive.
+        max_input_chars: longer inputs are refused with 400.
+        receive_s: a whole request body must have arrived by then.
+        max_batch: texts that the student reads in one call when several wait.
+        threads: requests answered at once; those with the LLM hold a thread while they wait for it.
+        max_waiting: requests that may wait for a thread; more get 503.
+        llm_concurrency: requests that may be with the LLM at once; fewer than ``threads``, so that a slow LLM
+            never holds up local answers.
+        drain_s: after SIGTERM, how long answers under way may take.
+        log_file: access log, one JSON object a line; None writes to standard error.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_key: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    max_body_bytes: int = 1 << 20
+    max_input_chars: int = 100_000
+    receive_s: float = 20.0
+    max_batch: int = 16
+    threads: int = 48
+    max_waiting: int = 256
+    llm_concurrency: int = 32
+    drain_s: int = 20
+    log_file: Path | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach ``host``."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False

@@ -1,0 +1,171 @@
+"""The process: exposure, ports, SIGTERM, and what it takes to start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from locum.bundle.student import open_bundle
+from locum.core.errors import UserError
+from locum.gateway.serve import check_exposure, serve
+from locum.gateway.settings import Settings
+from locum.testing import FakeUpstream, Scripted
+from locum.testing.bundles import pico_bundle, pico_task
+
+UNSURE = "good morning"
+_CHILD = (
+    "import sys, pathlib; from locum.bundle.student import open_bundle; from locum.gateway.serve import serve;"
+    "from locum.gateway.settings import Settings;"
+    "serve(open_bundle(sys.argv[1], threads=1), port=0, settings=Settings(drain_s=int(sys.argv[2])),"
+    "on_ready=lambda url: print(url, flush=True)); print('drained', flush=True)"
+)
+
+
+def _start(bundle: Path, drain_s: int = 10) -> tuple[subprocess.Popen[str], str]:
+    child = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", _CHILD, str(bundle), str(drain_s)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    url = child.stdout.readline().strip()
+    assert url.startswith("http://127.0.0.1:"), child.stderr.read() if child.stderr else ""
+    return child, url
+
+
+def _ask(url: str, text: str) -> httpx.Response:
+    body = {"model": "pico", "messages": [{"role": "user", "content": text}]}
+    with httpx.Client(trust_env=False, timeout=20) as http:
+        return http.post(f"{url}/chat/completions", json=body)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
+def test_fault_86_other_machines_need_a_key(host: str):
+    with pytest.raises(UserError) as caught:
+        check_exposure(Settings(host=host))
+    assert caught.value.code == "gateway-host" and "LOCUM_API_KEY" in caught.value.fix
+    check_exposure(Settings(host=host, api_key="k"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.2"])
+def test_loopback_needs_none(host: str):
+    check_exposure(Settings(host=host))
+
+
+def test_fault_86_serve_refuses_before_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LOCUM_API_KEY", raising=False)
+    pico_bundle(tmp_path / "b")
+    with pytest.raises(UserError, match="LOCUM_API_KEY"):
+        serve(open_bundle(tmp_path / "b"), host="0.0.0.0", port=0)
+
+
+def test_a_taken_port_is_the_users_mistake(tmp_path: Path):
+    pico_bundle(tmp_path / "b")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match="cannot listen") as caught:
+            serve(open_bundle(tmp_path / "b"), port=taken.getsockname()[1])
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.engines
+def test_fault_50_sigterm_drains_what_is_under_way_and_exits_0(tmp_path: Path):
+    with FakeUpstream([Scripted(text="cash", delay_s=1.5)]) as upstream:
+        pico_bundle(tmp_path / "b", task_text=pico_task(base_url=upstream.base_url, model="m"))
+        child, url = _start(tmp_path / "b")
+        try:
+            answers: list[httpx.Response] = []
+            asking = threading.Thread(target=lambda: answers.append(_ask(url, UNSURE)))
+            asking.start()
+            deadline = time.monotonic() + 10
+            while not upstream.received and time.monotonic() < deadline:
+                time.sleep(0.02)
+            child.send_signal(signal.SIGTERM)
+            asking.join(20)
+            out, err = child.communicate(timeout=20)
+        finally:
+            child.kill()
+    assert answers[0].status_code == 200
+    assert answers[0].json()["choices"][0]["message"]["content"] == "cash"
+    assert child.returncode == 0 and "drained" in out
+    assert "Traceback" not in err
+
+
+@pytest.mark.engines
+def test_fault_50_the_deadline_ends_what_does_not_finish(tmp_path: Path):
+    with FakeUpstream([Scripted(text="cash", delay_s=8)]) as upstream:
+        pico_bundle(tmp_path / "b", task_text=pico_task(base_url=upstream.base_url, model="m", timeout_s=9))
+        child, url = _start(tmp_path / "b", drain_s=1)
+        try:
+            asking = threading.Thread(target=lambda: _quietly(url))
+            asking.start()
+            deadline = time.monotonic() + 10
+            while not upstream.received and time.monotonic() < deadline:
+                time.sleep(0.02)
+            start_s = time.monotonic()
+            child.send_signal(signal.SIGTERM)
+            child.communicate(timeout=20)
+            took_s = time.monotonic() - start_s
+            asking.join(20)
+        finally:
+            child.kill()
+    assert child.returncode == 0
+    assert took_s < 6, "the deadline of 1 s was not kept"
+
+
+def _quietly(url: str) -> None:
+    try:
+        _ask(url, UNSURE)
+    except httpx.HTTPError:
+        return  # cut off by the deadline
+
+
+@pytest.mark.engines
+def test_ctrl_c_stops_as_gracefully(tmp_path: Path):
+    pico_bundle(tmp_path / "b")
+    child, _url = _start(tmp_path / "b")
+    try:
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+    finally:
+        child.kill()
+    assert child.returncode == 0 and "drained" in out and "Traceback" not in err
+
+
+@pytest.mark.engines
+def test_serving_takes_little_memory_and_no_training_library(tmp_path: Path):
+    pico_bundle(tmp_path / "b")
+    child, url = _start(tmp_path / "b")
+    try:
+        assert _ask(url, "my card did not arrive, delivery was due").status_code == 200
+        status = Path(f"/proc/{child.pid}/status")
+        if not status.exists():
+            pytest.skip("/proc is Linux's way to a process's memory")
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+        rss_mb = int(line.split()[1]) / 1000
+        maps = Path(f"/proc/{child.pid}/maps").read_text()
+    finally:
+        child.kill()
+        child.communicate()
+    assert rss_mb < 250, f"{rss_mb:.0f} MB"
+    assert "libtorch" not in maps and "pyarrow" not in maps
+
+
+def test_importing_the_gateway_loads_no_engine():
+    heavy = ("torch", "onnxruntime", "matplotlib", "pandas")
+    code = f"import sys, locum.gateway.serve; print([m for m in {heavy!r} if m in sys.modules])"
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert said.stdout.strip() == "[]"
