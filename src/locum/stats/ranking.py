@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from locum.stats.inputs import Floats, as_floats, as_outcomes, floats
 from locum.stats.risk import distinct_thresholds
@@ -52,7 +51,8 @@ def auroc(confidence: ArrayLike, right: ArrayLike) -> float | None:
     misses = len(score) - hits
     if hits == 0 or misses == 0:
         return None
-    ranks = floats(stats.rankdata(np.where(np.isnan(score), -np.inf, score)))
+    _, group, counts = np.unique(np.where(np.isnan(score), -np.inf, score), return_inverse=True, return_counts=True)
+    ranks = floats((np.cumsum(counts) - (counts - 1) / 2)[group])  # mid-ranks, without the second scipy.stats loads in
     return float((ranks[came_true].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
