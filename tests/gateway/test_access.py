@@ -152,14 +152,24 @@ def test_fault_68_a_body_that_never_ends_is_refused_in_time(start, tmp_path: Pat
 
 
 @pytest.mark.engines
-def test_fault_72_length_and_chunks_together_are_refused(start):
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length: 4\r\nContent-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        b"Content-Length: -1\r\n",
+    ],
+)
+def test_fault_72_a_length_told_twice_is_refused_and_the_connection_closed(start, framing: bytes):
     host, port = start().url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as raw:
-        raw.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-            b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"
-        )
-        assert raw.recv(100).startswith(b"HTTP/1.1 400")
+        smuggled = b"0\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n" + framing + b"\r\n" + smuggled)
+        said = b""
+        while part := raw.recv(4096):
+            said += part
+    assert said.startswith(b"HTTP/1.1 400") and said.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.engines

@@ -50,6 +50,17 @@ class Gatekeeper:
         if not hmac.compare_digest(hashlib.sha256(token).digest(), self._digest):
             raise ApiError(401, "invalid_api_key", "the key is missing or wrong; send it as Authorization: Bearer KEY")
 
+    @staticmethod
+    def check_framing(headers: Headers) -> None:
+        """Refuse a body whose length is told in two ways, as request smuggling does.
+
+        Raises:
+            ApiError: 400 ``ambiguous_length``.
+        """
+        told = [name for name, _ in headers if name in (b"content-length", b"transfer-encoding")]
+        if len(told) > 1:
+            raise ApiError(400, "ambiguous_length", "Content-Length and Transfer-Encoding must not both be sent")
+
     def check_host(self, headers: Headers) -> None:
         """Where no key is asked for, refuse requests that name another host.
 

@@ -286,6 +286,7 @@ class _Gateway:
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self._service
         path = scope["path"]
+        service.gatekeeper.check_framing(scope["headers"])
         service.gatekeeper.check_host(scope["headers"])
         if path not in _OPEN_PATHS:
             service.gatekeeper.check_key(scope["headers"])

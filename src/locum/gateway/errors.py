@@ -30,6 +30,7 @@ API_CODES: dict[str, str] = {
     "method_not_allowed": "The path does not take this method.",
     "body_too_large": "The body is larger than the gateway reads.",
     "receive_timeout": "The body did not arrive in time.",
+    "ambiguous_length": "The length of the body is told in two ways.",
     "overloaded": "Too many requests wait; try again.",
     "shutting_down": "The gateway is stopping.",
     "llm_failed": "The LLM did not answer properly; nothing uncertified is given instead.",
@@ -83,7 +84,7 @@ class ApiError(Exception):
     def to_response(self) -> Response:
         """The envelope as a response."""
         headers = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
-        if self.status in _BODY_UNREAD:
+        if self.status in _BODY_UNREAD or self.code == "ambiguous_length":
             headers["connection"] = "close"
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"

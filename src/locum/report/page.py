@@ -112,6 +112,8 @@ def _flat(values: Mapping[str, Any]) -> dict[str, str]:
     """A document's fields as short texts, for a list of names and values."""
     shown: dict[str, str] = {}
     for name, value in values.items():
+        if name == "schema_version":
+            continue
         if isinstance(value, float):
             words = text.number(value)
         elif isinstance(value, list):
