@@ -108,3 +108,10 @@ def test_many_equal_texts_stay_linear(tmp_path: Path) -> None:
     texts = ["Same Text!" if n % 2 else "same text" for n in range(3000)]
     pairs = found_pairs(texts, tmp_path / "keys")
     assert len({later for _first, later in pairs}) >= 2900  # one leader for each 256
+
+
+def test_parts_of_a_band_give_the_same_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = planted(200, seed=9)
+    whole = found_pairs(texts, tmp_path / "whole")
+    monkeypatch.setattr("locum.data.neardup._PART_TEXTS", 37)
+    assert found_pairs(texts, tmp_path / "parts") == whole

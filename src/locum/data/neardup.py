@@ -160,16 +160,8 @@ def _hash64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def _reserve(path: Path, size_bytes: int) -> None:
-    """Write a file of zeros: on a full disk this is an error, where a sparse file would kill the process later."""
-    zeros = bytes(1 << 20)
-    with path.open("wb") as file:
-        for start in range(0, size_bytes, len(zeros)):
-            file.write(zeros[: size_bytes - start])
-
-
 class NearIndex:
-    """Band keys of many texts, in a file.
+    """Band keys of many texts, in a file: band after band, 8 bytes a text.
 
     Args:
         path: the file to keep them in; it is overwritten.
@@ -178,15 +170,18 @@ class NearIndex:
 
     def __init__(self, path: Path, count: int) -> None:
         self.count = count
-        _reserve(path, 8 * _KEYS * max(1, count))
-        self._keys = np.memmap(path, dtype=np.uint64, mode="r+", shape=(_KEYS, max(1, count)))
+        self._path = path
         self._filled = 0
+        path.write_bytes(b"")
 
     def add(self, texts: Sequence[str], labels: Sequence[str]) -> None:
         """Append texts; they are numbered from 0 in the order they come."""
-        stop = self._filled + len(texts)
-        self._keys[:, self._filled : stop] = band_keys(texts, labels).T
-        self._filled = stop
+        keys = band_keys(texts, labels)
+        with self._path.open("r+b") as file:
+            for band in range(_KEYS):
+                file.seek(8 * (band * self.count + self._filled))
+                file.write(keys[:, band].tobytes())
+        self._filled += len(texts)
 
     def buckets(self, active: NDArray[np.bool_]) -> Iterator[NDArray[np.int64]]:
         """Groups of at least two active texts that share a key, each ascending.
@@ -200,18 +195,22 @@ class NearIndex:
                 yield from self._buckets_of(band, part, parts, active)
 
     def _buckets_of(self, band: int, part: int, parts: int, active: NDArray[np.bool_]) -> Iterator[NDArray[np.int64]]:
-        found: list[NDArray[np.int64]] = []
+        found_places: list[NDArray[np.int64]] = []
+        found_keys: list[Keys] = []
         for start in range(0, self.count, _PART_TEXTS):
-            keys = np.asarray(self._keys[band, start : start + _PART_TEXTS])
-            chosen = active[start : start + _PART_TEXTS] & (keys % np.uint64(parts) == part)
-            found.append(np.flatnonzero(chosen) + start)
-        places = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
-        keys = np.asarray(self._keys[band, places])
+            chunk = self._read(band, start, min(_PART_TEXTS, self.count - start))
+            chosen = np.flatnonzero(active[start : start + _PART_TEXTS] & (chunk % np.uint64(parts) == part))
+            found_places.append(chosen + start)
+            found_keys.append(chunk[chosen])
+        places, keys = np.concatenate(found_places), np.concatenate(found_keys)
         order = np.argsort(keys, kind="stable")
         edges = np.flatnonzero(np.diff(keys[order])) + 1
         bounds = np.concatenate([[0], edges, [len(order)]])
         for index in np.flatnonzero(np.diff(bounds) > 1):
             yield places[order[bounds[index] : bounds[index + 1]]]
+
+    def _read(self, band: int, start: int, count: int) -> Keys:
+        return np.fromfile(self._path, dtype=np.uint64, count=count, offset=8 * (band * self.count + start))
 
 
 def near_pairs(
