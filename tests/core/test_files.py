@@ -77,7 +77,7 @@ def test_fault_37_a_refusing_disk_keeps_the_last_file_and_names_the_path(
 def test_fault_38_a_forbidden_folder_is_named(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
-    with pytest.raises(OSError, match="Not a directory|File exists"):
+    with pytest.raises(DeviceError, match="Not a directory|File exists"):
         files.write_text(blocker / "x", "text")
     if os.geteuid() != 0:
         tmp_path.chmod(0o500)

@@ -43,7 +43,7 @@ def _print_summary(bundle: Path) -> None:
     from locum.cli.summary import print_report
 
     report = read_report(bundle)
-    print_report(report, Console(highlight=False))
+    print_report(report, Console(highlight=False, emoji=False))
     body = {"model": report.task, "messages": [{"role": "user", "content": "…"}]}
     typer.echo(f"Report  {bundle / 'report.html'}")
     typer.echo(f"Serve   locum serve {bundle}")

@@ -44,4 +44,8 @@ def certify(
     if certificate.threshold is None:
         need = certificate.labels_missing
         more = f"label about {need} more rows" if need else "build a better student"
-        raise CheckFailed("cascade-not-certified", "nothing certifies, so every input is handed over", fix=more)
+        failed = CheckFailed("cascade-not-certified", "nothing certifies, so every input is handed over", fix=more)
+        if not as_json:
+            raise failed
+        typer.echo(f"error: {failed}", err=True)  # standard output has its one document, the certificate
+        raise typer.Exit(failed.exit_code)

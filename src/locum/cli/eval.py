@@ -32,10 +32,9 @@ def evaluate(
         print_json(found)
         return
     typer.echo(f"rows          {found['n']:,}")
-    for name, interval in found["metrics"].items():
-        typer.echo(
-            f"{name:<13} {interval['value']:.1%}  (95 % interval {interval['low']:.1%} to {interval['high']:.1%})"
-        )
+    for name, value in found["metrics"].items():
+        low, high = found["intervals"][name]
+        typer.echo(f"{name:<13} {value:.1%}  (95 % interval {low:.1%} to {high:.1%})")
     wrong = "" if found["error_local"] is None else f", {found['error_local']:.1%} of them wrong"
     typer.echo(f"local         {found['local_share']:.1%}{wrong}" + (f"  ({found['void']})" if found["void"] else ""))
     typer.echo(f"latency       p50 {found['latency_ms']['p50']:.1f} ms, p95 {found['latency_ms']['p95']:.1f} ms")

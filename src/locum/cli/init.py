@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from locum.cli.output import JsonOption, print_json
+from locum.cli.output import JsonOption, plain, print_json
 from locum.core.errors import DataError, TaskFileError
 from locum.core.files import write_json, write_text
 from locum.data.inspect import Inspection, inspect
@@ -51,7 +51,7 @@ def init(
     if out.exists() and not force:
         raise TaskFileError("task-exists", f"{out} is there already", fix="give another --out, or --force")
     seen = inspect(data)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     ask = sys.stdin.isatty() and not yes and not as_json
     if not as_json:
         _show(seen, console)
@@ -80,7 +80,7 @@ def init(
     if as_json:
         print_json({"task": str(out), "inspection": seen.to_json()})
     else:
-        console.print(f"\nwrote {out}; next: locum plan {out}")
+        console.print(f"\nwrote {plain(str(out))}; next: locum plan {plain(str(out))}")
 
 
 def task_text(answers: dict[str, Any]) -> str:
@@ -91,7 +91,7 @@ def task_text(answers: dict[str, Any]) -> str:
     lines = [
         f"# yaml-language-server: $schema={SCHEMA}",
         "version: 1",
-        f"name: {answers['name']}",
+        f"name: {quoted['name']}",
         "kind: classify",
         f"instruction: {quoted['instruction']}",
         "data:",
@@ -118,15 +118,17 @@ def task_text(answers: dict[str, Any]) -> str:
 
 
 def _show(seen: Inspection, console: Console) -> None:
-    table = Table("column", "type", "different", "looks like", "why", title=f"{seen.path}: {seen.rows:,} rows read")
+    table = Table(
+        "column", "type", "different", "looks like", "why", title=f"{plain(seen.path)}: {seen.rows:,} rows read"
+    )
     for column in seen.columns:
-        table.add_row(column.name, column.type, f"{column.distinct:,}", column.looks_like, column.why)
+        table.add_row(plain(column.name), column.type, f"{column.distinct:,}", column.looks_like, plain(column.why))
     console.print(table)
     for warning in seen.warnings:
-        console.print(f"! {warning}", markup=False)
+        console.print(f"! {plain(warning)}")
     if seen.labels:
-        shown = ", ".join(f"{label} ({count})" for label, count in list(seen.labels.items())[:8])
-        console.print(f"{len(seen.labels)} labels: {shown}{', …' if len(seen.labels) > 8 else ''}", markup=False)
+        shown = ", ".join(f"{plain(label)} ({count})" for label, count in list(seen.labels.items())[:8])
+        console.print(f"{len(seen.labels)} labels: {shown}{', …' if len(seen.labels) > 8 else ''}")
 
 
 def _require_columns(seen: Inspection, inputs: tuple[str, ...], output: str | None) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import locum
 from locum.core.errors import Interrupted, LocumError, UserError
 from locum.core.registry import nearest
+from locum.core.text import visible
 
 COMMANDS: dict[str, str] = {
     "init": "Write a task file for your data.",
@@ -108,8 +109,8 @@ def _run_command(name: str, words: list[str]) -> int:
 def _report(error: LocumError, *, as_json: bool) -> int:
     if as_json:
         document: dict[str, Any] = {"error": error.to_json()}
-        print(json.dumps(document, ensure_ascii=False))  # noqa: T201
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(json.dumps(document))  # noqa: T201  (escapes, so that any terminal's encoding will do)
+    print(f"error: {visible(str(error))}", file=sys.stderr)  # noqa: T201
     return error.exit_code
 
 

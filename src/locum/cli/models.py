@@ -44,4 +44,4 @@ def models(
             "yes" if base.artefact().verified else "on first use",
             "yes" if plan.cached else "",
         )
-    Console(highlight=False).print(table)
+    Console(highlight=False, emoji=False).print(table)

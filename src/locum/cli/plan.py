@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from locum.cli.output import JsonOption, print_json
+from locum.cli.output import JsonOption, plain, print_json
 from locum.schema.plan import Plan
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -32,21 +32,25 @@ def plan(
 
 
 def _print(plan: Plan) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     steps = Table("step", "what", "time", title=f"Plan for {plan.task}", title_justify="left")
     for step in plan.steps:
-        steps.add_row(step.name, step.what, "done" if step.done else _seconds(step.seconds))
+        steps.add_row(plain(step.name), plain(step.what), "done" if step.done else _seconds(step.seconds))
     console.print(steps)
     ladder = Table("candidate", "size", "memory", "training", "", title="Ladder, cheapest first", title_justify="left")
     for candidate in plan.ladder:
         guess = candidate.estimate
         ladder.add_row(
-            candidate.name, _mb(guess.size_mb), _mb(guess.memory_mb), _seconds(guess.train_s), candidate.skipped or ""
+            plain(candidate.name),
+            _mb(guess.size_mb),
+            _mb(guess.memory_mb),
+            _seconds(guess.train_s),
+            plain(candidate.skipped or ""),
         )
     console.print(ladder)
     for download in plan.downloads:
         state = "cached" if download.cached else _mb(download.size_mb)
-        console.print(f"download  {download.what}: {state}  [dim]{download.address}[/dim]")
+        console.print(f"download  {plain(download.what)}: {state}  [dim]{plain(download.address)}[/dim]")
     console.print(
         f"\nTime      at most {plan.budget_s / 60:.0f} minutes (estimate {plan.seconds / 60:.1f}) after downloads"
     )
@@ -62,7 +66,7 @@ def _print(plan: Plan) -> None:
         + (f"; you have about {need.available} for calibration" if need.available is not None else "")
     )
     for warning in plan.warnings:
-        console.print(f"[yellow]![/yellow] {warning}", markup=True)
+        console.print(f"[yellow]![/yellow] {plain(warning)}")
 
 
 def _seconds(seconds: float | None) -> str:

@@ -32,5 +32,5 @@ def report(
     if as_json:
         print_json(document.to_json())
         return
-    print_report(document, Console(highlight=False))
+    print_report(document, Console(highlight=False, emoji=False))
     typer.echo(f"Report  {html or bundle / 'report.html'}")

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from locum.cli.output import plain
 from locum.core.progress import Event, listening
 
 
 @contextmanager
 def live_view() -> Generator[Console, None, None]:
     """Show the progress of the enclosed work on standard error."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if console.is_terminal:
         with _bars(console) as progress, listening(_Bars(console, progress).hear):
             yield console
@@ -56,7 +57,7 @@ class _Bars:
             self._console.print(_remark(event))
             return
         if event.label not in self._tasks:
-            self._tasks[event.label] = self._progress.add_task(event.label, total=event.total, facts="")
+            self._tasks[event.label] = self._progress.add_task(plain(event.label), total=event.total, facts="")
         task = self._tasks[event.label]
         if event.kind == "done":
             self._progress.remove_task(self._tasks.pop(event.label))
@@ -75,29 +76,23 @@ class _Lines:
     def hear(self, event: Event) -> None:
         """Print one event."""
         if event.kind in ("note", "warning"):
-            self._console.print(_remark(event))
+            self._console.print(_remark(event), soft_wrap=True)
         elif event.kind == "done":
-            self._console.print(_finished(event))
+            self._console.print(_finished(event), soft_wrap=True)
         elif time.monotonic() - self._last_s > 10:
             self._last_s = time.monotonic()
             share = f"{event.done / event.total:4.0%} " if event.total else ""
-            self._console.print(f"  … {event.label} {share}{facts_line(event)}")
+            self._console.print(f"  … {plain(event.label)} {share}{facts_line(event)}", soft_wrap=True)
         sys.stderr.flush()
 
 
 def _remark(event: Event) -> str:
     mark = "[yellow]![/yellow]" if event.kind == "warning" else "[cyan]·[/cyan]"
-    return f"{mark} {_plain(event.label)} [dim]{facts_line(event)}[/dim]"
+    return f"{mark} {plain(event.label)} [dim]{facts_line(event)}[/dim]"
 
 
 def _finished(event: Event) -> str:
-    return f"[green]✓[/green] {_plain(event.label)} [dim]{event.facts.get('seconds', 0):.1f} s[/dim]"
-
-
-def _plain(text: str) -> str:
-    """User text with rich's markup and control characters made harmless."""
-    printable = "".join(character if character.isprintable() or character == "\n" else "·" for character in text)
-    return printable.replace("[", r"\[")
+    return f"[green]✓[/green] {plain(event.label)} [dim]{event.facts.get('seconds', 0):.1f} s[/dim]"
 
 
 def facts_line(event: Event) -> str:
@@ -108,4 +103,4 @@ def facts_line(event: Event) -> str:
     for name, value in event.facts.items():
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         parts.append(f"{name.replace('_', ' ')} {shown}")
-    return _plain("  ".join(parts))
+    return plain("  ".join(parts))

@@ -17,6 +17,8 @@ CODES: dict[str, str] = {
     "core-child-failed": "A worker process ended with an unexpected error.",
     "core-missing-extra": "An optional package is needed and not installed.",
     "core-internal": "An unexpected error inside Locum; please report it.",
+    # pipeline
+    "pipeline-nothing-built": "Every candidate of the ladder was ruled out; each is listed with its reason.",
     # cli
     "cli-usage": "A command or option that does not exist, or a missing argument.",
     # schema

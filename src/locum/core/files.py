@@ -20,6 +20,10 @@ from typing import IO, Any
 from locum.core.errors import DeviceError, LocumError
 
 _CHUNK_BYTES = 1 << 22
+_NOT_WRITABLE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),  # a file where a folder must be…
+)
 
 
 def sha256_bytes(content: bytes) -> str:
@@ -72,7 +76,7 @@ def _disk_error(error: OSError, path: Path) -> LocumError | OSError:
             f"no space left on the disk that holds {path}",
             fix="free some space and run the same command again; finished steps are kept",
         )
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if error.errno in _NOT_WRITABLE:
         return DeviceError(
             "core-not-writable",
             f"cannot write {path}: {error.strerror}",

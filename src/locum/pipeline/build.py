@@ -6,6 +6,8 @@ kill goes on where it stopped and ends with the same model.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 from locum.bundle.write import write_bundle
 from locum.core.cpu import usable_cores
+from locum.core.errors import Interrupted
 from locum.core.lock import folder_lock
 from locum.core.progress import track
 from locum.data.verify import verify_splits
@@ -70,11 +73,22 @@ def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool
     check_environment(task)
     folder = Path(out) if out is not None else Path("runs") / task.name
     root = (path if path.is_dir() else path.parent).resolve()
-    with folder_lock(folder):
+    with _graceful(), folder_lock(folder):
         work = Workspace(
             task, text, root, folder.resolve(), StepCache(folder.resolve() / "work"), usable_cores(), offline
         )
         return _build(work)
+
+
+@contextmanager
+def _graceful() -> Generator[None, None, None]:
+    """Ctrl-C as the error that says how to go on, wherever in the build it comes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "core-interrupted", "stopped on request", fix="run the same command to go on from here"
+        ) from None
 
 
 def _build(work: Workspace) -> Run:

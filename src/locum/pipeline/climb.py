@@ -1,8 +1,8 @@
 """Climbing the ladder: candidates in order of cost, until the next one is not worth building.
 
-Notable: every candidate ends in the report, built or not, with the reason. A base that cannot be had or a
-job that runs out of memory costs its candidate and not the build; a failed parity check ends the build,
-because what is served would not be what was measured.
+Notable: every candidate ends in the report, built or not, with the reason. A base that cannot be had, a job that
+runs out of memory or a loss that is no number costs its candidate and not the build; a failed parity check ends
+the build, because what is served would not be what was measured.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from locum.core.errors import LocumError, ModelFileError, SourceError
+from locum.core.errors import LocumError, ModelFileError, SourceError, UserError
 from locum.core.progress import note, warn
 from locum.evaluate import choose
 from locum.fit.ladder import training_budgets
-from locum.pipeline.rung import BuiltStudent, Prepared, build_rung
+from locum.pipeline.rung import OUT_OF_MEMORY, BuiltStudent, Prepared, build_rung
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
 
@@ -59,6 +59,7 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
 
     Raises:
         LocumError: no candidate could be built (the last failure), parity failed, or the build was stopped.
+        UserError: every candidate was ruled out before it was tried.
     """
     build_s = work.task.budget.build_minutes * 60
     seconds = training_budgets([candidate.method for candidate in ladder], build_s)
@@ -83,8 +84,8 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
             failure = error
             warn(f"{candidate.name}: {error}")
             outcomes.append(Outcome(candidate, None, f"failed: {error.cause}"))
-    if failure is not None and not any(outcome.student for outcome in outcomes):
-        raise failure
+    if not any(outcome.student for outcome in outcomes):
+        raise failure or _nothing_built(outcomes)
     return Climb(tuple(outcomes), stopped)
 
 
@@ -94,7 +95,17 @@ def as_rung(student: BuiltStudent) -> choose.Rung:
 
 
 def _costs_only_the_candidate(error: LocumError) -> bool:
-    return isinstance(error, SourceError | ModelFileError) or error.code == "core-child-killed"
+    own = ("train-nan", "train-budget", *OUT_OF_MEMORY)
+    return isinstance(error, SourceError | ModelFileError) or error.code in own
+
+
+def _nothing_built(outcomes: Sequence[Outcome]) -> UserError:
+    reasons = "; ".join(f"{outcome.candidate.name}: {outcome.reason}" for outcome in outcomes)
+    return UserError(
+        "pipeline-nothing-built",
+        f"no candidate can be built: {reasons}",
+        fix="raise the budget in the task file, or name smaller students",
+    )
 
 
 def _no_time(work: Workspace, budget_s: float, build_s: float) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from locum.bundle.report import read_report
 from locum.bundle.student import NO_REDACTION, open_bundle
 from locum.bundle.verify import verify
 from locum.bundle.write import MODEL, TASK, replace_certificate
@@ -21,8 +22,8 @@ from locum.cascade.certify import certify
 from locum.cascade.policy import make_policy
 from locum.cascade.summary import system_summary
 from locum.core.cpu import usable_cores
-from locum.core.errors import UserError
-from locum.core.files import atomic_file, content_hash
+from locum.core.errors import DataError, UserError
+from locum.core.files import atomic_file, content_hash, sha256_file
 from locum.data.labelled import read_labelled
 from locum.evaluate import latency, runner
 from locum.evaluate.llm import decoding_hash, evaluate_llm
@@ -45,8 +46,8 @@ def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path) -> dict[str,
         predictions: JSON Lines file to write: id, output, gold, confidence, route.
 
     Returns:
-        ``n``, ``metrics`` (each with its 95 % interval), ``local_share``, ``error_local``, ``latency_ms``,
-        ``void`` (why the certificate covers nothing, or None) and the path of the predictions.
+        ``n``, ``metrics`` by name, ``intervals`` (95 %, ``[low, high]``), ``local_share``, ``error_local``,
+        ``latency_ms``, ``void`` (why the certificate covers nothing, or None) and the path of the predictions.
 
     Raises:
         ModelFileError: the bundle is refused.
@@ -66,7 +67,8 @@ def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path) -> dict[str,
     _write_predictions(predictions, rows, answers, in_force, temperature)
     return {
         "n": evaluation.n,
-        "metrics": {name: interval.to_json() for name, interval in evaluation.metrics.items()},
+        "metrics": {name: interval.value for name, interval in evaluation.metrics.items()},
+        "intervals": {name: [interval.low, interval.high] for name, interval in evaluation.metrics.items()},
         "local_share": system["local_share"],
         "error_local": system["error_local"],
         "latency_ms": {"p50": timing.p50_ms, "p95": timing.p95_ms},
@@ -93,10 +95,11 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
 
     Raises:
         ModelFileError: the bundle is refused.
-        DataError: the file cannot be used.
+        DataError: the file cannot be used, or is one that the student learned from.
         UserError: a regret guarantee without an LLM.
     """
     manifest = verify(bundle)
+    _require_fresh(bundle, data)
     task = _task(bundle)
     wanted = guarantee or task.guarantee
     rows = read_labelled(data, task.data)
@@ -134,6 +137,21 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
     )
     replace_certificate(bundle, make_policy(certificate, spec.name, has_llm=task.llm is not None), certificate)
     return certificate
+
+
+def _require_fresh(bundle: Path, data: Path) -> None:
+    """Refuse the very file that the bundle was built on; that its rows stand in no other form is the user's word."""
+    if not data.is_file():
+        return  # the reader says what is wrong with it
+    seen = sha256_file(data)
+    for file in read_report(bundle).data.files:
+        if file.sha256 == seen and file.split in ("train", "dev"):
+            raise DataError(
+                "data-calibration-leak",
+                f"the bundle was built on this file (its {file.split} data), so it proves nothing",
+                where=str(data),
+                fix="give rows that the student has never seen",
+            )
 
 
 def _task(bundle: Path) -> Task:

@@ -49,10 +49,11 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     root = (path if path.is_dir() else path.parent).resolve()
     folder = Path(out) if out is not None else Path("runs") / task.name
     warnings: list[str] = []
+    data_downloads = _data_downloads(task, root)
     size, available = _data_size(task, root, warnings)
     here = profile_device(measure=True)
     ladder = make_ladder(task, size, Machines(here, serves_on(task, here)))
-    downloads = (*_data_downloads(task, root), *_base_downloads(ladder))
+    downloads = (*data_downloads, *_base_downloads(ladder))
     steps = _steps(ladder, folder)
     calls, cost = _llm(task)
     return Plan(
@@ -100,12 +101,15 @@ def _at(address: str, root: Path) -> str | Path:
 
 def _data_downloads(task: Task, root: Path) -> list[Download]:
     found: list[Download] = []
+    missing: list[str] = []
     for split, addresses in split_addresses(task).items():
         places = [str(_at(address, root)) for address in addresses]
         is_here = any(cached(place) is not None for place in places)
         if not is_here and all(isinstance(parse_address(place), PathAddress) for place in places):
-            raise SourceError("source-missing", f"data.{split}: there is no {places[0]}", fix="check the path")
+            missing.append(f"data.{split}: there is no {places[0]}")
         found.append(Download(what=f"{split} data", address=addresses[0], size_mb=None, cached=is_here))
+    if missing:
+        raise SourceError("source-missing", "; ".join(missing), fix="check the path")
     return found
 
 

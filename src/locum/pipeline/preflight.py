@@ -32,7 +32,7 @@ def check_environment(task: Task) -> None:
     llm = task.llm
     if llm is not None and llm.api_key_env and not os.environ.get(llm.api_key_env):
         raise UserError(
-            "runtime-no-key",
+            "upstream-key-missing",
             f"llm.api_key_env names {llm.api_key_env}, and that variable is not set",
             fix=f"export {llm.api_key_env}=… before the build",
         )

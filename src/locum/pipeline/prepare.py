@@ -1,13 +1,15 @@
 """The data step: the task's files fetched and verified, then cleaned, split and described.
 
-Notable: the step's key is made of the files' content hashes, so a changed file is new data whatever its name.
+Notable: the step's key is made of the files' content hashes, so a changed file is new data whatever its name. The
+steps after it go by what the splits hold, not by how they came about: another guarantee prepares the data again,
+and where that changes no split, nothing is trained again.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from locum.core.files import sha256_file
+from locum.core.files import content_hash, sha256_file
 from locum.core.progress import track
 from locum.data.load import label_names
 from locum.data.prepare import prepare
@@ -43,7 +45,9 @@ def prepare_data(work: Workspace) -> tuple[Prepared, DataCard]:
     addresses: dict[SplitName, str] = {split: tried[0] for split, tried in split_addresses(task).items()}
     folder = work.steps.run(step, lambda out: _prepare(work, files, addresses, out)) / "splits"
     card = DataCard.from_json((folder / "card.json").read_bytes(), str(folder / "card.json"))
-    return Prepared(folder, step.key, tuple(label_names(folder)), ALL_SPLITS), card
+    labels = tuple(label_names(folder))
+    key = content_hash({"splits": {name: split.sha256 for name, split in card.splits.items()}, "labels": labels})
+    return Prepared(folder, key, labels, ALL_SPLITS), card
 
 
 def _prepare(work: Workspace, files: dict[SplitName, Path], addresses: dict[SplitName, str], out: Path) -> None:

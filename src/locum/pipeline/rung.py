@@ -7,6 +7,7 @@ Not here: which candidates there are (``fit.ladder``) and which one is chosen (`
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from locum.schema.training import ExportRequest, Trained, TrainRequest
 from locum.sources.bases import ensure_base
 
 _MICRO_BATCHES = (None, 16, 8, 4, 2, 1)
+OUT_OF_MEMORY = ("core-child-killed", "train-memory")
+"""Codes of a training that was killed for memory, and of one that ran out of it and could say so."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,11 @@ class BuiltStudent:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The prepared data set and the key of the step that made it."""
+    """The prepared data set.
+
+    Attributes:
+        key: hash of what the splits hold; whatever is made from them depends on it.
+    """
 
     folder: Path
     key: str
@@ -131,13 +138,13 @@ def _train(work: Workspace, data: Prepared, candidate: Candidate, budget_s: floa
 
 
 def _train_within_memory(work: Workspace, request: TrainRequest, out: Path) -> None:
-    """Train; after a memory kill, again from the last checkpoint with a smaller micro-batch."""
+    """Train; when memory runs out, again from the last checkpoint with a smaller micro-batch."""
     for position, micro_batch in enumerate(_MICRO_BATCHES):
         write_json(out / "request.json", request.model_copy(update={"micro_batch": micro_batch}).to_json())
         try:
             run_job("locum.train.job:main", out / "request.json", out, log=out / "train.log", threads=work.threads)
         except LocumError as error:
-            if error.code != "core-child-killed" or position == len(_MICRO_BATCHES) - 1:
+            if error.code not in OUT_OF_MEMORY or position == len(_MICRO_BATCHES) - 1:
                 raise
             warn(f"{request.candidate.name}: out of memory; trying again with {_MICRO_BATCHES[position + 1]} rows")
         else:
@@ -164,11 +171,14 @@ def _measure(work: Workspace, data: Prepared, model: Path, out: Path) -> None:
 
 
 def _calibrate(model: Path, out: Path) -> None:
-    """Put the temperature fitted on dev into the served model's ``model.json``; its weights are linked, not copied."""
+    """Put the temperature fitted on dev into the served model's ``model.json``; weights are linked where possible."""
     served = out / "model"
     served.mkdir()
     spec = ModelSpec.from_json((model / "model.json").read_bytes(), str(model))
     for name in spec.files:
-        (served / name).hardlink_to(model / name)
+        try:
+            (served / name).hardlink_to(model / name)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(model / name, served / name)
     temperature = fit_temperature(Predictions.load(out / "dev.npz"))
     write_json(served / "model.json", spec.model_copy(update={"temperature": temperature}).to_json())

@@ -62,7 +62,7 @@ class StepCache:
 
     def done(self, step: Step) -> bool:
         """Whether the step is finished."""
-        return (self.path(step) / "step.json").is_file()
+        return _seconds(self.path(step) / "step.json") is not None
 
     def run(self, step: Step, work: Callable[[Path], None]) -> Path:
         """Do the step unless it is done; return its folder.
@@ -73,8 +73,8 @@ class StepCache:
         """
         folder = self.path(step)
         record = folder / "step.json"
-        if record.is_file():
-            self.seconds[step.name] = float(json.loads(record.read_text(encoding="utf-8"))["seconds"])
+        if (before := _seconds(record)) is not None:
+            self.seconds[step.name] = before
             note(f"{step.label}: done before")
             return folder
         with disk_errors(folder):
@@ -93,3 +93,11 @@ class StepCache:
     def spent_s(self) -> float:
         """Seconds of all steps so far, earlier runs of the same build included."""
         return sum(self.seconds.values())
+
+
+def _seconds(record: Path) -> float | None:
+    """How long the finished step took; None while it is unfinished, or its record is damaged."""
+    try:
+        return float(json.loads(record.read_bytes())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -57,8 +57,9 @@ def read_task(path: Path) -> tuple[Task, str]:
     Raises:
         TaskFileError: it is missing or unreadable, or has faults (all of them reported).
     """
-    file = path / "task.yaml" if path.is_dir() else path
+    file = path
     try:
+        file = path / "task.yaml" if path.is_dir() else path
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
         text = content.decode("utf-8-sig")
