@@ -1,13 +1,27 @@
-"""Shared fixtures: where the public data sets are, and an isolated cache."""
+"""Shared fixtures: where the public data sets are, and one small task built from end to end."""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+TEAMS = {
+    "billing": "invoice charge refund payment card",
+    "technical": "crash error login screen bug",
+    "delivery": "parcel courier late address tracking",
+}
+FILLERS = "please help my the again today with since yesterday still about account"
 
 
 def find_data() -> Path | None:
@@ -23,3 +37,118 @@ def data_folder() -> Path:
     if folder is None:
         pytest.skip("public data sets not found: set LOCUM_DATA to their folder")
     return folder
+
+
+def ticket_rows(count: int, seed: int = 1) -> Iterator[tuple[str, str]]:
+    """Rows whose words tell the team, but for one in fourteen or so."""
+    rng = random.Random(seed)
+    words = {team: line.split() for team, line in TEAMS.items()}
+    for _ in range(count):
+        team = rng.choice(list(words))
+        about = team if rng.random() < 0.9 else rng.choice(list(words))
+        text = [*rng.choices(words[about], k=2), *rng.choices(FILLERS.split(), k=5), f"ref{rng.randrange(10**6)}"]
+        rng.shuffle(text)
+        yield " ".join(text), team
+
+
+def write_rows(path: Path, rows: Iterator[tuple[str, str]]) -> Path:
+    """A CSV file of tickets."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "team"), *rows])
+    return path
+
+
+@dataclass(frozen=True)
+class Tickets:
+    """A task of its own folder; its only student is linear, so it builds in seconds without PyTorch's weight."""
+
+    folder: Path
+    build_fields: Callable[..., dict[str, Any]]
+
+    @property
+    def task(self) -> Path:
+        return self.folder / "task.yaml"
+
+    def change(self, **fields: Any) -> Path:
+        """Write the task file again with other values at its top level."""
+        self.task.write_text(json.dumps(self.build_fields(**fields), indent=1), encoding="utf-8")  # JSON is YAML
+        return self.task
+
+
+def _fields(**changed: Any) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "name": "tickets",
+        "kind": "classify",
+        "instruction": "Which team should handle this ticket?",
+        "data": {"train": "tickets.csv", "input": "text", "output": "team"},
+        "students": [{"method": "linear"}],
+        "guarantee": {"kind": "selective", "max_error": 0.2, "confidence": 0.9},
+    } | changed
+
+
+def make_tickets(folder: Path, rows: int = 600) -> Tickets:
+    """Data and task file in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rows(folder / "tickets.csv", ticket_rows(rows))
+    tickets = Tickets(folder, _fields)
+    tickets.change()
+    return tickets
+
+
+@pytest.fixture
+def tickets(tmp_path: Path) -> Tickets:
+    """A task that is not built yet."""
+    return make_tickets(tmp_path / "task")
+
+
+@dataclass(frozen=True)
+class Built:
+    """The outcome of ``locum build --json`` in a process that cannot reach any network."""
+
+    tickets: Tickets
+    out: Path
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return json.loads(self.stdout)
+
+    @property
+    def bundle(self) -> Path:
+        return self.out / "bundle"
+
+    @property
+    def model_hash(self) -> str:
+        return json.loads((self.bundle / "manifest.json").read_text())["hashes"]["model"]
+
+
+NO_NETWORK = """\
+import os, pathlib, socket
+def refuse(self, address):
+    if self.family != socket.AF_UNIX:
+        pathlib.Path(os.environ["REACHED"]).write_text(repr(address))
+        raise OSError("no network")
+socket.socket.connect = socket.socket.connect_ex = refuse
+"""
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """One finished build for the whole session; tests that change it copy it first."""
+    root = tmp_path_factory.mktemp("built")
+    tickets = make_tickets(root / "task")
+    (root / "site").mkdir()
+    (root / "site" / "sitecustomize.py").write_text(NO_NETWORK)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root / "site"),
+        "LOCUM_OFFLINE": "1",
+        "LOCUM_CACHE": str(root / "cache"),
+        "REACHED": str(root / "reached"),
+    }
+    words = [sys.executable, "-m", "locum.cli.main", "build", str(tickets.task), "--out", str(root / "out"), "--json"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    return Built(tickets, root / "out", done.returncode, done.stdout, done.stderr)
