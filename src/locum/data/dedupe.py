@@ -285,13 +285,14 @@ def _pair_of_places(staging: Staging, number: int, stays: int) -> str:
     return f"{mine.place} ≈ {other.place}"
 
 
-def check_leakage(findings: Findings, rows: dict[str, int], allow: bool) -> list[str]:
+def check_leakage(findings: Findings, rows: dict[str, int], *, allow: bool, near_removed: bool) -> list[str]:
     """Stop when the user's own files leak into each other; else say what was removed.
 
     Args:
         findings: overlaps between the files as given.
         rows: rows read, by split.
         allow: the task's ``allow_leakage``.
+        near_removed: near copies were removed as well (``duplicates: near``).
 
     Returns:
         Warnings.
@@ -307,6 +308,7 @@ def check_leakage(findings: Findings, rows: dict[str, int], allow: bool) -> list
                 fix=f"take them out of the {other} file; the certificate's proof needs rows no student has seen",
             )
     warnings: list[str] = []
+    gone = "both kinds were" if near_removed else "the exact copies were"
     for (home, other), count in sorted({**findings.overlap, **findings.near_overlap}.items()):
         exact, near = findings.overlap[home, other], findings.near_overlap[home, other]
         exact_share, near_share = exact / rows[home], near / rows[home]
@@ -319,7 +321,7 @@ def check_leakage(findings: Findings, rows: dict[str, int], allow: bool) -> list
                 f"{seen}: {_listed(findings, home, other)}",
                 fix="split the data anew, or set data.allow_leakage: true to go on without those training rows",
             )
-        warnings.append(f"{seen}; the exact copies were left out of {other}")
+        warnings.append(f"{seen}; {gone} left out of {other}")
     return warnings
 
 

@@ -79,7 +79,9 @@ def prepare(
         index_file = folder / "staging.keys"
         links = find_near(staging, findings, counts, index_file, remove=task.data.duplicates == "near")
         index_file.unlink()
-        warnings = check_leakage(findings, reading.rows, task.data.allow_leakage)
+        warnings = check_leakage(
+            findings, reading.rows, allow=task.data.allow_leakage, near_removed=task.data.duplicates == "near"
+        )
         carve(staging, sizes(staging.weight(_TRAIN), files, task), links)
         if task.data.duplicates != "keep":
             settle_contradictions(staging, findings)
