@@ -206,3 +206,28 @@ def test_int8_kernels_compute_what_their_numbers_mean(tmp_path: Path) -> None:
     # The kernel rounds the activations too: 1 part in 254 of the largest in a row and block.
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.9999
+
+
+@pytest.mark.parametrize("width", [64, 576])
+def test_int8_rows_are_equal_to_the_last_bit_however_many_are_asked(width: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(6)
+    weights = {"w": draw.normal(size=(width, 48)), "head": np.eye(48)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["y"], name="m"),
+            helper.make_node("MatMul", ["y", "head"], ["logits"], name="h"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", width])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 48])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), tmp_path / "a")
+    quantize_int8(tmp_path / "a", tmp_path / "b")
+    session = onnxruntime.InferenceSession(str(tmp_path / "b"), providers=["CPUExecutionProvider"])
+    x = draw.normal(size=(130, width)).astype(np.float32)
+    x[:, 3] *= 50  # an outlier in each row, as language models have
+    together = session.run(None, {"x": x})[0]
+    for rows in (1, 7, 65):
+        parts = [session.run(None, {"x": x[start : start + rows]})[0] for start in range(0, 130, rows)]
+        np.testing.assert_array_equal(np.concatenate(parts), together)

@@ -1,4 +1,4 @@
-"""PyTorch to ONNX, fp32: body, pooling and head in one graph, the same bytes every time.
+"""PyTorch to ONNX, fp32: body, pooling, head and wide part in one graph, the same bytes every time.
 
 Notable: attention becomes ONNX's own ``Attention`` operator (opset 23), which knows grouped heads, masks and
 scale, instead of the dozen nodes that a tracer writes; the fused kernel is faster and quantisers find only the
@@ -59,7 +59,7 @@ class _Graph(nn.Module):
 
     def __init__(self, student: SequenceClassifier) -> None:
         super().__init__()
-        self.body, self.head, self.pooling = student.body, student.head, student.pooling
+        self.body, self.head, self.pooling, self.wide = student.body, student.head, student.pooling, student.wide
         self.rotary = any(name.endswith("rotary_emb") for name, _ in student.body.named_modules())
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -67,7 +67,8 @@ class _Graph(nn.Module):
         if self.rotary:
             options["position_ids"] = torch.arange(input_ids.shape[1]).expand(input_ids.shape)  # [B, T]
         states = self.body(input_ids=input_ids, attention_mask=attention_mask, **options).last_hidden_state
-        return self.head(pool(states, attention_mask, self.pooling))  # type: ignore[arg-type]
+        logits = self.head(pool(states, attention_mask, self.pooling))  # type: ignore[arg-type]
+        return logits if self.wide is None else logits + self.wide(input_ids, attention_mask)
 
 
 def _attention(
