@@ -5,9 +5,9 @@ The steps: read and normalise every file into a staging file; settle exact copie
 settle contradictions in train; write ``train.jsonl``, ``dev.jsonl``, ``calibration.jsonl``, ``test.jsonl``,
 ``labels.json``, ``card.html`` and, last, ``card.json``. The folder appears whole or not at all.
 
-Notable: memory hardly grows (about 30 bytes a row beside fixed buffers, whatever the length of texts), since rows wait in SQLite; everything but the
-rows' own ids is independent of their order in the files. A label is text without white space at its ends; labels
-that differ only in case stay apart, with a warning.
+Notable: rows wait in SQLite, so memory hardly grows: about 30 bytes a row beside fixed buffers, whatever the length
+of the texts. Everything but the rows' own ids is independent of their order in the files. A label is text without
+white space at its ends; labels that differ only in case stay apart, with a warning.
 """
 
 from __future__ import annotations
