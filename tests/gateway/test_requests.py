@@ -46,7 +46,7 @@ def _refused(body: bytes | dict, code: str, param: str | None = None) -> ApiErro
     ],
 )
 def test_fault_71_hostile_json_is_a_400(body: bytes):
-    _refused(body, "invalid_json")
+    assert _refused(body, "invalid_json").message
 
 
 def test_fault_71_brackets_inside_strings_are_not_depth():
@@ -97,7 +97,7 @@ def test_unknown_fields_suggest_the_nearest():
 
 @pytest.mark.parametrize("field", ["api_base", "user_config", "chat_template", "extra_body"])
 def test_fault_75_fields_that_could_redirect_the_gateway_are_unknown(field: str):
-    _refused({**GOOD, field: {"api_base": "http://169.254.169.254/"}}, "unknown_field")
+    assert _refused({**GOOD, field: {"api_base": "http://169.254.169.254/"}}, "unknown_field").message
 
 
 def test_fault_75_an_image_url_is_refused_and_not_fetched():
@@ -124,8 +124,8 @@ def test_messages_are_typed(message: dict):
 
 
 def test_missing_fields_are_named():
-    _refused({"messages": GOOD["messages"]}, "missing_field", "model")
-    _refused({"model": "pico"}, "missing_field", "messages")
+    assert _refused({"messages": GOOD["messages"]}, "missing_field", "model").message
+    assert _refused({"model": "pico"}, "missing_field", "messages").message
 
 
 def test_fault_84_messages_never_repeat_the_content():

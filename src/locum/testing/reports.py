@@ -338,6 +338,19 @@ def _comparisons(rungs: list[tuple[CandidateReport, _Answers]]) -> tuple[Compari
     return tuple(found)
 
 
+def _llm(teacher: _Answers, labels: tuple[str, ...]) -> LlmReport:
+    return LlmReport(
+        model="Qwen2.5-Coder-1.5B-Instruct",
+        prompt="Which banking intent does the message express?\nAnswer with one label.",
+        test=_evaluation("llm", teacher, labels),
+        latency=Latency(p50_ms=620, p95_ms=1100, n=200, answers_per_s=1.6, threads=2),
+        input_tokens=91_000,
+        output_tokens=1_400,
+        cost_per_1000=0.072,
+        failures=1,
+    )
+
+
 def example_report(n_labels: int = 77, *, certified: bool = True, llm: bool = True, seed: int = 0) -> BuildReport:
     """A whole build report.
 
@@ -386,18 +399,7 @@ def example_report(n_labels: int = 77, *, certified: bool = True, llm: bool = Tr
         why_chosen="It is the smallest candidate within the target on dev; the next larger is not measurably better.",
         ladder=(*(rung for rung, _ in rungs), skipped),
         stopped_early=None,
-        llm=LlmReport(
-            model="Qwen2.5-Coder-1.5B-Instruct",
-            prompt="Which banking intent does the message express?\nAnswer with one label.",
-            test=_evaluation("llm", teacher, labels),
-            latency=Latency(p50_ms=620, p95_ms=1100, n=200, answers_per_s=1.6, threads=2),
-            input_tokens=91_000,
-            output_tokens=1_400,
-            cost_per_1000=0.072,
-            failures=1,
-        )
-        if llm
-        else None,
+        llm=_llm(teacher, labels) if llm else None,
         comparisons=_comparisons(rungs),
         certificate=example_certificate(certified=certified),
         system={
