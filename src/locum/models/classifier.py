@@ -1,9 +1,9 @@
-"""A classifier: transformer body, pooling, linear head; and the folder a trained student is saved in.
+"""A classifier: transformer body, pooling, linear head and a wide part beside it; and the folder it is saved in.
 
 The folder:
     config.json         transformers' configuration of the body
     model.safetensors   the body
-    head.safetensors    weight [C, D] and bias [C]; its metadata names the pooling
+    head.safetensors    weight [C, D] and bias [C], and the wide part when there is one; its metadata names the pooling
     tokenizer.json
 
 B rows, T tokens, D width of the body, C labels. Padding stands on the right. Not here: training
@@ -23,6 +23,7 @@ from locum.core.files import write_bytes
 from locum.models.architectures import Architecture, Pooling
 from locum.models.base_files import check_safetensors, inspect_base
 from locum.models.body import load_body, quiet_transformers, refuse_nan
+from locum.models.wide import Wide
 
 HEAD_NAME = "head.safetensors"
 
@@ -63,6 +64,7 @@ class SequenceClassifier(nn.Module):
         self.architecture = architecture
         self.pooling: Pooling = pooling or architecture.pooling
         self.head = nn.Linear(cast("Any", body.config).hidden_size, n_labels)
+        self.wide: Wide | None = None
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The pooled vector of each row, ``[B, D]`` float32, from ids and mask ``[B, T]``."""
@@ -71,12 +73,14 @@ class SequenceClassifier(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits ``[B, C]`` from ids and mask ``[B, T]``."""
-        return self.head(self.embed(input_ids, attention_mask))
+        logits = self.head(self.embed(input_ids, attention_mask))
+        return logits if self.wide is None else logits + self.wide(input_ids, attention_mask)
 
     @property
     def parameters_count(self) -> int:
         """How many weights the student has, embeddings included."""
-        return sum(weight.numel() for weight in self.parameters())
+        wide = sum(table.numel() for table in self.wide.buffers()) if self.wide is not None else 0
+        return sum(weight.numel() for weight in self.parameters()) + wide
 
 
 def save_student(model: SequenceClassifier, folder: Path) -> None:
@@ -94,6 +98,8 @@ def save_student(model: SequenceClassifier, folder: Path) -> None:
     body = {name: tensor.contiguous() for name, tensor in model.body.state_dict().items()}
     write_bytes(folder / "model.safetensors", save(body, metadata={"format": "pt"}))
     head = {"weight": model.head.weight.detach().contiguous(), "bias": model.head.bias.detach().contiguous()}
+    if model.wide is not None:
+        head |= {f"wide.{name}": table.contiguous() for name, table in model.wide.state_dict().items()}
     write_bytes(folder / HEAD_NAME, save(head, metadata={"pooling": model.pooling}))
 
 
@@ -125,4 +131,24 @@ def load_student(folder: Path) -> SequenceClassifier:
     model = SequenceClassifier(body, base.architecture, len(cast("Tensor", bias)), pooling)
     model.head.load_state_dict({"weight": weight, "bias": bias})
     refuse_nan(model.head, str(path))
+    wide = {name.removeprefix("wide."): tensor for name, tensor in tensors.items() if name.startswith("wide.")}
+    if wide:
+        model.wide = _wide(wide, model.head.out_features, path)
     return model.eval()
+
+
+def _wide(tensors: dict[str, Tensor], n_labels: int, path: Path) -> Wide:
+    """The wide part from its tables.
+
+    Raises:
+        ModelFileError: a table is missing, has another shape, or holds NaN.
+    """
+    wide = Wide(n_labels)
+    try:
+        wide.load_state_dict(tensors)
+    except RuntimeError as problem:
+        raise ModelFileError(
+            "models-damaged", "the wide part does not fit the labels", where=str(path), fix="train it again"
+        ) from problem
+    refuse_nan(wide, str(path))
+    return wide

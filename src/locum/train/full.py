@@ -1,0 +1,149 @@
+"""Full tuning, from the head's solution: linear probing first, then all weights (LP-FT).
+
+Notable: the head starts where logistic regression on the frozen body ends, so early gradients do not tear
+up what pre-training learned (Kumar et al. 2022). Decoders keep a prefix of their layers frozen, whose
+output is computed once. The number of epochs is what the time budget allows. Not here: the loop (``loop``),
+the hyperparameters (``recipe``).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from locum.core.progress import note
+from locum.models.architectures import transformer_layers
+from locum.schema.candidate import Family
+from locum.schema.training import TrainRequest
+from locum.train.batches import shuffled_batches
+from locum.train.checkpoint import CheckpointFolder
+from locum.train.dropout import set_dropout
+from locum.train.frozen import FrozenPrefix, can_freeze
+from locum.train.head import fit_head
+from locum.train.loop import StoppedBy, Trainer
+from locum.train.outcome import Clock, Outcome
+from locum.train.recipe import RECIPES, Recipe
+from locum.train.schedule import Schedule, plan_schedule, read_schedule, write_schedule
+from locum.train.stopping import polite_stop
+from locum.train.workbench import Workbench, prepare
+
+_PROBE_PLACES = (0.5, 0.1, 0.3, 0.5, 0.7, 0.9)  # of the batches in order of length; the first only warms up
+_EVAL_SHARE = 1 / 3  # a forward pass takes a third of a step
+
+
+def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
+    """Fit the head, plan the schedule, tune, and save the best weights on dev as a student.
+
+    Raises:
+        ModelFileError: the base cannot be used.
+        LocumError: NaN before anything was learned.
+        KeyboardInterrupt: stopped on request, after a checkpoint.
+    """
+    family: Family = request.candidate.family
+    return train_with(RECIPES[family] if family in RECIPES else RECIPES["encoder"], request, out, clock)
+
+
+def train_with(recipe: Recipe, request: TrainRequest, out: Path, clock: Clock) -> Outcome:
+    """``train`` with other hyperparameters, for experiments and tests."""
+    bench = prepare(request, out)
+    prefix = _freeze(bench, recipe)
+    trainer, reason = _tune(request, out / "work", clock, bench, recipe)
+    if prefix:
+        prefix.restore()
+        bench.dev.states = None
+    logits = bench.finish(out)
+    schedule = trainer.schedule
+    return Outcome(
+        dev_logits=logits.numpy(),
+        parameters=bench.model.parameters_count,
+        best_epoch=trainer.progress.best_step / schedule.steps_per_epoch,
+        stopped_by=reason,
+        curve=trainer.curve,
+        settings={
+            **recipe.to_settings(),
+            "planned_steps": schedule.total_steps,
+            "frozen_layers": prefix.count if prefix else 0,
+            "pooling": bench.model.pooling,
+            "wide": bench.model.wide is not None,
+            "bfloat16": bench.machine.bfloat16,
+        },
+        tokens_per_s=schedule.tokens_per_s,
+        resumed=trainer.progress.resumed,
+    )
+
+
+def _freeze(bench: Workbench, recipe: Recipe) -> FrozenPrefix | None:
+    """Take the recipe's share of layers out and run them once over both splits."""
+    layers = len(transformer_layers(bench.model.body, bench.model.architecture))
+    count = int(recipe.frozen_share * layers)
+    tokens = sum(bench.train.lengths) + sum(bench.dev.lengths)
+    if count == 0 or not can_freeze(bench.model.architecture, tokens, bench.model.head.in_features):
+        return None
+    prefix = FrozenPrefix(bench.model, count)
+    prefix.read(bench.train, bench.pad_id, bench.machine, "read training texts (frozen layers)")
+    prefix.read(bench.dev, bench.pad_id, bench.machine, "read dev texts (frozen layers)")
+    prefix.remove()
+    return prefix
+
+
+def _tune(
+    request: TrainRequest, work: Path, clock: Clock, bench: Workbench, recipe: Recipe
+) -> tuple[Trainer, StoppedBy]:
+    """Fit the head unless a checkpoint has a later one, then train by the schedule."""
+    checkpoints = CheckpointFolder(work / "checkpoints")
+    schedule = read_schedule(work / "schedule.json")
+    if schedule is None or checkpoints.newest() is None:
+        fit_head(bench, work, clock)
+    set_dropout(bench.model.body, recipe.dropout)
+
+    def trainer(plan: Schedule) -> Trainer:
+        return Trainer(
+            bench.model,
+            bench.train,
+            bench.dev,
+            pad_id=bench.pad_id,
+            machine=bench.machine,
+            recipe=recipe,
+            schedule=plan,
+            checkpoints=checkpoints,
+            clock=clock,
+            seed=request.seed,
+        )
+
+    steps = len(shuffled_batches(bench.train.lengths, recipe.batch_rows, request.seed, 0))
+    if schedule is None:
+        probe = trainer(Schedule(1000, steps, None, request.micro_batch))
+        schedule = _measured_schedule(probe, recipe, clock)
+        write_schedule(work / "schedule.json", schedule)
+    note("schedule", epochs=round(schedule.epochs, 2), steps=schedule.total_steps, tokens_per_s=schedule.tokens_per_s)
+    tuning = trainer(replace(schedule, micro_batch=request.micro_batch))
+    with polite_stop() as stop:
+        return tuning, tuning.run(stop)
+
+
+def _measured_schedule(probe: Trainer, recipe: Recipe, clock: Clock) -> Schedule:
+    """Time a few real steps, undo them, and plan."""
+    lengths = probe.train_split.lengths
+    batches = shuffled_batches(lengths, recipe.batch_rows, probe.seed, 0)
+    batches.sort(key=lambda batch: sum(lengths[row] for row in batch))
+    kept = [weight.detach().clone() for weight in probe.weights]
+    seconds, tokens = 0.0, 0
+    for number, place in enumerate(_PROBE_PLACES):
+        batch = batches[int(place * len(batches))]
+        started_s = time.monotonic()
+        probe.step(batch)
+        if number > 0:
+            seconds += time.monotonic() - started_s
+            tokens += sum(lengths[row] for row in batch)
+    probe.average.load(kept)
+    per_token_s = seconds / tokens
+    epoch_tokens = sum(lengths)
+    return plan_schedule(
+        recipe,
+        steps_per_epoch=probe.schedule.steps_per_epoch,
+        epoch_s=per_token_s * epoch_tokens,
+        eval_s=_EVAL_SHARE * per_token_s * sum(probe.dev_split.lengths),
+        left_s=clock.left_s,
+        tokens_per_epoch=epoch_tokens,
+    )

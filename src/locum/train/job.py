@@ -1,0 +1,112 @@
+"""The child's entry: a request document in, a student folder out.
+
+The folder afterwards holds the student's files (by method), ``dev_logits.npy`` float32 ``[n_dev, C]``, and
+``trained.json``, written last: its presence means the job is whole. Checkpoints are removed then.
+
+Notable: started again in the same folder, it goes on from the last good checkpoint. Not here: starting the
+process and retrying with half the micro-batch when memory ran out (the parent, with ``core.child``).
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from locum.core.errors import DeviceError, UserError
+from locum.core.files import sha256_file, write_bytes, write_json
+from locum.core.progress import note
+from locum.core.registry import Registry
+from locum.schema.training import Trained, TrainRequest
+from locum.train.outcome import Clock, Outcome
+
+METHODS = Registry(
+    "training method",
+    {"linear": "locum.train.linear:train", "head": "locum.train.head:train", "full": "locum.train.full:train"},
+)
+TRAINED_NAME = "trained.json"
+DEV_LOGITS_NAME = "dev_logits.npy"
+WORK_NAME = "work"
+
+
+def main(request: Path, out: Path) -> None:
+    """Train what ``request`` (a ``TrainRequest`` as JSON) asks for into ``out``.
+
+    Args:
+        request: the document's file.
+        out: the output folder; checkpoints of an earlier try in it are used.
+
+    Raises:
+        LocumError: the request, the data or the base cannot be used; NaN before anything was learned.
+        KeyboardInterrupt: stopped on request, after a checkpoint.
+    """
+    asked = TrainRequest.from_json(request.read_bytes(), str(request), UserError)
+    trained = out / TRAINED_NAME
+    if trained.is_file():
+        note(f"{asked.candidate.name}: trained before")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    _set_threads(asked)
+    clock = Clock(asked.budget_s)
+    try:
+        outcome: Outcome = METHODS.load(asked.candidate.method)(asked, out, clock)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise DeviceError(
+            "train-memory",
+            f"memory ran out with micro-batches of {asked.micro_batch or 'the default size'}",
+            fix="set a smaller budget.memory_mb or close other programs",
+        ) from error
+    _finish(asked, out, clock, outcome)
+
+
+def _finish(request: TrainRequest, out: Path, clock: Clock, outcome: Outcome) -> None:
+    logits = np.asarray(outcome.dev_logits, dtype=np.float32)
+    buffer = io.BytesIO()
+    np.save(buffer, logits, allow_pickle=False)
+    write_bytes(out / DEV_LOGITS_NAME, buffer.getvalue())
+    files = {
+        path.name: sha256_file(path)
+        for path in sorted(out.iterdir())
+        if path.is_file() and path.name != TRAINED_NAME and not path.name.startswith(".")
+    }
+    document = Trained(
+        candidate=request.candidate,
+        parameters=outcome.parameters,
+        best_epoch=outcome.best_epoch,
+        stopped_by=outcome.stopped_by,
+        dev_accuracy=_dev_accuracy(request, logits),
+        curve=outcome.curve,
+        settings=outcome.settings,
+        max_tokens=request.max_tokens,
+        train_s=round(clock.spent_s, 3),
+        tokens_per_s=outcome.tokens_per_s,
+        files=files,
+        resumed=outcome.resumed,
+    )
+    write_json(out / TRAINED_NAME, document.to_json())
+    shutil.rmtree(out / WORK_NAME, ignore_errors=True)
+
+
+def _dev_accuracy(request: TrainRequest, logits: Any) -> float:
+    from locum.train.rows import read_split
+
+    targets = np.asarray(read_split(Path(request.dev), request.labels).targets)
+    return float((logits.argmax(axis=1) == targets).mean())
+
+
+def _set_threads(request: TrainRequest) -> None:
+    if request.candidate.method == "linear":
+        return
+    import torch
+
+    torch.set_num_threads(request.threads)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

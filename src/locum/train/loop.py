@@ -1,0 +1,251 @@
+"""The training loop: steps by a written schedule, dev evaluated with averaged weights, checkpoints, stops.
+
+Notable: everything random is seeded by the step's number, so a job that was killed and resumed takes the
+same steps with the same masks and ends with the same weights, bit by bit at the same number of threads.
+The start (a fitted head on the untouched body) is the first candidate for "best", so tuning never ends below
+it on dev. Not here: what happens before (``full``) and the schedule's arithmetic (``schedule``).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from locum.core.progress import note, track, warn
+from locum.models.classifier import SequenceClassifier
+from locum.schema.training import CurvePoint
+from locum.train.average import Average
+from locum.train.batches import micro_batches, shuffled_batches
+from locum.train.checkpoint import CheckpointFolder
+from locum.train.forward import MAX_CELLS, Encoded, Machine, logits_of, vectors
+from locum.train.optimiser import build_optimiser, rate_factor, set_rates
+from locum.train.outcome import Clock
+from locum.train.recipe import Recipe
+from locum.train.schedule import Schedule
+from locum.train.softmax import scores
+from locum.train.stopping import StopFlag
+
+CHECKPOINT_S = 30.0
+_CHECKPOINT_SHARE = 0.05  # of the time at most goes into checkpoints
+StoppedBy = Literal["schedule", "patience", "budget", "nan"]
+
+
+@dataclass
+class Progress:
+    """How far a training has come; the facts of a checkpoint.
+
+    Attributes:
+        step: optimiser steps taken.
+        best: file and SHA-256 of the best weights.
+        best_accuracy, best_step: on dev, of the averaged weights.
+        stale: evaluations since the best.
+        loss_sum, loss_count: of the running epoch.
+        resumed: how often the job went on from a checkpoint.
+        elapsed_s: seconds spent when it was saved.
+    """
+
+    step: int = 0
+    best: dict[str, str] = field(default_factory=dict)
+    best_accuracy: float = -1.0
+    best_step: int = 0
+    stale: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    resumed: int = 0
+    elapsed_s: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one classifier by a schedule.
+
+    Args:
+        model: with a fitted head; weights that do not require gradients stay as they are.
+        train, dev: encoded splits.
+        pad_id: in the splits' numbering.
+        seed: fixes batches and dropout.
+    """
+
+    def __init__(
+        self,
+        model: SequenceClassifier,
+        train: Encoded,
+        dev: Encoded,
+        *,
+        pad_id: int,
+        machine: Machine,
+        recipe: Recipe,
+        schedule: Schedule,
+        checkpoints: CheckpointFolder,
+        clock: Clock,
+        seed: int,
+    ) -> None:
+        self.model, self.train_split, self.dev_split = model, train, dev
+        self.pad_id, self.machine, self.recipe, self.schedule = pad_id, machine, recipe, schedule
+        self.checkpoints, self.clock, self.seed = checkpoints, clock, seed
+        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self.optimiser = build_optimiser(model, recipe)
+        self.average = Average(self.weights, recipe.average_decay)
+        self.progress = Progress()
+        self._saved_s = time.monotonic()
+        self._save_cost_s = 0.0
+
+    def run(self, stop: StopFlag) -> StoppedBy:
+        """Train to the end of the schedule, or until patience, budget, NaN or a stop request ends it.
+
+        Returns:
+            Why it ended; the model then holds the best weights.
+
+        Raises:
+            KeyboardInterrupt: a stop was asked for; a checkpoint was saved.
+        """
+        if not self._resume():
+            self._evaluate(None)
+            self._save()
+        reason: StoppedBy = "budget" if self.schedule.total_steps == 0 else "schedule"
+        total = self.schedule.total_steps
+        with track("tune", total, "step") as tracker:
+            tracker.advance(self.progress.step)
+            while self.progress.step < total and self.progress.stale < self.recipe.patience:
+                ended = self._one_epoch(tracker, stop)
+                if ended:
+                    reason = ended
+                    break
+            if reason == "schedule" and self.progress.step < total:
+                reason = "patience"
+        self._load_best()
+        return reason
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """Every evaluation on dev."""
+        return tuple(CurvePoint(**point) for point in self.progress.curve)
+
+    def _one_epoch(self, tracker: Any, stop: StopFlag) -> StoppedBy | None:
+        """Train to the end of the running epoch and evaluate; a reason means that training ends here."""
+        steps_per_epoch = self.schedule.steps_per_epoch
+        epoch, first = divmod(self.progress.step, steps_per_epoch)
+        batches = shuffled_batches(self.train_split.lengths, self.recipe.batch_rows, self.seed, epoch)
+        for batch in batches[first:]:
+            if self.progress.step >= self.schedule.total_steps:
+                break
+            if stop.asked:
+                self._save()
+                raise KeyboardInterrupt
+            if self.clock.left_s < 0:
+                note("the time budget is spent before the schedule's end", step=self.progress.step)
+                self._evaluate(self._epoch_loss())
+                return "budget"
+            loss = self.step(batch)
+            if not math.isfinite(loss):
+                warn("the loss became NaN; the best weights so far are kept", step=self.progress.step)
+                return "nan"
+            self.progress.loss_sum += loss
+            self.progress.loss_count += 1
+            tracker.advance(1, loss=round(loss, 4), epoch=round(self.progress.step / steps_per_epoch, 2))
+            if time.monotonic() - self._saved_s > max(CHECKPOINT_S, self._save_cost_s / _CHECKPOINT_SHARE):
+                self._save()
+        self._evaluate(self._epoch_loss())
+        self.progress.loss_sum, self.progress.loss_count = 0.0, 0
+        self._save()
+        return None
+
+    def step(self, batch: list[int]) -> float:
+        """One optimiser step on a batch, in micro-batches where needed; returns the mean loss.
+
+        A loss of NaN leaves the weights as they are.
+        """
+        self.model.train()
+        torch.manual_seed((self.seed << 32) + self.progress.step)  # dropout's masks
+        total = 0.0
+        for rows in micro_batches(batch, self.train_split.lengths, self.schedule.micro_batch, MAX_CELLS):
+            loss = self._loss(rows) * (len(rows) / len(batch))
+            loss.backward()
+            total += loss.item()
+        if math.isfinite(total):
+            norm = nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
+            if not bool(torch.isfinite(norm)):
+                total = math.nan
+        if math.isfinite(total):
+            set_rates(self.optimiser, rate_factor(self.progress.step, self.schedule.total_steps, self.recipe.warmup))
+            self.optimiser.step()
+            self.average.update(self.progress.step)
+            self.progress.step += 1
+        self.optimiser.zero_grad(set_to_none=True)
+        return total
+
+    def _loss(self, rows: list[int]) -> Tensor:
+        with self.machine.autocast():
+            pooled = vectors(self.model, self.train_split, rows, self.pad_id, self.machine)  # [B, D] float32
+        pooled = functional.dropout(pooled, self.recipe.dropout, training=True)
+        logits = self.model.head(pooled)  # [B, C]
+        targets = self.train_split.targets[rows].to(self.machine.device)
+        return functional.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+
+    def _epoch_loss(self) -> float | None:
+        return self.progress.loss_sum / self.progress.loss_count if self.progress.loss_count else None
+
+    def _evaluate(self, train_loss: float | None) -> None:
+        """Score the averaged weights on dev, and keep them when they are the best so far."""
+        with self.average.in_place():
+            loss, accuracy = scores(
+                logits_of(self.model, self.dev_split, self.pad_id, self.machine), self.dev_split.targets
+            )
+        progress = self.progress
+        epoch = progress.step / self.schedule.steps_per_epoch
+        point = CurvePoint(
+            epoch=epoch,
+            step=progress.step,
+            train_loss=train_loss,
+            dev_loss=loss if math.isfinite(loss) else None,
+            dev_accuracy=accuracy,
+            elapsed_s=round(self.clock.spent_s, 3),
+        )
+        progress.curve.append(point.to_json())
+        note("dev", epoch=round(epoch, 2), accuracy=round(accuracy, 4), loss=round(loss, 4))
+        progress.stale += 1
+        if math.isfinite(loss) and accuracy > progress.best_accuracy:
+            progress.best_accuracy, progress.best_step, progress.stale = accuracy, progress.step, 0
+            values = {str(place): value for place, value in enumerate(self.average.values)}
+            progress.best = self.checkpoints.save_best(progress.step, values)
+
+    def _save(self) -> None:
+        started_s = time.monotonic()
+        self.progress.elapsed_s = self.clock.spent_s
+        tensors: dict[str, Tensor] = {}
+        for place, weight in enumerate(self.weights):
+            tensors[f"weight.{place}"] = weight.detach()
+            tensors[f"average.{place}"] = self.average.values[place]
+            for name, value in self.optimiser.state.get(weight, {}).items():
+                tensors[f"{name}.{place}"] = value
+        self.checkpoints.save(self.progress.step, tensors, vars(self.progress))
+        self._saved_s = time.monotonic()
+        self._save_cost_s = self._saved_s - started_s
+
+    def _resume(self) -> bool:
+        """Go on from the newest whole checkpoint; False when there is none."""
+        found = self.checkpoints.newest()
+        if found is None:
+            return False
+        facts = {name: value for name, value in found.facts.items() if name != "sha256"}
+        self.progress = Progress(**facts)
+        self.progress.resumed += 1
+        self.clock.before_s += self.progress.elapsed_s
+        self.average.load([found.tensors[f"weight.{place}"] for place in range(len(self.weights))])
+        self.average.values = [found.tensors[f"average.{place}"].clone() for place in range(len(self.weights))]
+        for place, weight in enumerate(self.weights):
+            names = [name for name in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{place}" in found.tensors]
+            if names:
+                self.optimiser.state[weight] = {name: found.tensors[f"{name}.{place}"] for name in names}
+        note("going on from a checkpoint", step=self.progress.step)
+        return True
+
+    def _load_best(self) -> None:
+        tensors = self.checkpoints.load_best(self.progress.best)
+        self.average.load([tensors[str(place)] for place in range(len(self.weights))])

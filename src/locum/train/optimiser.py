@@ -1,0 +1,47 @@
+"""AdamW with the groups of a recipe, and the learning rate by step.
+
+Source: Loshchilov and Hutter 2019; linear probing before tuning (LP-FT): Kumar et al. 2022.
+Not here: the loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from locum.models.classifier import SequenceClassifier
+from locum.train.recipe import Recipe
+
+
+def build_optimiser(model: SequenceClassifier, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW over the trainable weights, one group for the decayed, the undecayed and the head's.
+
+    Each group remembers its peak rate as ``peak``.
+    """
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    embedding = model.body.get_input_embeddings().weight  # type: ignore[operator]
+    for weight in model.body.parameters():
+        if weight.requires_grad:
+            (plain if weight.ndim < 2 or weight is embedding else decayed).append(weight)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "peak": recipe.body_rate, "weight_decay": recipe.weight_decay},
+        {"params": plain, "peak": recipe.body_rate, "weight_decay": 0.0},
+        {"params": list(model.head.parameters()), "peak": recipe.head_rate, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, recipe.beta2), fused=True)
+
+
+def rate_factor(step: int, total_steps: int, warmup: float) -> float:
+    """What the peak rate is multiplied by at ``step`` (from 0): rises linearly, then falls linearly to 0."""
+    share = (step + 1) / (total_steps + 1)
+    return share / warmup if share < warmup else (1 - share) / (1 - warmup)
+
+
+def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to its peak times ``factor``."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * factor

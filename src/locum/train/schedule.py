@@ -1,0 +1,87 @@
+"""How many steps fit the time budget: measured on a few steps, written down, and then kept.
+
+Notable: a resumed job reads the schedule of its first try, so it ends with the same weights. The rate falls
+to zero over the planned steps, which is worth more than a few more steps cut short. Not here: stopping when
+the machine turns out slower than measured (``loop``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from locum.core.errors import LocumError
+from locum.core.files import write_json
+from locum.models.base_files import read_json
+from locum.train.recipe import Recipe
+
+_USABLE_SHARE = 0.85  # of what is left: machines slow down, and the last evaluation is in float32
+_EXACT_FACTOR = 4.0  # float32 evaluation over bfloat16
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The plan of a training.
+
+    Attributes:
+        total_steps: optimiser steps in all; 0 when the budget allows none.
+        steps_per_epoch: optimiser steps in one pass over the training rows.
+        tokens_per_s: measured, padding not counted; None when nothing was measured.
+        micro_batch: rows in one forward pass that was asked for, or None.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+    tokens_per_s: float | None
+    micro_batch: int | None = None
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training rows."""
+        return self.total_steps / self.steps_per_epoch
+
+
+def plan_schedule(
+    recipe: Recipe, *, steps_per_epoch: int, epoch_s: float, eval_s: float, left_s: float, tokens_per_epoch: int
+) -> Schedule:
+    """The longest schedule of whole epochs that fits, at most the recipe's; part of one epoch when one does not.
+
+    Args:
+        recipe: for its number of epochs.
+        steps_per_epoch: optimiser steps in an epoch.
+        epoch_s: measured seconds of an epoch's steps.
+        eval_s: measured seconds of one evaluation on dev.
+        left_s: seconds left of the budget.
+        tokens_per_epoch: for the rate.
+    """
+    usable_s = _USABLE_SHARE * left_s - _EXACT_FACTOR * eval_s
+    rate = round(tokens_per_epoch / epoch_s, 1)
+    whole = min(recipe.epochs, int(usable_s / (epoch_s + eval_s))) if usable_s > 0 else 0
+    steps = whole * steps_per_epoch
+    if whole == 0:  # part of an epoch, if it is enough to learn something
+        share = (usable_s - eval_s) / epoch_s
+        steps = int(share * steps_per_epoch) if share >= 0.25 else 0
+    return Schedule(steps, steps_per_epoch, rate)
+
+
+def write_schedule(path: Path, schedule: Schedule) -> None:
+    """Write the schedule down."""
+    write_json(path, asdict(schedule))
+
+
+def read_schedule(path: Path) -> Schedule | None:
+    """The schedule an earlier try wrote down, or None.
+
+    Raises:
+        LocumError: it stands there and is not a schedule.
+    """
+    if not path.is_file():
+        return None
+    fields: dict[str, Any] = read_json(path)
+    try:
+        return Schedule(**fields)
+    except TypeError as error:
+        raise LocumError(
+            "schema-invalid", f"not a schedule: {error}", where=str(path), fix="remove the folder it stands in"
+        ) from error
