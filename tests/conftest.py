@@ -127,6 +127,7 @@ class Built:
 
 NO_NETWORK = """\
 import os, pathlib, socket
+pathlib.Path(os.environ["REACHED"] + "-watched").write_text("")
 def refuse(self, address):
     if self.family != socket.AF_UNIX:
         pathlib.Path(os.environ["REACHED"]).write_text(repr(address))

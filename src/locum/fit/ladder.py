@@ -189,8 +189,12 @@ def _over(candidate: Candidate, budget: Budget, machines: Machines) -> str | Non
     )
     for what, value, limit, unit, whose in limits:
         if value is not None and limit is not None and value > limit:
-            return f"its estimated {what} of {value:.0f} {unit} is over the {limit:.0f} {unit} of the {whose}"
+            return f"its estimated {what} of {_short(value)} {unit} is over the {_short(limit)} {unit} of the {whose}"
     return None
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _too_shallow(candidate: Candidate, budget_s: float) -> str | None:

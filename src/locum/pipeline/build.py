@@ -30,6 +30,7 @@ from locum.pipeline.steps import StepCache
 from locum.pipeline.workspace import Workspace, read_task
 from locum.report.card import model_card
 from locum.report.page import render
+from locum.runtime.model_files import verify_folder
 from locum.schema.report import BuildReport
 from locum.sources.catalogue import catalogue
 
@@ -105,6 +106,7 @@ def _build(work: Workspace) -> Run:
 
 def _bundle(work: Workspace, data: Prepared, result: Conclusion) -> Path:
     student, report = result.student, result.report
+    verify_folder(student.served)  # what is bundled is what was measured
     licence = _licence(student.candidate.base)
     out = work.out / "bundle"
     write_bundle(

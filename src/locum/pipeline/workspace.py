@@ -71,8 +71,9 @@ def read_task(path: Path) -> tuple[Task, str]:
         raise TaskFileError(
             "task-missing", f"{file} is not UTF-8 text (byte {problem.start})", fix="save it as UTF-8"
         ) from None
-    except OSError as problem:
-        raise TaskFileError("task-missing", f"cannot read {file}: {problem.strerror}", fix="check the path") from None
+    except (OSError, ValueError) as problem:  # ValueError: a NUL in the path
+        why = problem.strerror if isinstance(problem, OSError) else str(problem)
+        raise TaskFileError("task-missing", f"cannot read {file}: {why}", fix="check the path") from None
     return parse_task(text, file.name), text
 
 

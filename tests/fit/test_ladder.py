@@ -1,0 +1,150 @@
+"""The ladder: order, names, what the budget or a machine rules out and why, depth by time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from locum.core.errors import SourceError
+from locum.fit.ladder import AUTO, RESERVE, DataSize, Machines, affordable_depth, make_ladder, training_budgets
+from locum.schema.device import DeviceProfile
+from locum.schema.task import Task
+from locum.schema.taskfile import parse_task
+from locum.sources.catalogue import catalogue
+
+SERVER = DeviceProfile(
+    name="this",
+    source="measured",
+    system="Linux",
+    cpu="server",
+    architecture="x86_64",
+    cores=2,
+    memory_mb=24000,
+    available_mb=20000,
+    instructions=("avx2", "avx512f", "avx512_vnni"),
+    matmul_gflops=260.0,
+    memory_gb_s=14.0,
+)
+SMALL = DataSize(train_rows=2000, mean_chars=60, labels=10)
+HERE = Machines(SERVER, SERVER)
+SMOLLM = catalogue().find("SmolLM2-135M-Instruct").facts
+
+
+def task(extra: str = "") -> Task:
+    return parse_task(
+        "version: 1\nname: t\nkind: classify\ninstruction: Which?\n"
+        "data: {train: t.csv, input: text, output: label}\n" + extra
+    )
+
+
+def test_auto_goes_from_a_linear_model_to_a_decoder() -> None:
+    ladder = make_ladder(task(), SMALL, HERE)
+    assert [candidate.family for candidate in ladder] == ["linear", "encoder", "encoder", "decoder"]
+    assert [candidate.method for candidate in ladder] == [spec.method for spec in AUTO]
+    assert [candidate.name for candidate in ladder[:3]] == ["tfidf", "all-MiniLM-L6-v2/head", "all-MiniLM-L6-v2/full"]
+    assert ladder[3].name == f"SmolLM2-135M-Instruct/full-{ladder[3].depth}L"
+    assert not [candidate.skipped for candidate in ladder if candidate.skipped]
+    memory = [candidate.estimate.memory_mb or 0 for candidate in ladder]
+    assert memory == sorted(memory)
+    assert ladder[1].parameters == pytest.approx(22.7e6, rel=0.05)
+
+
+def test_the_same_question_has_the_same_ladder() -> None:
+    assert make_ladder(task(), SMALL, HERE) == make_ladder(task(), SMALL, HERE)
+
+
+def test_named_students_stay_in_their_order_with_their_depth() -> None:
+    wanted = "students:\n  - {base: SmolLM2-135M-Instruct, method: full, depth: 5}\n  - {method: linear}\n"
+    ladder = make_ladder(task(wanted), SMALL, HERE)
+    assert [candidate.name for candidate in ladder] == ["SmolLM2-135M-Instruct/full-5L", "tfidf"]
+    assert ladder[0].depth == 5
+    assert ladder[0].parameters is not None
+    assert ladder[0].parameters < SMOLLM.parameters
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ("memory_mb: 70", "over the 70 MB of the budget"),
+        ("size_mb: 10", "over the 10 MB of the budget"),
+        ("latency_ms: 0.05", "over the 0.05 ms of the budget"),
+    ],
+)
+def test_fault_35_a_budget_rules_out_with_the_estimate_and_the_limit(budget: str, words: str) -> None:
+    ladder = make_ladder(task(f"budget: {{{budget}}}\n"), SMALL, HERE)
+    assert ladder[0].skipped is None
+    for candidate in ladder[1:]:
+        assert candidate.skipped is not None
+        assert candidate.skipped.startswith("its estimated ")
+        assert words in candidate.skipped
+    assert len(ladder) == len(AUTO)  # ruled out, but told of
+
+
+def test_fault_35_a_device_without_the_memory_rules_out_by_name() -> None:
+    tiny = SERVER.model_copy(update={"name": "raspberry-pi-0", "memory_mb": 70.0, "available_mb": 75.0})
+    ladder = make_ladder(task(), SMALL, Machines(training=SERVER, serving=tiny))
+    assert [candidate.skipped is None for candidate in ladder] == [True, False, False, False]
+    assert "of the device raspberry-pi-0" in (ladder[1].skipped or "")
+
+
+def test_fault_35_memory_to_train_counts_on_this_machine_only() -> None:
+    full = SERVER.model_copy(update={"available_mb": 700.0})
+    ladder = make_ladder(task(), SMALL, Machines(training=full, serving=SERVER))
+    assert ladder[0].skipped is None
+    assert ladder[3].skipped is not None
+    assert "training memory" in ladder[3].skipped
+    assert "of the memory of this machine" in ladder[3].skipped
+
+
+def test_what_is_not_known_rules_nothing_out() -> None:
+    unknown = SERVER.model_copy(
+        update={"memory_mb": None, "available_mb": None, "matmul_gflops": None, "memory_gb_s": None}
+    )
+    ladder = make_ladder(task("budget: {latency_ms: 0.001}\n"), SMALL, Machines(unknown, unknown))
+    assert not any(candidate.skipped for candidate in ladder)
+    assert ladder[3].estimate.train_s is None
+    assert ladder[3].depth == SMOLLM.layers
+
+
+def test_a_decoder_is_cut_to_what_the_time_allows() -> None:
+    depths = [affordable_depth(SMOLLM, SMALL, SERVER, seconds) for seconds in (1, 60, 120, 400, 1e6)]
+    assert depths == sorted(depths)
+    assert (depths[0], depths[-1]) == (1, SMOLLM.layers)
+    more = DataSize(train_rows=20000, mean_chars=60, labels=10)
+    assert affordable_depth(SMOLLM, more, SERVER, 400) < depths[3]
+
+
+def test_a_decoder_of_a_few_layers_is_not_worth_its_time() -> None:
+    huge = DataSize(train_rows=500_000, mean_chars=400, labels=2)
+    decoder = make_ladder(task("budget: {build_minutes: 2}\n"), huge, HERE)[3]
+    assert decoder.skipped is not None
+    assert decoder.skipped.endswith("s of training allow only 1 of its layers")
+
+
+@pytest.mark.parametrize("methods", [["linear"], ["linear", "head", "full", "full"], ["full"] * 5])
+def test_training_gets_all_of_the_time_but_the_reserve(methods: list[str]) -> None:
+    budgets = training_budgets(methods, 900)  # pyright: ignore[reportArgumentType]
+    assert sum(budgets) == pytest.approx(900 * (1 - RESERVE), abs=0.1 * len(methods))
+    assert all(seconds > 0 for seconds in budgets)
+
+
+def test_a_costlier_method_gets_more_time() -> None:
+    linear, head, full = training_budgets(["linear", "head", "full"], 900)
+    assert linear < head < full
+
+
+def test_an_unknown_base_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SourceError, match="did you mean 'all-MiniLM-L6-v2'"):
+        make_ladder(task("students: [{base: all-MiniLM-L6-v3, method: head}]\n"), SMALL, HERE)
+
+
+def test_a_base_of_the_hub_that_nothing_is_known_of_stays_without_estimates(tmp_path: Path) -> None:
+    (candidate,) = make_ladder(task("students: [{base: 'hf://acme/bertlet', method: head}]\n"), SMALL, HERE)
+    assert (candidate.name, candidate.skipped, candidate.parameters) == ("bertlet/head", None, None)
+    assert candidate.estimate.memory_mb is None
+
+
+def test_the_size_counts_tokens_with_their_two_special_ones() -> None:
+    size = DataSize(train_rows=10, mean_chars=44, labels=2)
+    assert (size.row_tokens, size.tokens) == (12, 120)

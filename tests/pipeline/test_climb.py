@@ -1,0 +1,229 @@
+"""Climbing the ladder with students that cost nothing: what a failure costs, the time, and where it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from locum.core.errors import CheckFailed, DeviceError, Interrupted, LocumError, ModelFileError, SourceError, UserError
+from locum.core.progress import Event, listening
+from locum.evaluate.predictions import Predictions
+from locum.fit.ladder import training_budgets
+from locum.pipeline import climb as climbing
+from locum.pipeline import rung
+from locum.pipeline.climb import climb
+from locum.pipeline.rung import BuiltStudent, Prepared, build_rung
+from locum.pipeline.steps import StepCache
+from locum.pipeline.workspace import Workspace
+from locum.schema.candidate import Candidate
+from locum.schema.evaluation import Measured
+from locum.schema.taskfile import parse_task
+from locum.schema.training import TrainRequest
+
+LADDER = (
+    Candidate(name="tfidf", family="linear", method="linear"),
+    Candidate(name="mini/head", family="encoder", base="mini", method="head"),
+    Candidate(name="mini/full", family="encoder", base="mini", method="full"),
+    Candidate(name="smol/full", family="decoder", base="smol", method="full"),
+)
+TASK = """\
+version: 1
+name: t
+kind: classify
+instruction: Which?
+data: {train: t.csv, input: text, output: label}
+budget: {build_minutes: 10}
+"""
+DATA = Prepared(Path("unused"), "key", ("a", "b"), ("dev",))
+ROWS = 400
+
+
+def workspace(folder: Path, extra: str = "") -> Workspace:
+    text = TASK + extra
+    return Workspace(parse_task(text), text, folder, folder, StepCache(folder / "work"), threads=1)
+
+
+def student(folder: Path, candidate: Candidate, errors: int) -> BuiltStudent:
+    gold = np.zeros(ROWS, dtype=np.int64)
+    logits = np.tile(np.array([1.0, 0.0], dtype=np.float32), (ROWS, 1))
+    logits[:errors] = [0.0, 1.0]
+    answers = folder / candidate.name.replace("/", "-")
+    answers.mkdir(parents=True)
+    Predictions(candidate.name, "dev", ("a", "b"), "ids", logits, gold).save(answers / "dev.npz")
+    measured = Measured.model_construct(size_mb=1.0)
+    return BuiltStudent(candidate, None, None, None, measured, answers, answers)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def rungs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, float]]:
+    """Make every candidate end as given: a number of dev errors, or an exception; returns the budgets asked for."""
+
+    def plan(**ends: int | LocumError) -> dict[str, float]:
+        asked: dict[str, float] = {}
+
+        def fake(_work: Workspace, _data: Prepared, candidate: Candidate, budget_s: float) -> BuiltStudent:
+            asked[candidate.name] = budget_s
+            end = ends.get(candidate.name.replace("/", "_"), 40)
+            if isinstance(end, LocumError):
+                raise end
+            return student(tmp_path / "students", candidate, end)
+
+        monkeypatch.setattr(climbing, "build_rung", fake)
+        return asked
+
+    return plan
+
+
+def statuses(climbed: climbing.Climb) -> dict[str, str]:
+    return {outcome.candidate.name: outcome.status for outcome in climbed.outcomes}
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        SourceError("source-unavailable", "no source answered"),
+        ModelFileError("models-damaged", "not a model"),
+        LocumError("core-child-killed", "killed"),
+        DeviceError("train-memory", "memory ran out"),
+    ],
+    ids=lambda error: error.code,
+)
+def test_a_failure_of_its_own_costs_a_candidate_and_not_the_build(
+    rungs: Any, tmp_path: Path, failure: LocumError
+) -> None:
+    rungs(mini_head=failure)
+    heard: list[Event] = []
+    with listening(heard.append):
+        climbed = climb(workspace(tmp_path), DATA, LADDER, 1.0)
+    assert statuses(climbed) == {
+        "tfidf": "built",
+        "mini/head": "failed",
+        "mini/full": "built",
+        "smol/full": "built",
+    }
+    assert climbed.outcomes[1].reason == f"failed: {failure.cause}"
+    assert [event.kind for event in heard if "mini/head" in event.label] == ["warning"]
+
+
+def test_fault_43_a_loss_that_is_no_number_costs_only_its_candidate(rungs: Any, tmp_path: Path) -> None:
+    rungs(mini_full=UserError("train-nan", "the loss became NaN"))
+    assert statuses(climb(workspace(tmp_path), DATA, LADDER, 1.0))["mini/full"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        CheckFailed("compress-parity", "agreement 0.3"),
+        Interrupted("core-interrupted", "stopped"),
+        DeviceError("core-disk-full", "no space left"),
+        UserError("train-request", "one label"),
+    ],
+    ids=lambda error: error.code,
+)
+def test_fault_34_what_would_hit_every_candidate_or_breaks_a_promise_ends_the_build(
+    rungs: Any, tmp_path: Path, failure: LocumError
+) -> None:
+    asked = rungs(mini_head=failure)
+    with pytest.raises(type(failure)) as caught:
+        climb(workspace(tmp_path), DATA, LADDER, 1.0)
+    assert caught.value is failure
+    assert list(asked) == ["tfidf", "mini/head"]
+
+
+def test_when_all_fail_the_last_failure_is_raised(rungs: Any, tmp_path: Path) -> None:
+    last = SourceError("source-unavailable", "the last")
+    other = LocumError("core-child-killed", "killed")
+    rungs(tfidf=other, mini_head=other, mini_full=other, smol_full=last)
+    with pytest.raises(SourceError, match="the last"):
+        climb(workspace(tmp_path), DATA, LADDER, 1.0)
+
+
+def test_fault_35_when_all_are_ruled_out_every_reason_is_said(rungs: Any, tmp_path: Path) -> None:
+    asked = rungs()
+    ladder = [candidate.model_copy(update={"skipped": f"{candidate.name} is too big"}) for candidate in LADDER]
+    with pytest.raises(UserError, match=r"tfidf is too big; mini/head: .*smol/full is too big") as caught:
+        climb(workspace(tmp_path), DATA, ladder, 1.0)
+    assert (caught.value.code, asked) == ("pipeline-nothing-built", {})
+
+
+def test_the_time_is_shared_out_and_what_is_ruled_out_is_not_built(rungs: Any, tmp_path: Path) -> None:
+    asked = rungs()
+    ladder = (LADDER[0], LADDER[1].model_copy(update={"skipped": "too slow"}), *LADDER[2:])
+    climbed = climb(workspace(tmp_path), DATA, ladder, 1.0)
+    expected = training_budgets([candidate.method for candidate in LADDER], 600)
+    assert asked == {c.name: s for c, s in zip(LADDER, expected, strict=True) if c.name != "mini/head"}
+    assert (climbed.outcomes[1].status, climbed.outcomes[1].reason) == ("skipped", "too slow")
+    assert climbed.stopped_early is None
+
+
+def test_a_candidate_without_half_its_time_is_skipped_with_the_reason(rungs: Any, tmp_path: Path) -> None:
+    asked = rungs()
+    work = workspace(tmp_path)
+    work.steps.seconds["train-before"] = 520.0
+    climbed = climb(work, DATA, LADDER, 1.0)
+    assert list(asked) == ["tfidf", "mini/head"]
+    assert climbed.outcomes[-1].reason.startswith("80 s of 600 s are left, and its training was to get ")
+    assert climbed.outcomes[-1].status == "skipped"
+
+
+def test_auto_stops_once_the_target_is_surely_met(rungs: Any, tmp_path: Path) -> None:
+    asked = rungs(tfidf=100, mini_head=2)
+    climbed = climb(workspace(tmp_path, "target: {at_least: 0.9}\n"), DATA, LADDER, 1.0)
+    assert list(asked) == ["tfidf", "mini/head"]
+    assert climbed.stopped_early is not None
+    assert climbed.stopped_early.startswith("mini/head meets the target of 90.0 %")
+    assert [outcome.status for outcome in climbed.outcomes] == ["built", "built", "skipped", "skipped"]
+
+
+def test_students_that_were_named_are_all_built(rungs: Any, tmp_path: Path) -> None:
+    asked = rungs(tfidf=0)
+    named = "target: {at_least: 0.5}\nstudents: [{method: linear}]\n"
+    climbed = climb(workspace(tmp_path, named), DATA, LADDER, 1.0)
+    assert len(asked) == 4
+    assert climbed.stopped_early is None
+
+
+def killed(times: int, code: str, seen: list[int | None]) -> Callable[..., None]:
+    def run(target: str, request: Path, _out: Path, **_options: Any) -> None:
+        if target != "locum.train.job:main":
+            raise CheckFailed("compress-parity", "far enough")
+        seen.append(TrainRequest.from_json(request.read_bytes(), "request").micro_batch)
+        if len(seen) <= times:
+            raise LocumError(code, "memory")
+
+    return run
+
+
+@pytest.mark.parametrize("code", ["core-child-killed", "train-memory"])
+def test_fault_36_memory_that_runs_out_is_answered_with_smaller_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    seen: list[int | None] = []
+    monkeypatch.setattr(rung, "run_job", killed(2, code, seen))
+    work = workspace(tmp_path)
+    with pytest.raises((CheckFailed, LocumError, FileNotFoundError)):
+        build_rung(work, DATA, LADDER[0], 10.0)
+    assert seen == [None, 16, 8]
+    assert list(work.steps.seconds) == ["train-tfidf"]
+
+
+def test_fault_36_when_one_row_is_too_much_the_kill_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | None] = []
+    monkeypatch.setattr(rung, "run_job", killed(99, "core-child-killed", seen))
+    with pytest.raises(LocumError, match="memory"):
+        build_rung(workspace(tmp_path), DATA, LADDER[0], 10.0)
+    assert seen == [None, 16, 8, 4, 2, 1]
+
+
+def test_another_failure_of_a_job_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int | None] = []
+    monkeypatch.setattr(rung, "run_job", killed(99, "core-child-failed", seen))
+    with pytest.raises(LocumError) as caught:
+        build_rung(workspace(tmp_path), DATA, LADDER[0], 10.0)
+    assert (caught.value.code, seen) == ("core-child-failed", [None])
