@@ -21,6 +21,7 @@ from locum.cascade.policy import Mode, decide, void_reason
 from locum.core.errors import LocumError, UserError
 from locum.core.files import sha256_bytes
 from locum.core.progress import warn
+from locum.data.normalise import NotText, normalise
 from locum.evaluate.llm import completion_request
 from locum.runtime.protocol import Classifier, Generator
 from locum.schema.certificate import Answer, Certificate, Decision, Policy
@@ -56,6 +57,14 @@ def llm_hash(model: str) -> str:
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def _as_trained(text: str) -> str:
+    """An input as the student's training rows were: normalised; bytes that are no text become replacement marks."""
+    try:
+        return normalise(text)
+    except NotText:
+        return normalise(text.encode("utf-8", "replace").decode())
 
 
 def _no_observer(_result: AuditResult) -> None:
@@ -177,7 +186,7 @@ class Router:
 
     def _student_answers(self, texts: Sequence[str]) -> tuple[list[str | None], list[float]]:
         spec = self.student.spec
-        logits = self.student.logits(texts)
+        logits = self.student.logits([_as_trained(text) for text in texts])
         labels = [None if column < 0 else spec.labels[column] for column in predicted(logits)]
         return labels, [float(value) for value in confidence(logits, spec.temperature)]
 
