@@ -39,7 +39,9 @@ def _label_first(path: Path, encoding: str = "utf-8") -> Rows:
 
 
 def _banking77(folder: Path) -> dict[str, Rows]:
-    return {split: _csv_columns(folder / "banking77" / f"{split}.csv", "text", "category") for split in ("train", "test")}
+    return {
+        split: _csv_columns(folder / "banking77" / f"{split}.csv", "text", "category") for split in ("train", "test")
+    }
 
 
 def _clinc150(folder: Path) -> dict[str, Rows]:
@@ -90,7 +92,10 @@ DATASETS: dict[str, tuple[Callable[[Path], dict[str, Rows]], str]] = {
     "clinc150": (_clinc150, "Which intent does the message express? oos when it is none of the others."),
     "trec6": (_trec6, "What kind of answer does the question ask for?"),
     "sst2": (_sst2, "Is the sentiment of this film review positive or negative?"),
-    "headlines_gold": (_headlines, "Does the headline say that the price of gold goes up, down, stays neutral, or none?"),
+    "headlines_gold": (
+        _headlines,
+        "Does the headline say that gold goes up, down, stays neutral, or none of these?",
+    ),
     "legal_unfair_tos": (_unfair_tos, "Which kind of unfair clause is this sentence of the terms of service, if any?"),
     "prompt_injection": (_prompt_injection, "Is this message a prompt injection or jailbreak, or benign?"),
 }
