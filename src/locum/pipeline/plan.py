@@ -12,6 +12,7 @@ from pathlib import Path
 from locum.cascade.labels import label_arithmetic
 from locum.core.errors import SourceError
 from locum.data.inspect import inspect
+from locum.data.readers import open_table, wanted_columns
 from locum.fit.device import profile_device
 from locum.fit.ladder import DataSize, Machines, make_ladder
 from locum.pipeline.ladder import serves_on
@@ -42,7 +43,7 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     Raises:
         TaskFileError: faults in the task file, all of them together.
         SourceError: an address is malformed, a path does not exist, a base is unknown.
-        DataError: a local training file cannot be read.
+        DataError: a local file cannot be read, or lacks a column that the task names.
     """
     path = Path(task_file)
     task, _ = read_task(path)
@@ -50,6 +51,7 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     folder = Path(out) if out is not None else Path("runs") / task.name
     warnings: list[str] = []
     data_downloads = _data_downloads(task, root)
+    _check_columns(task, root)
     size, available = _data_size(task, root, warnings)
     here = profile_device(measure=True)
     ladder = make_ladder(task, size, Machines(here, serves_on(task, here)))
@@ -97,6 +99,16 @@ def _at(address: str, root: Path) -> str | Path:
     """A relative path as seen from the task file's folder; any other address as it is."""
     parsed = parse_address(address)
     return root / parsed.path if isinstance(parsed, PathAddress) else address
+
+
+def _check_columns(task: Task, root: Path) -> None:
+    """Open every local file, which looks for the columns that the task names."""
+    spec = task.data
+    for split, addresses in split_addresses(task).items():
+        here = (cached(str(_at(address, root))) for address in addresses)
+        file = next((found for found in here if found is not None), None)
+        if file is not None:
+            open_table(file, format=spec.format, encoding=spec.encoding, wanted=wanted_columns(spec), split=split)
 
 
 def _data_downloads(task: Task, root: Path) -> list[Download]:

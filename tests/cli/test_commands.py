@@ -1,0 +1,127 @@
+"""Each command on a real bundle: what it prints for people, what it prints as JSON, and its status."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from locum.bundle.verify import verify
+from locum.schema.certificate import Certificate
+from locum.schema.plan import Plan
+from locum.schema.report import BuildReport
+from locum.testing.bundles import pico_bundle
+from locum.testing.pico import WORDS
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pico_bundle(tmp_path / "bundle", threshold=0.5)
+    rng = random.Random(3)
+    with (tmp_path / "fresh.csv").open("w") as file:
+        file.write("text,label\n")
+        for number in range(200):
+            label = rng.choice(list(WORDS))
+            file.write(f"{' '.join(rng.choices(WORDS[label], k=3))} {number},{label}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "bundle"
+
+
+def test_eval(run: Any, bundle: Path) -> None:
+    done = run("eval", bundle, "--data", "fresh.csv", "--json")
+    assert done.status == 0
+    assert {"n", "metrics", "local_share", "error_local", "latency_ms", "predictions"} <= set(done.document)
+    assert done.document["metrics"]["accuracy"] == 1.0
+    assert len(Path(done.document["predictions"]).read_text().splitlines()) == done.document["n"] == 200
+    shown = run("eval", bundle, "--data", "fresh.csv", "--predictions", "mine.jsonl")
+    assert shown.status == 0
+    assert "accuracy      100.0%  (95 % interval " in shown.stdout
+    assert Path("mine.jsonl").is_file()
+
+
+def test_certify_that_holds(run: Any, bundle: Path) -> None:
+    done = run("certify", bundle, "--data", "fresh.csv", "--max-error", "0.1", "--json")
+    assert done.status == 0
+    certificate = Certificate.from_json(json.dumps(done.document), "certificate")
+    assert certificate.threshold is not None
+    assert verify(bundle).hashes["certificate"] == certificate.hash()
+    shown = run("certify", bundle, "--data", "fresh.csv", "--max-error", "0.1")
+    assert shown.stdout.startswith("With 95 % confidence, at most 10 % ")
+
+
+def test_fault_91_certify_that_does_not_hold_exits_3_with_one_document(run: Any, bundle: Path) -> None:
+    done = run("certify", bundle, "--data", "fresh.csv", "--max-error", "0.001", "--json")
+    assert done.status == 3
+    assert done.document["threshold"] is None
+    assert "[cascade-not-certified]" in done.stderr
+    verify(bundle)
+    shown = run("certify", bundle, "--data", "fresh.csv", "--max-error", "0.001")
+    assert shown.status == 3
+    assert "label about" in shown.stderr
+
+
+def test_report(run: Any, bundle: Path, built: Any) -> None:
+    done = run("report", built.bundle, "--json")
+    assert BuildReport.from_json(json.dumps(done.document), "report").task == "tickets"
+    shown = run("report", built.bundle, "--html", "page.html")
+    assert shown.status == 0
+    assert "tfidf" in shown.stdout
+    assert "Certificate: With 90 % confidence" in shown.stdout
+    assert "<html" in Path("page.html").read_text()
+    assert run("report", bundle.parent).status == 2
+
+
+def test_build_ends_with_how_to_serve(run: Any, built: Any, tmp_path: Path) -> None:
+    shutil.copytree(built.tickets.folder, tmp_path / "task")
+    shutil.copytree(built.out, tmp_path / "out")
+    done = run("build", tmp_path / "task", "--out", tmp_path / "out", "--offline")
+    assert done.status == 0
+    assert "✓" in done.stdout
+    assert f"Serve   locum serve {tmp_path / 'out' / 'bundle'}" in done.stdout
+    assert "tfidf" in done.stdout
+    body = done.stdout.split("-d '")[1].split("'")[0]
+    assert json.loads(body)["model"] == "tickets"
+
+
+def test_plan(run: Any, tickets: Any, tmp_path: Path) -> None:
+    done = run("plan", tickets.task, "--json")
+    assert Plan.from_json(json.dumps(done.document), "plan").task == "tickets"
+    shown = run("plan", tickets.folder)
+    assert shown.status == 0
+    assert "Ladder, cheapest first" in shown.stdout
+    assert "you have about 120 for calibration" in shown.stdout
+
+
+def test_fault_20_plan_shows_all_faults_with_their_lines(run: Any, tickets: Any) -> None:
+    tickets.task.write_text("version: 1\nname: X Y\nkind: clasify\nbudgte: {}\n")
+    done = run("plan", tickets.task)
+    assert done.status == 2
+    for place in ("task.yaml:2: name", "task.yaml:3: kind", "task.yaml:4: budgte"):
+        assert place in done.stderr
+
+
+def test_models(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCUM_CACHE", str(tmp_path))
+    done = run("models", "--json")
+    names = {base["name"] for base in done.document}
+    assert {"all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"} <= names
+    assert not any(base["cached"] for base in done.document)
+    shown = run("models").stdout
+    assert all(name in shown for name in names)
+
+
+def test_models_fetch_offline_and_unknown(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCUM_CACHE", str(tmp_path))
+    monkeypatch.setenv("LOCUM_OFFLINE", "1")
+    assert run("models", "--fetch", "all-MiniLM-L6-v2", "--json").document["error"]["code"] == "source-offline"
+    assert "did you mean" in run("models", "--fetch", "all-MiniLM-L6-v1").stderr
+
+
+def test_serve_refuses_what_is_no_bundle(run: Any, tmp_path: Path) -> None:
+    done = run("serve", tmp_path)
+    assert done.status == 2
+    assert "[bundle-missing]" in done.stderr
