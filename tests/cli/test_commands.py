@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from locum.bundle.verify import verify
@@ -125,3 +129,28 @@ def test_serve_refuses_what_is_no_bundle(run: Any, tmp_path: Path) -> None:
     done = run("serve", tmp_path)
     assert done.status == 2
     assert "[bundle-missing]" in done.stderr
+
+
+@pytest.mark.engines
+def test_serve_answers_until_it_is_told_to_stop(bundle: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "locum.cli.main", "serve", str(bundle), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stderr is not None
+        said = child.stderr.readline()
+        assert said.startswith("serving pico at http://127.0.0.1:")
+        url = said.split()[3]
+        body = {"model": "pico", "messages": [{"role": "user", "content": "withdraw cash at the atm"}]}
+        answer = httpx.post(f"{url}/chat/completions", json=body, trust_env=False, timeout=30)
+        assert answer.json()["choices"][0]["message"]["content"] == "cash"
+        assert answer.headers["x-locum-route"] == "local"
+        child.send_signal(signal.SIGINT)
+        stdout, stderr = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert (child.returncode, stdout) == (0, "")
+    assert "Traceback" not in stderr
