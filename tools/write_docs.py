@@ -96,7 +96,7 @@ def task_schema() -> str:
 
 def with_tables(text: str) -> str:
     """The README with each ``<!-- table: NAME -->`` … ``<!-- end -->`` block written from its JSON."""
-    pattern = re.compile(r"(<!-- table: ([a-z_]+) -->\n).*?(<!-- end -->)", re.S)
+    pattern = re.compile(r"(<!-- table: ([a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return pattern.sub(lambda block: block[1] + _table(block[2]) + block[3], text)
 
 

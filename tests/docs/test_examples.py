@@ -51,7 +51,7 @@ def test_commands_on_pages_exist() -> None:
 def test_python_on_pages_is_python() -> None:
     for page in PAGES:
         for block in blocks(page, "python"):
-            ast.parse(block)
+            assert ast.parse(block).body
 
 
 def raised_codes() -> set[str]:

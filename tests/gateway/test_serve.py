@@ -59,7 +59,7 @@ def test_fault_86_other_machines_need_a_key(host: str):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.2"])
 def test_loopback_needs_none(host: str):
-    check_exposure(Settings(host=host))
+    assert check_exposure(Settings(host=host)) is None
 
 
 def test_fault_86_serve_refuses_before_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

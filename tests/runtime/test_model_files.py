@@ -119,7 +119,9 @@ def test_labels_must_differ(folder: Path) -> None:
 
 def test_files_that_nobody_names_are_left_alone(folder: Path) -> None:
     (folder / ".DS_Store").write_bytes(b"\x80\x04")
-    open_classifier(folder).close()
+    classifier = open_classifier(folder)
+    classifier.close()
+    assert ".DS_Store" not in classifier.spec.files
 
 
 def test_seal_names_every_file_and_reads_back(tmp_path: Path) -> None:

@@ -266,7 +266,9 @@ def test_urls_that_would_leak_are_refused(url: str) -> None:
     ],
 )
 def test_urls_that_are_fine(url: str) -> None:
-    OpenAiGenerator(LlmSpec(base_url=url, model="m")).close()
+    generator = OpenAiGenerator(LlmSpec(base_url=url, model="m"))
+    generator.close()
+    assert generator.model == "m"
 
 
 def test_closing_twice_is_fine_and_asking_afterwards_is_not() -> None:

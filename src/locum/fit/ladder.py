@@ -33,7 +33,7 @@ RESERVE = 0.16
 """Share of the build time kept for everything that is not training: export, measuring, certificate, report."""
 
 _WEIGHTS: dict[Method, float] = {"linear": 0.03, "head": 0.12, "full": 1.0}
-_EPOCHS: dict[Family, float] = {"linear": 1.0, "encoder": 8.0, "decoder": 2.0}
+_EPOCHS: dict[Family, float] = {"linear": 1.0, "encoder": 10.0, "decoder": 2.0}
 _MIN_DEPTH = 4
 _CHARS_PER_TOKEN = 4.4  # English text under a vocabulary of 30 to 50 thousand
 _BATCH_ROWS = 32

@@ -20,14 +20,21 @@ Share = Annotated[float, Field(gt=0, lt=0.9)]
 Positive = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-SPLITS: tuple[Literal["train"], Literal["dev"], Literal["calibration"], Literal["test"]] = ("train", "dev", "calibration", "test")
+SPLITS: tuple[Literal["train"], Literal["dev"], Literal["calibration"], Literal["test"]] = (
+    "train",
+    "dev",
+    "calibration",
+    "test",
+)
 """train, dev (all choices), calibration (certificate only), test (report only)."""
 
 
 class SplitShares(Document):
     """What to set aside when no file is given for a split, as shares of the training file."""
 
-    dev: Share | None = Field(default=None, description="Share for dev; default: 6·√rows, 100 to 1,000 rows, at most 20 %.")
+    dev: Share | None = Field(
+        default=None, description="Share for dev; default: 6·√rows, 100 to 1,000 rows, at most 20 %."
+    )
     calibration: Share | None = Field(
         default=None, description="Share for calibration; default: what the certificate needs, at most 20 %."
     )

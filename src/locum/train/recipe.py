@@ -50,7 +50,7 @@ class Recipe:
 
 
 RECIPES: dict[Family, Recipe] = {
-    "encoder": Recipe(epochs=8, batch_rows=64, body_rate=1e-4, head_rate=1e-3),
+    "encoder": Recipe(epochs=10, batch_rows=64, body_rate=1e-4, head_rate=1e-3),
     "decoder": Recipe(
         epochs=3, batch_rows=16, body_rate=1e-4, head_rate=1e-3, dropout=0.0, label_smoothing=0.0, frozen_share=0.34
     ),
