@@ -1,0 +1,27 @@
+"""Every benchmark, one after the other; each writes its own JSON.
+
+    python bench/run_all.py
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = ("startup.py", "certificates.py", "classify.py")
+
+
+def main() -> int:
+    """Run them; the exit status of the first that fails."""
+    folder = Path(__file__).resolve().parent
+    for script in SCRIPTS:
+        print(f"== {script}", flush=True)
+        status = subprocess.run([sys.executable, str(folder / script)], check=False).returncode
+        if status:
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
