@@ -260,6 +260,22 @@ def print_setting(console: Console, rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
+COLUMNS = ["promise", "method", "answered locally", "promise broken"]
+
+
+def readme_table(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The rows of the README's table: share answered locally, share of broken promises with its 95 % interval."""
+    return [
+        {
+            "promise": row["kind"],
+            "method": f"**{row['method']}**" if row["method"] == "Locum" else row["method"],
+            "answered locally": f"{row['local_share']:.1%}",
+            "promise broken": f"{row['broken']:.1%} [{row['broken_low']:.1%}, {row['broken_high']:.1%}]",
+        }
+        for row in rows
+    ]
+
+
 def print_grid(console: Console, rows: list[dict[str, Any]]) -> None:
     """Share answered locally / share of broken promises, per accuracy and n."""
     for kind in ("selective", "marginal", "regret"):
@@ -308,6 +324,8 @@ def main() -> None:
     grid = [run(*cell, options.seed) for cell in track(cells, "grid", console=Console(stderr=True))]
     print_grid(console, grid)
     result = {
+        "columns": COLUMNS,
+        "table": readme_table(setting),
         "provenance": provenance(options.seed, time.monotonic() - start_s),
         "world": f"calibrated confidence ~ Beta({CONCENTRATION:g}a, {CONCENTRATION:g}(1-a)), a = accuracy",
         "promise": {"alpha": ALPHA, "epsilon_regret": EPSILON_REGRET, "delta": DELTA, "llm_accuracy": LLM_ACCURACY},

@@ -1,6 +1,6 @@
 """Every benchmark, one after the other; each writes its own JSON.
 
-    python bench/run_all.py
+python bench/run_all.py
 """
 
 from __future__ import annotations

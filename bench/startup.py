@@ -1,6 +1,6 @@
 """Start-up time: ``import locum`` and ``locum --help`` in fresh processes; the median and the least of 15 runs.
 
-    python bench/startup.py
+python bench/startup.py
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def main() -> None:
     for row in table:
         print(f"{row['command']:<20} median {row['median']:>8}  least {row['least']:>8}")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    document = {"columns": ["command", "median", "least"], "table": table, "runs": RUNS, "date": time.strftime("%Y-%m-%d")}
+    document = {
+        "columns": ["command", "median", "least"],
+        "table": table,
+        "runs": RUNS,
+        "date": time.strftime("%Y-%m-%d"),
+    }
     RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

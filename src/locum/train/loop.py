@@ -44,7 +44,7 @@ class Progress:
         step: optimiser steps taken.
         best: file and SHA-256 of the best weights.
         best_accuracy, best_loss, best_step: on dev, of the averaged weights; accuracy counts first.
-        stale: evaluations since the best.
+        stale: evaluations since the best, in the second half of the schedule.
         loss_sum, loss_count: of the running epoch.
         resumed: how often the job went on from a checkpoint.
         elapsed_s: seconds spent when it was saved.
@@ -113,7 +113,7 @@ class Trainer:
         total = self.schedule.total_steps
         with track("tune", total, "step") as tracker:
             tracker.advance(self.progress.step)
-            while self.progress.step < total and not self._levelled_off():
+            while self.progress.step < total and self.progress.stale < self.recipe.patience:
                 ended = self._one_epoch(tracker, stop)
                 if ended:
                     reason = ended
@@ -122,15 +122,6 @@ class Trainer:
                 reason = "patience"
         self._load_best()
         return reason
-
-    def _levelled_off(self) -> bool:
-        """Whether dev has not improved for long, in the second half of the schedule.
-
-        Before that the rate is high and says little: tuned weights first lose what the head was fitted to, and
-        gain most while the rate falls.
-        """
-        late = self.progress.step >= self.schedule.total_steps / 2
-        return late and self.progress.stale >= self.recipe.patience
 
     @property
     def curve(self) -> tuple[CurvePoint, ...]:
@@ -219,7 +210,8 @@ class Trainer:
         )
         progress.curve.append(point.to_json())
         note("dev", epoch=round(epoch, 2), accuracy=round(accuracy, 4), loss=round(loss, 4))
-        progress.stale += 1
+        # Before the middle the rate is high and dev says little: tuned weights first lose what the head was fitted to.
+        progress.stale += progress.step > self.schedule.total_steps / 2
         if math.isfinite(loss) and (accuracy, -loss) > (progress.best_accuracy, -progress.best_loss):
             progress.best_accuracy, progress.best_loss = accuracy, loss
             progress.best_step, progress.stale = progress.step, 0
