@@ -182,7 +182,7 @@ def test_decoders_answer_alike_in_onnx(decoder: PicoStudent, tmp_path: Path) -> 
 
 
 @pytest.mark.engines
-@pytest.mark.parametrize(("choice", "gap"), [("gguf-f16", 0.03), ("gguf-q8_0", 0.1)])
+@pytest.mark.parametrize(("choice", "gap"), [("gguf-f16", 0.03), ("gguf-q8_0", 0.4)])
 def test_decoders_answer_alike_in_llama_cpp(decoder: PicoStudent, tmp_path: Path, choice: str, gap: float) -> None:
     spec, parity = run(decoder, tmp_path / "model", formats=[choice])
     assert (spec.engine, spec.pooling) == ("llamacpp", "last")
