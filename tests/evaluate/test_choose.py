@@ -23,7 +23,7 @@ FAMILY: dict[str, tuple[Family, Method]] = {
 
 def candidate(name: str) -> Candidate:
     family, method = FAMILY[name]
-    return Candidate(name=name, family=family, method=method, base=None if method == "linear" else name)
+    return Candidate(name=name, family=family, method=method, base=None if method == "linear" else name.split("/")[0])
 
 
 def planted(name: str, right: np.ndarray, ids: str = "dev") -> Rung:
@@ -107,6 +107,14 @@ def test_a_family_that_has_levelled_off_is_left_and_another_is_still_tried() -> 
     assert reason is not None and "base/full gains nothing worth its cost over mini/full" in reason
     assert skip_reason(candidate("smol"), built) is None
     assert skip_reason(candidate("mini/head"), built) is None
+
+
+def test_a_body_that_is_tuned_in_vain_ends_the_tuning_of_larger_ones() -> None:
+    vain = exact({"tfidf": (0, 120), "mini/head": (0, 60), "mini/full": (0, 59)})
+    assert "over its frozen body" in (skip_reason(candidate("smol"), vain) or "")
+    assert skip_reason(candidate("mini/full"), vain[:2]) is None
+    gained = exact({"tfidf": (0, 180), "mini/head": (0, 180), "mini/full": (0, 120)})
+    assert skip_reason(candidate("smol"), gained) is None
 
 
 def test_two_costlier_students_in_a_row_without_a_gain_end_the_ladder() -> None:

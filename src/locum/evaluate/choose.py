@@ -5,13 +5,14 @@ cancels out. Taking is eager to go small: the smallest student that meets the ta
 the best is within one standard error of the paired difference (Breiman et al. 1984, CART §3.4.3), and below
 a point, so that few dev rows with their wide errors do not give a good student away. Stopping
 is slow to give up, because a rung that is not built cannot be chosen: a different *family* or a *tuned* body
-after a frozen one is never skipped on the evidence of the rung before it (a frozen encoder at 82 % says
+after a frozen one is never skipped on the evidence of one rung alone (a frozen encoder at 82 % says
 nothing of a tuned one at 88 %, nor that of a decoder at 90 %). Skipped are rungs that
 
 - cannot be needed: the target is met by a lower confidence bound, or so few dev errors are left that even a
   perfect student would be within one standard error; or
-- have been shown not to pay: two fully tuned students of the same family, the costlier of which gains less
-  than a point over the cheaper (one-sided bound of one standard error), or two such in a row in any family.
+- have been shown not to pay (one-sided bound of one standard error): a tuned body gained less than a point over the
+  same body frozen, so what the task needs is read off the surface and a larger body would be tuned in vain; of two
+  fully tuned students of one family the costlier gained less than a point; or two such in a row in any family.
 
 Students of one base differ in nothing that serving costs (a frozen body and a tuned one are one size), so
 sizes within 10 % of each other count as equal, and among equals the better on dev is taken.
@@ -157,6 +158,7 @@ def skip_reason(
     return (
         _target_met(best, metric, at_least)
         or _no_room(best, metric, noise_ceiling)
+        or _tuning_did_not_pay(following, built, metric)
         or _family_levelled_off(following, built, metric)
         or _ladder_levelled_off(built, metric)
     )
@@ -203,6 +205,20 @@ def _family_levelled_off(following: Candidate, built: Sequence[Rung], metric: Me
         f"in the {following.family} family {tuned[-1].candidate.name} gains nothing worth its cost over "
         f"{tuned[-2].candidate.name} (less than {100 * WORTH_POINTS:.0f} point), so a costlier one is not tried"
     )
+
+
+def _tuning_did_not_pay(following: Candidate, built: Sequence[Rung], metric: Metric) -> str | None:
+    """A body was tuned and gained nothing over the same body frozen, so a larger body need not be tuned either."""
+    if following.method != "full":
+        return None
+    for tuned in (rung for rung in built if rung.candidate.method == "full"):
+        frozen = [r for r in built if r.candidate.method == "head" and r.candidate.base == tuned.candidate.base]
+        if frozen and tuned.candidate.base != following.base and _no_gain(frozen[-1], tuned, metric):
+            return (
+                f"tuning all of {tuned.candidate.base} gains less than {100 * WORTH_POINTS:.0f} point over its frozen"
+                " body, so a larger body is not tuned"
+            )
+    return None
 
 
 def _ladder_levelled_off(built: Sequence[Rung], metric: Metric) -> str | None:
