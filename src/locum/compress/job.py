@@ -1,6 +1,7 @@
 """The export as a job for a killable child process (``core.child.run_job``).
 
 Notable: progress travels as events; the folder that is filled holds ``model/`` and, written last, ``parity.json``.
+The parent sets PyTorch's threads through the environment, so that a linear student is exported without loading it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,9 @@ def main(request: Path, out: Path) -> None:
     Raises:
         LocumError: as ``compress.export.export``; ``schema-invalid`` for a request that is none.
     """
-    import torch
-
     from locum.compress.export import export
 
     asked = ExportRequest.from_json(request.read_bytes(), str(request), UserError)
-    torch.set_num_threads(asked.threads)
     _, parity = export(
         Path(asked.trained),
         Path(asked.dev),
