@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "certify": "Prove a bundle's hand-over policy on fresh calibration rows.",
     "serve": "Serve a bundle behind OpenAI's API.",
     "report": "Write a bundle's report again, or show it in the terminal.",
+    "export": "Write a built student in another form: ONNX or GGUF.",
     "models": "List the bases in the catalogue; fetch one.",
 }
 
