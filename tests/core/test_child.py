@@ -31,6 +31,9 @@ def job(request: Path, out: Path) -> None:
         raise CheckFailed("core-internal", "the check", fix="mend it", where="here")
     elif what == "crash":
         raise ZeroDivisionError("boom")
+    elif what == "linger":
+        threading.Thread(target=time.sleep, args=(60,)).start()  # what an interrupted import may leave behind
+        raise ImportError("cannot load module more than once per process")
     elif what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "hang":
@@ -83,6 +86,13 @@ def test_fault_36_a_kill_for_memory_is_reported_by_the_parent(start) -> None:
     with pytest.raises(LocumError) as caught:
         start("die")
     assert caught.value.code == "core-child-killed"
+
+
+def test_a_thread_left_behind_does_not_keep_the_child(start) -> None:
+    started_s = time.monotonic()
+    with pytest.raises(LocumError, match="cannot load module more than once"):
+        start("linger")
+    assert time.monotonic() - started_s < 30
 
 
 def test_fault_49_ctrl_c_lets_the_child_save(start, tmp_path: Path) -> None:

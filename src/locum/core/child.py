@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import IO, Any
 
@@ -152,5 +153,16 @@ def child_main(target: str, request: Path, out: Path) -> int:
     return 0
 
 
+def _run_and_exit(target: str, request: Path, out: Path) -> None:
+    """End the process without the interpreter's shutdown, which can hang after an import that was interrupted."""
+    try:
+        status = child_main(target, request, out)
+    except BaseException:  # noqa: BLE001  (the log gets it, whatever it is, and the parent the status)
+        traceback.print_exc()
+        status = 1
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    raise SystemExit(child_main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))
+    _run_and_exit(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -29,6 +29,7 @@ METHODS = Registry(
 )
 TRAINED_NAME = "trained.json"
 DEV_LOGITS_NAME = "dev_logits.npy"
+_NOT_OURS = (TRAINED_NAME, "request.json", "train.log")  # the parent writes the last two again when it tries again
 WORK_NAME = "work"
 
 
@@ -72,7 +73,7 @@ def _finish(request: TrainRequest, out: Path, clock: Clock, outcome: Outcome) ->
     files = {
         path.name: sha256_file(path)
         for path in sorted(out.iterdir())
-        if path.is_file() and path.name != TRAINED_NAME and not path.name.startswith(".")
+        if path.is_file() and path.name not in _NOT_OURS and not path.name.startswith(".")
     }
     document = Trained(
         candidate=request.candidate,
