@@ -242,6 +242,18 @@ def test_fault_44_killed_at_any_moment_the_build_ends_with_the_same_model(built:
     assert json.loads(last.stdout)["candidates"][0]["test"] == built.document["candidates"][0]["test"]
 
 
+def test_fault_44_killed_between_the_end_of_training_and_its_record(copied: Any, jobs: list[str]) -> None:
+    trained = next(copied.out.glob("work/train-*"))
+    (trained / "step.json").unlink()
+    for later in (*copied.out.glob("work/export-*"), *copied.out.glob("work/measure-*")):
+        shutil.rmtree(later)
+    with (trained / "train.log").open("a") as log:
+        log.write("what the second try has to say\n")
+    run = locum.build(copied.tickets.task, out=copied.out)
+    assert jobs == ["locum.train.job:main", "locum.compress.job:main", "locum.evaluate.job:run"]
+    assert manifest(run.bundle)["hashes"]["model"] == copied.model_hash
+
+
 def test_fault_47_a_second_build_in_the_folder_is_told_who_is_there(tickets: Any, tmp_path: Path) -> None:
     script = (
         "import pathlib, sys, time; from locum.core.lock import folder_lock\n"
