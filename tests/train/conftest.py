@@ -1,0 +1,67 @@
+"""A data set whose answer is in the words, pico bases, and requests that train on them in seconds."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from locum.schema.candidate import Candidate
+from locum.schema.training import TrainRequest
+
+WORDS = {
+    "card": ("card", "arrive", "delivery", "plastic", "mail"),
+    "cash": ("cash", "atm", "withdraw", "money", "note"),
+    "pin": ("pin", "code", "forgot", "blocked", "change"),
+}
+FILLER = ("i", "my", "the", "please", "a", "help", "now")
+
+
+def write_split(path: Path, rows: int, seed: int) -> Path:
+    generator = random.Random(seed)
+    lines = []
+    for number in range(rows):
+        label = generator.choice(sorted(WORDS))
+        words = [generator.choice(WORDS[label]), *generator.choices(FILLER, k=generator.randint(1, 6))]
+        generator.shuffle(words)
+        lines.append(json.dumps({"id": f"t:{number}", "input": " ".join(words), "output": label}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> tuple[Path, Path]:
+    return write_split(tmp_path / "train.jsonl", 160, 1), write_split(tmp_path / "dev.jsonl", 40, 2)
+
+
+@pytest.fixture
+def make_request(tmp_path: Path, splits: tuple[Path, Path]) -> Callable[..., TrainRequest]:
+    """Build a request: ``make_request("full", "llama", budget_s=…)``."""
+
+    def build(method: str, model_type: str | None = None, **fields: object) -> TrainRequest:
+        base = None
+        if model_type:
+            from locum.models.pico import pico_base
+
+            words = [word for group in (*WORDS.values(), FILLER) for word in group]
+            spare = [f"unused{n}" for n in range(20)]
+            base = str(pico_base(tmp_path / f"base-{model_type}", [*spare, *words], model_type, layers=3))
+        family = {None: "linear", "llama": "decoder"}.get(model_type, "encoder")
+        candidate = Candidate(name=f"pico/{method}", family=family, base=base, method=method)  # type: ignore[arg-type]
+        values: dict[str, object] = {
+            "candidate": candidate,
+            "base": base,
+            "train": str(splits[0]),
+            "dev": str(splits[1]),
+            "labels": tuple(sorted(WORDS)),
+            "budget_s": 1e5,  # so that every schedule is the recipe's, however busy the machine is
+            "seed": 3,
+            "threads": 1,
+            "max_tokens": 16,
+        }
+        return TrainRequest(**{**values, **fields})  # type: ignore[arg-type]
+
+    return build
