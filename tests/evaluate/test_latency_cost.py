@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -36,12 +38,13 @@ def test_memory_that_opening_adds_is_counted() -> None:
     held: list[np.ndarray] = []
 
     def heavy() -> FakeClassifier:
-        held.append(np.ones(8_000_000))  # 64 MB
+        held.append(np.ones(32_000_000))  # 256 MB
         return FakeClassifier(("a", "b"))
 
+    gc.collect()  # what a collection frees meanwhile would be taken off
     student, memory_mb = open_measured(heavy, ["x"])
     assert student.asked == ["x"]
-    assert memory_mb is None or 50 < memory_mb < 120
+    assert memory_mb is None or 150 < memory_mb < 400
 
 
 def test_cost_per_1000_answers() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import socket
+import time
 from pathlib import Path
 
 import httpx
@@ -198,7 +199,9 @@ def test_fault_84_no_text_and_no_key_in_logs_metrics_or_errors(start, tmp_path: 
 def test_fault_83_log_lines_cannot_be_forged(start, tmp_path: Path):
     gateway = start(settings=Settings(log_file=tmp_path / "log"))
     gateway.http.get("/v1/models/x%0d%0a%7b%22forged%22%3a1%7d%1b%5b31m%e2%80%ae")
-    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    deadline_s = time.monotonic() + 10  # the line follows the answer
+    while not (lines := (tmp_path / "log").read_text(encoding="utf-8").splitlines()) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
     assert len(lines) == 1
     assert "\x1b" not in lines[0] and "\u202e" not in lines[0]
     assert json.loads(lines[0])["status"] == 404
