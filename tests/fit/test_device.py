@@ -8,14 +8,13 @@ from locum.core.errors import DeviceError
 from locum.fit import device as device_module
 from locum.fit.device import (
     INSTRUCTIONS,
+    core_share,
     instruction_sets,
     measure_gflops,
     measure_memory_gb_s,
     memory_bytes,
     profile_device,
     require_engine,
-    usable_cores,
-    usable_threads,
 )
 from locum.fit.devices import device_names, find_device
 from locum.schema.device import DeviceProfile
@@ -40,15 +39,14 @@ def machine(tmp_path, monkeypatch):
 
 
 def test_without_a_container_all_cores_and_memory_count(machine):
-    assert usable_cores(machine.root) == 8
+    assert core_share(machine.root) == 8
     assert memory_bytes(machine.root) == (16000000 * 1024, 8000000 * 1024)
 
 
 def test_fault_39_cgroup_v2_quota(machine):
     machine("proc/self/cgroup", "0::/docker/abc\n")
     machine("sys/fs/cgroup/docker/abc/cpu.max", "150000 100000\n")
-    assert usable_cores(machine.root) == 1.5
-    assert usable_threads(machine.root) == 1
+    assert core_share(machine.root) == 1.5
 
 
 def test_fault_39_the_tightest_level_counts(machine):
@@ -56,13 +54,13 @@ def test_fault_39_the_tightest_level_counts(machine):
     machine("sys/fs/cgroup/a/b/cpu.max", "max 100000\n")
     machine("sys/fs/cgroup/a/cpu.max", "300000 100000\n")
     machine("sys/fs/cgroup/cpu.max", "600000 100000\n")
-    assert usable_cores(machine.root) == 3
+    assert core_share(machine.root) == 3
 
 
 def test_fault_39_inside_a_container_the_mount_is_the_root(machine):
     machine("proc/self/cgroup", "0::/path/of/the/host\n")
     machine("sys/fs/cgroup/cpu.max", "200000 100000\n")
-    assert usable_cores(machine.root) == 2
+    assert core_share(machine.root) == 2
 
 
 def test_fault_39_cgroup_v1_quota_and_memory(machine):
@@ -71,8 +69,7 @@ def test_fault_39_cgroup_v1_quota_and_memory(machine):
     machine("sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us", "100000\n")
     machine("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "2000000000\n")
     machine("sys/fs/cgroup/memory/job/memory.usage_in_bytes", "500000000\n")
-    assert usable_cores(machine.root) == 0.5
-    assert usable_threads(machine.root) == 1
+    assert core_share(machine.root) == 0.5
     assert memory_bytes(machine.root) == (2_000_000_000, 1_500_000_000)
 
 
@@ -81,13 +78,13 @@ def test_fault_39_no_quota_is_no_limit(machine):
     machine("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
     machine("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n")
     machine("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
-    assert usable_cores(machine.root) == 8
+    assert core_share(machine.root) == 8
     assert memory_bytes(machine.root)[0] == 16000000 * 1024
 
 
 def test_fault_39_affinity_counts(machine, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 3}, raising=False)
-    assert usable_cores(machine.root) == 2
+    assert core_share(machine.root) == 2
 
 
 def test_cgroup_v2_memory(machine):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from locum.core.cpu import cgroup_quota
 from locum.core.errors import DeviceError
 from locum.schema.device import DeviceProfile
 
@@ -64,7 +65,7 @@ def profile_device(folder: Path | None = None, *, measure: bool = False, root: P
     """
     memory, available = memory_bytes(root)
     where = _existing(folder or Path.cwd())
-    cores = usable_cores(root)
+    cores = core_share(root)
     return DeviceProfile(
         name="this",
         source="measured",
@@ -87,7 +88,7 @@ def architecture() -> str:
     return _ARCHITECTURES.get(machine, machine)
 
 
-def usable_cores(root: Path = ROOT) -> float:
+def core_share(root: Path = ROOT) -> float:
     """Cores that may be used at once: the least of affinity mask, cgroup quota and what is there.
 
     Returns:
@@ -96,14 +97,8 @@ def usable_cores(root: Path = ROOT) -> float:
     there = float(os.cpu_count() or 1)
     if hasattr(os, "sched_getaffinity"):
         there = min(there, float(len(os.sched_getaffinity(0))))
-    quotas = [_quota_v2(folder) for folder in _cgroup_folders(root, "")]
-    quotas += [_quota_v1(folder) for folder in _cgroup_folders(root, "cpu")]
-    return max(0.01, min([there, *(quota for quota in quotas if quota is not None)]))
-
-
-def usable_threads(root: Path = ROOT) -> int:
-    """Threads worth starting: usable cores, rounded down, at least one."""
-    return max(1, int(usable_cores(root)))
+    quota = cgroup_quota(root / "sys" / "fs" / "cgroup", root / "proc" / "self" / "cgroup")
+    return max(0.01, there if quota is None else min(there, quota))
 
 
 def memory_bytes(root: Path = ROOT) -> tuple[int | None, int | None]:
@@ -227,18 +222,6 @@ def _cgroup_folders(root: Path, controller: str) -> list[Path]:
             levels = [here, *here.parents]
             return [level for level in levels if level.is_relative_to(base) and level.is_dir()]
     return []
-
-
-def _quota_v2(folder: Path) -> float | None:
-    words = (_read(folder / "cpu.max") or "").split()
-    if len(words) == 2 and words[0].isdecimal() and int(words[1]) > 0:
-        return int(words[0]) / int(words[1])
-    return None
-
-
-def _quota_v1(folder: Path) -> float | None:
-    quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
-    return quota / period if quota is not None and quota > 0 and period else None
 
 
 def _memory_v2(folder: Path) -> tuple[int | None, int | None]:
