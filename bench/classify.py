@@ -58,6 +58,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "locum.cli.main", "build", str(task), "--out", str(run / "build"), "--json"]
     built = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     found: dict[str, Any] = {"build": json.loads(built.stdout), "process_s": time.monotonic() - started_s}
+    for path in ("bundle", "report"):
+        found["build"].pop(path)  # where it stands on this machine says nothing elsewhere
     (splits,) = (run / "build" / "work").glob("data-*/splits")
     rows = {split: read_rows(splits / f"{split}.jsonl") for split in ("train", "dev", "calibration", "test")}
     found["rows"] = {split: len(texts) for split, (texts, _) in rows.items()}

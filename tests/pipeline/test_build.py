@@ -415,7 +415,7 @@ def test_fault_10_test_rows_in_the_training_data_end_the_build(tickets: Any, tmp
     with pytest.raises(DataError) as caught:
         locum.build(tickets.task, out=tmp_path / "out")
     assert caught.value.code == "data-leakage"
-    assert not list(tmp_path.glob("out/work/train-*"))
+    assert not list((tmp_path / "out" / "work").glob("train-*"))
 
 
 def test_fault_11_calibration_rows_in_the_training_data_end_the_build(tickets: Any, tmp_path: Path) -> None:
@@ -426,7 +426,7 @@ def test_fault_11_calibration_rows_in_the_training_data_end_the_build(tickets: A
     with pytest.raises(DataError) as caught:
         locum.build(tickets.task, out=tmp_path / "out")
     assert caught.value.code == "data-calibration-leak"
-    assert not list(tmp_path.glob("out/work/train-*"))
+    assert not list((tmp_path / "out" / "work").glob("train-*"))
 
 
 def test_fault_11_splits_changed_after_training_certify_nothing(copied: Any) -> None:
