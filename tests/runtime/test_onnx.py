@@ -87,6 +87,18 @@ def test_int8_rows_run_alone_because_they_depend_on_the_batch(folder: Path) -> N
     assert check_onnx(folder / "int8.onnx", set()).batch_dependent
 
 
+@pytest.mark.parametrize(("block", "alone"), [(128, True), (64, False), (16, False)])
+def test_blocks_of_64_and_less_are_a_rows_own(folder: Path, block: int, alone: bool) -> None:
+    from onnx import helper
+
+    model = load(folder)
+    node = model.graph.node[-1]
+    node.op_type, node.domain = "MatMulNBits", "com.microsoft"
+    node.attribute.append(helper.make_attribute("block_size", block))
+    (folder / "int8.onnx").write_bytes(model.SerializeToString())
+    assert check_onnx(folder / "int8.onnx", set()).batch_dependent is alone
+
+
 @pytest.mark.parametrize("content", [b"", b"\x08", b"not a model at all", b"<html>", b"\x08\x08" * 40, b"\xff" * 64])
 def test_what_is_not_onnx_is_refused(folder: Path, content: bytes) -> None:
     refused(folder, content, "runtime-damaged", "model.onnx")

@@ -21,8 +21,9 @@ OPERATOR_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _DEPTH_MAX = 32  # graphs within graphs (If, Loop) and functions
 _NODES_MAX = 1_000_000
 _ROUNDING_OPERATORS = frozenset(
-    {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger", "MatMulNBits"}
+    {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger"}
 )
+_BLOCK_MAX = 64  # above it, MatMulNBits sums in an order that depends on the number of rows
 
 # Message types by name; each maps a field number to the message type found there.
 _NESTED: dict[str, dict[int, str]] = {
@@ -47,6 +48,7 @@ class OnnxFacts:
         operators: (domain, operator) of every node.
         functions: domains of functions that the file brings itself.
         external: names of files with weights outside the file.
+        block_size: the largest ``block_size`` of any node; 0 when none has one.
     """
 
     ir_version: int = 0
@@ -55,15 +57,19 @@ class OnnxFacts:
     operators: set[tuple[str, str]] = field(default_factory=set)
     functions: set[str] = field(default_factory=set)
     external: set[str] = field(default_factory=set)
+    block_size: int = 0
 
     @property
     def batch_dependent(self) -> bool:
         """Whether a row's scores change with the rows beside it.
 
-        True where activations are rounded at run time: with scales taken over the whole batch, or by kernels
-        that are chosen by the batch's size (MiniLM with ``MatMulNBits``: logits moved by up to 10 %).
+        True where activations are rounded at run time with scales taken over the whole batch, and for
+        ``MatMulNBits`` in blocks of more than 64, whose kernel is chosen by the batch's size (on MiniLM logits
+        moved by up to 10 %). In blocks of 64 or less its scales are a row's own, and so is its order of summation.
         """
-        return any(operator in _ROUNDING_OPERATORS for _, operator in self.operators)
+        names = {operator for _, operator in self.operators}
+        wide_blocks = "MatMulNBits" in names and not 0 < self.block_size <= _BLOCK_MAX
+        return wide_blocks or bool(names & _ROUNDING_OPERATORS)
 
 
 def check_onnx(path: Path, named: frozenset[str] | set[str]) -> OnnxFacts:
@@ -159,10 +165,13 @@ def _walk(view: mmap.mmap, start: int, end: int, kind: str, facts: OnnxFacts, de
     if depth > _DEPTH_MAX:
         raise _Malformed(f"graphs nested deeper than {_DEPTH_MAX}")
     strings: dict[int, bytes] = {}
+    integer = 0
     nested = _NESTED[kind]
     for number, wire, at, stop in _fields(view, start, end):
         if kind == "Model" and number == 1 and wire == 0:
             facts.ir_version = at
+        if kind == "Attribute" and number == 3 and wire == 0:
+            integer = at
         if wire != 2:
             continue
         if number in nested:
@@ -170,6 +179,8 @@ def _walk(view: mmap.mmap, start: int, end: int, kind: str, facts: OnnxFacts, de
             _note(nested[number], found, facts)
         elif stop - at <= 4096:
             strings[number] = view[at:stop]
+    if kind == "Attribute" and strings.get(1) == b"block_size":
+        facts.block_size = max(facts.block_size, integer)
     return strings
 
 
