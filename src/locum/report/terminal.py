@@ -24,7 +24,7 @@ def ladder_table(report: BuildReport) -> Table:
     table.add_column("candidate", overflow="fold")
     for name in (text.metric_name(report.metric), "95 % interval", "size", "p50", "training"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold", style="dim")
+    table.add_column("", no_wrap=True, style="dim")
     for rung in report.ladder:
         style = "bold green" if rung.chosen else "" if rung.status == "built" else "dim"
         table.add_row(
@@ -36,13 +36,20 @@ def ladder_table(report: BuildReport) -> Table:
         shown = text.percent(score.value if score else None)
         note = f"LLM, {text.count(report.llm.test.n)} rows"
         table.add_row("", Text(visible(report.llm.model)), shown, text.interval(score), "", p50, "", note, style="red")
+    reasons = [_reason(rung) for rung in report.ladder if rung.status != "built"]
+    table.caption, table.caption_justify, table.caption_style = Text("\n".join(reasons)), "left", "dim"
     return table
+
+
+def _reason(rung: CandidateReport) -> str:
+    """Why a candidate was not built; below the table, where a sentence does not squeeze the figures."""
+    why = rung.reason or rung.candidate.skipped or "no reason was given"
+    return f"{visible(rung.candidate.name)} {rung.status}: {visible(why)}"
 
 
 def _cells(report: BuildReport, rung: CandidateReport) -> tuple[str | Text, ...]:
     if rung.status != "built":
-        reason = rung.reason or rung.candidate.skipped or ""
-        return ("", "", "", "", "", Text(f"{rung.status}: {visible(reason)}"))
+        return ("", "", "", "", "", rung.status)
     evaluation = rung.test or rung.dev
     score = text.headline(evaluation, report.metric)
     return (
