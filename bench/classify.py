@@ -162,10 +162,10 @@ def write(raw: dict[str, Any]) -> None:
     document = {
         "columns": COLUMNS,
         "table": [row(name, raw[name]) for name in DATASETS if name in raw],
-        "caption": "Test accuracy; in brackets the 95 % interval. Peers see every training row; the LLM is"
-        " Qwen2.5-Coder-1.5B-Instruct (Q4_K_M), prompted, on a sample. p50: one message through the served engine;"
-        " answers/s: in batches of 32."
-        " Local: share of calibration rows answered locally under the certificate.",
+        "caption": "Test accuracy; in brackets the 95 % interval. Peers see every training row. LLM 1.5B:"
+        " Qwen2.5-Coder-1.5B-Instruct (Q4_K_M), prompted, on a sample; – is not measured. p50: one message through the"
+        " served engine; answers/s: in batches of 32. Local: share of calibration rows answered locally under the"
+        " certificate. Build: the sum of the steps' recorded seconds, over resumed runs where there were any.",
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()},
         "versions": {"locum": locum.__version__, "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%d"),

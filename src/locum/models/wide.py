@@ -6,7 +6,7 @@ Notable: a body that has read the whole language misses what a handful of exact 
 on n-grams sees only those; their errors differ, so the sum beats both (Wide & Deep, Cheng et al. 2016,
 arXiv:1606.07792). n-grams are of token ids, hashed into ``BUCKETS`` rows (Weinberger et al. 2009, arXiv:0902.2206), so
 that everything runs inside the model's own graph: no second vocabulary, no second file. It costs ``BUCKETS`` × C
-weights and well under a tenth of a millisecond.
+weights of one byte.
 Not here: fitting it (``train.wide``).
 """
 
