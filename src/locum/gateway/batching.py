@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from locum.core.errors import LocumError, UpstreamError
-from locum.runtime.protocol import Classifier, Completion, CompletionRequest, Generator
+from locum.runtime.protocol import Chunk, Classifier, Completion, CompletionRequest, CompletionStream, Generator
 from locum.schema.model import ModelSpec
 
 Logits = NDArray[np.float32]
@@ -130,6 +131,56 @@ class LimitedGenerator:
         finally:
             self._free.release()
 
+    def stream(self, request: CompletionRequest) -> CompletionStream:
+        """The LLM's answer in pieces; the place is free again when the stream ends or is closed.
+
+        Raises:
+            UpstreamError: ``gateway-llm-busy``, or what the LLM raises.
+        """
+        if not self._free.acquire(blocking=False):
+            raise UpstreamError("gateway-llm-busy", "too many requests are with the LLM already")
+        try:
+            return _LimitedStream(self._inner.stream(request), self._free.release)
+        except BaseException:
+            self._free.release()
+            raise
+
     def close(self) -> None:
         """Close the LLM."""
         self._inner.close()
+
+
+class _LimitedStream:
+    """A stream that gives its place back once, when it ends, fails or is closed."""
+
+    def __init__(self, inner: CompletionStream, release: Callable[[], None]) -> None:
+        self._inner = inner
+        self._release = release
+        self._lock = threading.Lock()
+        self._held = True
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        try:
+            return next(self._inner)
+        except BaseException:  # the end of the stream as well
+            self._give_back()
+            raise
+
+    def close(self) -> None:
+        self._inner.close()
+        self._give_back()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _give_back(self) -> None:
+        with self._lock:
+            held, self._held = self._held, False
+        if held:
+            self._release()

@@ -1,14 +1,20 @@
 """Models that answer, behind one small protocol: linear, ONNX Runtime, llama.cpp, an OpenAI-compatible URL."""
 
+from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.runtime.open import open_classifier, open_generator
-from locum.runtime.protocol import Classifier, Completion, CompletionRequest, Generator, Message
+from locum.runtime.protocol import Classifier, CompletionStream, Embedder, Generator, Message, Scorer, Tagger
 
 __all__ = [
+    "Chunk",
     "Classifier",
     "Completion",
     "CompletionRequest",
+    "CompletionStream",
+    "Embedder",
     "Generator",
     "Message",
+    "Scorer",
+    "Tagger",
     "open_classifier",
     "open_generator",
 ]

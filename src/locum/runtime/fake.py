@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from locum.core.errors import LocumError
-from locum.runtime.protocol import Completion, CompletionRequest
+from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.schema.model import ModelSpec
 
 Reply = str | Completion | BaseException
@@ -109,6 +110,62 @@ class FakeClassifier:
         self.closed = True
 
 
+class FakeStream:
+    """A scripted answer in pieces of one word.
+
+    Args:
+        completion: the whole answer.
+        chunk_s: how long each piece takes.
+        fault: raised after ``fault_after`` pieces, when given.
+    """
+
+    def __init__(
+        self, completion: Completion, *, chunk_s: float = 0.0, fault: BaseException | None = None, fault_after: int = 0
+    ) -> None:
+        words = completion.text.split(" ")
+        pieces = [words[0], *(" " + word for word in words[1:])]
+        self._pieces = iter(pieces)
+        self._completion: Completion | None = completion
+        self._chunk_s = chunk_s
+        self._fault, self._left = fault, fault_after
+        self._closed = threading.Event()
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Chunk:
+        """The next word, and at the end the whole answer."""
+        if self._closed.wait(self._chunk_s) if self._chunk_s else self._closed.is_set():
+            raise StopIteration
+        if self._fault is not None:
+            if self._left == 0:
+                raise self._fault
+            self._left -= 1
+        piece = next(self._pieces, None)
+        if piece is not None:
+            return Chunk(piece)
+        if self._completion is None:
+            raise StopIteration
+        final, self._completion = self._completion, None
+        return Chunk(final=final)
+
+    def close(self) -> None:
+        """End; a second call does nothing."""
+        self._closed.set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed.is_set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
 class FakeGenerator:
     """Answers in the order of a script, or by a function.
 
@@ -116,10 +173,12 @@ class FakeGenerator:
         script: replies, used one after the other and then from the start again, or a function of the request.
             A reply is a text, a ``Completion``, or an exception to raise.
         model: its name.
-        latency_s: how long each answer takes.
+        latency_s: how long each answer takes; of a stream, until it begins.
+        chunk_s: how long each piece of a stream takes.
 
     Attributes:
         requests: all requests so far.
+        streams: all streams so far; ``closed`` tells whether the caller stopped one.
         closed: whether ``close`` was called.
     """
 
@@ -129,12 +188,15 @@ class FakeGenerator:
         *,
         model: str = "fake-llm",
         latency_s: float = 0.0,
+        chunk_s: float = 0.0,
     ) -> None:
         if not callable(script) and not script:
             raise ValueError("the script holds no reply")
         self._script = script
         self._model = model
         self._latency_s = latency_s
+        self._chunk_s = chunk_s
+        self.streams: list[FakeStream] = []
         self.requests: list[CompletionRequest] = []
         self.closed = False
         self._lock = threading.Lock()
@@ -161,6 +223,16 @@ class FakeGenerator:
         if isinstance(reply, BaseException):
             raise reply
         return reply if isinstance(reply, Completion) else self._as_completion(reply, request)
+
+    def stream(self, request: CompletionRequest) -> FakeStream:
+        """The next reply of the script, word by word.
+
+        Raises:
+            LocumError: as ``complete``.
+        """
+        stream = FakeStream(self.complete(request), chunk_s=self._chunk_s)
+        self.streams.append(stream)
+        return stream
 
     def close(self) -> None:
         """Remember it."""

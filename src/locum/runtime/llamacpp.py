@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from locum.core.cpu import usable_cores
 from locum.core.errors import DeviceError, LocumError, ModelFileError
 from locum.core.text import one_line
+from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
 from locum.runtime.gguf_check import check_gguf
 from locum.runtime.linear import read_arrays
 from locum.runtime.llamacpp_child import ChildSettings
 from locum.runtime.model_files import resolve_inside
-from locum.runtime.protocol import Completion, CompletionRequest
 from locum.schema.model import ModelSpec
 
 HEAD_NAME = "head.npz"
@@ -348,6 +348,14 @@ class LlamaGenerator:
             output_tokens=int(usage["completion_tokens"]),
             model=self._model,
         )
+
+    def stream(self, request: CompletionRequest) -> FinishedStream:
+        """The answer as a stream, in one piece.
+
+        Raises:
+            LocumError: as ``complete``.
+        """
+        return FinishedStream(self.complete(request))
 
     def close(self) -> None:
         """End the child process; a second call does nothing."""

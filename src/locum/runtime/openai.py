@@ -22,7 +22,7 @@ import httpx
 
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.text import one_line
-from locum.runtime.protocol import Completion, CompletionRequest
+from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
 from locum.schema.task import LlmSpec
 
 _BODY_BYTES_MAX = 16 << 20
@@ -89,6 +89,14 @@ class OpenAiGenerator:
                     raise retry.error from retry.__cause__
                 self._sleep(wait_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def stream(self, request: CompletionRequest) -> FinishedStream:
+        """The answer as a stream, in one piece.
+
+        Raises:
+            LocumError: as ``complete``.
+        """
+        return FinishedStream(self.complete(request))
 
     def close(self) -> None:
         """Close the connections; a second call does nothing."""

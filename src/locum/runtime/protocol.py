@@ -1,21 +1,37 @@
-"""The protocol that every engine answers: a classifier scores labels, a generator writes text.
+"""The protocol that every engine answers: a classifier scores labels, a generator writes text, an embedder embeds.
 
-Notable: two one-method seams. Whatever sits above (evaluation, cascade, gateway) sees only these, so an
+Notable: seams of one or two methods. Whatever sits above (evaluation, cascade, gateway) sees only these, so an
 ONNX file, a child process with llama.cpp and the LLM behind its URL are interchangeable, and
-``runtime.fake`` stands in for each of them in tests. Not here: any engine.
+``runtime.fake`` stands in for each of them in tests. Everything blocks and is safe to call from several threads;
+whoever has an event loop calls from threads of its own. Not here: any engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.schema.message import Message as Message
 from locum.schema.model import ModelSpec
+
+__all__ = [
+    "Chunk",
+    "Classifier",
+    "Completion",
+    "CompletionRequest",
+    "CompletionStream",
+    "Embedder",
+    "Generator",
+    "Message",
+    "Scorer",
+    "TaggedText",
+    "Tagger",
+]
 
 
 @runtime_checkable
@@ -36,45 +52,92 @@ class Classifier(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class CompletionRequest:
-    """What a generator is asked.
+@dataclass(frozen=True, eq=False)
+class TaggedText:
+    """Token scores of one text.
 
     Attributes:
-        messages: the conversation so far.
-        max_tokens: most tokens to write.
-        temperature: 0 takes the most probable token each time.
-        stop: strings that end the answer and are not part of it.
-        seed: for sampling.
+        spans: start and end of each token in the text, in characters, ``[n_tokens, 2]``.
+        logits: scores of every tag for each token, ``[n_tokens, n_tags]``.
+        truncated: whether the text was cut at the model's limit.
     """
 
-    messages: tuple[Message, ...]
-    max_tokens: int = 256
-    temperature: float = 0.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
+    spans: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    truncated: bool
 
 
-@dataclass(frozen=True)
-class Completion:
-    """What a generator wrote.
-
-    Attributes:
-        finish_reason: stop, length, or content_filter.
-        model: the name the engine gave itself, as a fingerprint of what answered.
-    """
-
-    text: str
-    finish_reason: str
-    input_tokens: int
-    output_tokens: int
-    model: str
-    extra: dict[str, str] = field(default_factory=dict)
+@runtime_checkable
+class Tagger(Protocol):
+    """A student that scores every tag for every token of a text."""
 
     @property
-    def usable(self) -> bool:
-        """Whether it can be taken for an answer, or a label: not refused, not filtered, not empty."""
-        return self.finish_reason != "content_filter" and bool(self.text.strip())
+    def spec(self) -> ModelSpec:
+        """What is served: tags in the order of the logits' columns."""
+        ...
+
+    def tag(self, texts: Sequence[str]) -> list[TaggedText]:
+        """Scores before the softmax, one entry a text."""
+        ...
+
+    def close(self) -> None:
+        """Release threads and memory; a second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A model that turns texts into vectors."""
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of length one (Euclidean), ``[len(texts), dimensions]``."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens the model reads of a text that is not cut."""
+        ...
+
+    def close(self) -> None:
+        """Release threads, memory and child processes; a second call does nothing."""
+        ...
+
+
+class CompletionStream(Protocol):
+    """The chunks of one answer; the last one has ``final``.
+
+    A context manager: leaving it, or ``close``, which any thread may call at any time, stops the engine's work
+    on the answer within a second. Iterating after that ends.
+    """
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Itself."""
+        ...
+
+    def __next__(self) -> Chunk:
+        """The next chunk, waiting for it; raises LocumError when the engine fails on the way."""
+        ...
+
+    def close(self) -> None:
+        """Stop; a second call does nothing."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        ...
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        ...
 
 
 @runtime_checkable
@@ -90,6 +153,19 @@ class Generator(Protocol):
         """Answer one request, blocking; safe to call from several threads."""
         ...
 
+    def stream(self, request: CompletionRequest) -> CompletionStream:
+        """The same answer in pieces; returns once the engine has taken the request, and refuses as ``complete``."""
+        ...
+
     def close(self) -> None:
         """Release connections and child processes; a second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A generator that can also weigh given continuations without writing them."""
+
+    def score(self, request: CompletionRequest, continuations: Sequence[str]) -> NDArray[np.float64]:
+        """Sum of the log-probabilities of each continuation's tokens after the prompt, ``[len(continuations)]``."""
         ...

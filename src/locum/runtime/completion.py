@@ -1,0 +1,168 @@
+"""What a generator is asked and what it answers: requests, chunks of a stream, whole completions.
+
+Notable: one request says everything (sampling, constraint, tools, adapter), so that every engine takes the same
+and refuses what it cannot do with ``runtime-unsupported-option`` instead of ignoring it. Not here: who answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from locum.schema.message import Message, ToolCall
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model may call.
+
+    Attributes:
+        parameters: JSON schema of the arguments, an object.
+    """
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """What a generator is asked.
+
+    Attributes:
+        messages: the conversation so far; empty when ``prompt`` is given.
+        max_tokens: most tokens to write.
+        temperature: 0 takes the most probable token each time.
+        stop: strings that end the answer and are not part of it.
+        seed: for sampling.
+        prompt: text to continue as it is, without a chat template.
+        top_p: sample from the smallest set of tokens with this probability (Holtzman et al. 2020); 1 is off.
+        top_k: sample from this many tokens; 0 is off.
+        min_p: drop tokens below this share of the best one's probability (Nguyen et al. 2024); 0 is off.
+        presence_penalty: taken off the logit of a token that occurred; 0 is off.
+        frequency_penalty: taken off for each time that it occurred; 0 is off.
+        repeat_penalty: divides the logit of a token that occurred (Keskar et al. 2019); 1 is off.
+        logprobs: None for none; else how many alternatives come with each token's log-probability.
+        json_schema: the answer must be JSON that this schema allows.
+        grammar: the answer must be in the language of this GBNF grammar (start symbol ``root``).
+        tools: functions that may be called.
+        tool_choice: auto, none, required, or the name of the one to call.
+        adapter: LoRA adapter to answer with, by its name; None is the base alone.
+        truncate: when the prompt does not fit the context, drop its oldest part and say so, instead of an error.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int = 256
+    temperature: float = 0.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    prompt: str | None = None
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    logprobs: int | None = None
+    json_schema: dict[str, Any] | None = None
+    grammar: str | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    adapter: str | None = None
+    truncate: bool = False
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token that was written, with its log-probability before sampling (natural logarithm).
+
+    Attributes:
+        top: the most probable tokens at this place with theirs, best first.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolCallDelta:
+    """A piece of a tool call while it is written: ``id`` and ``name`` come with the first piece of each ``index``."""
+
+    index: int
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a generator wrote.
+
+    Attributes:
+        finish_reason: stop, length, tool_calls, or content_filter.
+        model: the name the engine gave itself, as a fingerprint of what answered.
+        logprobs: one for each token, when they were asked for.
+        cached_tokens: how many of ``input_tokens`` were not read again, because an earlier request had them.
+        truncated_tokens: how many tokens of the prompt were dropped to fit the context.
+        extra: further facts, by engine (draft tokens accepted, what the server called itself).
+    """
+
+    text: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    model: str
+    extra: dict[str, str] = field(default_factory=dict)
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    cached_tokens: int = 0
+    truncated_tokens: int = 0
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be taken for an answer, or a label: not refused, not filtered, not empty."""
+        return self.finish_reason != "content_filter" and bool(self.text.strip())
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of an answer while it is written.
+
+    Attributes:
+        final: in the last chunk, and only there: the whole answer, with its counts.
+    """
+
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    final: Completion | None = None
+
+
+class FinishedStream:
+    """The stream of an answer that came in one piece: its content, then its end."""
+
+    def __init__(self, completion: Completion) -> None:
+        calls = tuple(
+            ToolCallDelta(index, call.arguments, call.id, call.name) for index, call in enumerate(completion.tool_calls)
+        )
+        self._chunks = iter((Chunk(completion.text, completion.logprobs, calls), Chunk(final=completion)))
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Chunk:
+        """The content, then the end."""
+        return next(self._chunks)
+
+    def close(self) -> None:
+        """End; a second call does nothing."""
+        self._chunks = iter(())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
