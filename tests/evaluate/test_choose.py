@@ -185,6 +185,33 @@ def test_few_dev_rows_do_not_give_a_better_student_away() -> None:
     assert choose(within).name == "tfidf"
 
 
+def test_a_smaller_student_with_worse_confidence_is_not_taken() -> None:
+    """Equal accuracy on dev, but one is sure of its errors: log loss sees on 400 rows what accuracy cannot."""
+    generator = np.random.default_rng(5)
+    gold = generator.integers(0, 2, 400)
+    right = generator.random(400) < 0.9
+
+    def student(name: str, sure_when_right: np.ndarray, sure_when_wrong: np.ndarray) -> Rung:
+        size = np.where(right, sure_when_right, sure_when_wrong)
+        logits = np.zeros((400, 2), np.float32)
+        logits[np.arange(400), np.where(right, gold, 1 - gold)] = size
+        return Rung(candidate(name), SIZE_MB[name], Predictions(name, "dev", ("a", "b"), "dev", logits, gold))
+
+    blind = student("tfidf", generator.exponential(2.0, 400), generator.exponential(2.0, 400))
+    aware = student("smol", 1 + generator.exponential(2.0, 400), generator.exponential(0.5, 400))
+    assert aware.score("accuracy") == blind.score("accuracy")
+    better = Rung(aware.candidate, aware.size_mb, _with_one_more_right(aware.dev))
+    assert choose([blind, better]).name == "smol"
+    assert choose([Rung(blind.candidate, blind.size_mb, aware.dev), better]).name == "tfidf"
+
+
+def _with_one_more_right(p: Predictions) -> Predictions:
+    logits = p.logits.copy()
+    row = int(np.flatnonzero(~p.correct)[0])
+    logits[row] = logits[row, ::-1]
+    return Predictions(p.model, p.split, p.labels, p.ids_hash, logits, p.gold)
+
+
 def _part(p: Predictions, rows: slice) -> Predictions:
     return Predictions(p.model, p.split, p.labels, f"{p.ids_hash}{rows}", p.logits[rows], p.gold[rows])
 

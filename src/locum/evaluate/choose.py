@@ -1,9 +1,10 @@
 """The ladder's decisions: which student to take, and whether the next rung is worth building.
 
 Notable: both look at dev predictions only, row by row against each other, so what is hard for everyone
-cancels out. Taking is eager to go small: the smallest student that meets the target, or whose loss against
-the best is within one standard error of the paired difference (Breiman et al. 1984, CART §3.4.3), and below
-a point, so that few dev rows with their wide errors do not give a good student away. Stopping
+cancels out. Taking is eager to go small: the smallest student that meets the target, or that is within one
+standard error of the best by the paired difference (Breiman et al. 1984, CART §3.4.3), both in the metric and in
+log loss, and less than a point below it. Log loss tells students apart on far fewer rows than accuracy does, and
+what a confidence is worth decides how much can be answered locally. Stopping
 is slow to give up, because a rung that is not built cannot be chosen: a different *family* or a *tuned* body
 after a frozen one is never skipped on the evidence of one rung alone (a frozen encoder at 82 % says
 nothing of a tuned one at 88 %, nor that of a decoder at 90 %). Skipped are rungs that
@@ -25,12 +26,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from locum.evaluate.compare import Metric, macro_f1_difference
 from locum.evaluate.metrics import macro_f1, macro_f1_of_rows
 from locum.evaluate.predictions import Predictions, require_same_rows
 from locum.schema.candidate import Candidate
 from locum.stats.bootstrap import bootstrap_interval
+from locum.stats.calibration import fit_temperature, softmax
 from locum.stats.intervals import wilson
 from locum.stats.paired import non_inferiority, within_one_standard_error
 
@@ -108,14 +111,32 @@ def choose(rungs: Sequence[Rung], *, metric: Metric = "accuracy", at_least: floa
 
 
 def _as_good(rung: Rung, best: Rung, metric: Metric) -> bool:
-    """Whether the rung's loss is within one standard error of the paired difference, and below a point."""
+    """Whether the rung is within one standard error of the best in metric and log loss, and less than a point below."""
     if rung is best:
         return True
-    if best.score(metric) - rung.score(metric) >= WORTH_POINTS:
+    if best.score(metric) - rung.score(metric) >= WORTH_POINTS or not _as_sure(rung.dev, best.dev):
         return False
     if metric == "accuracy":
         return within_one_standard_error(rung.dev.correct, best.dev.correct)
     return macro_f1_difference(best.dev, rung.dev, ONE_SE_LEVEL).low <= 0
+
+
+def _as_sure(candidate: Predictions, best: Predictions) -> bool:
+    """Whether the candidate's log loss is within one standard error of the best's, each at its own temperature.
+
+    Rows whose gold label neither can name, or where one gave no scores, are the metric's matter.
+    """
+    rows = (best.gold >= 0) & np.isfinite(candidate.logits).all(axis=1) & np.isfinite(best.logits).all(axis=1)
+    if not rows.any():
+        return True
+    return within_one_standard_error(_log_likelihood(candidate, rows), _log_likelihood(best, rows))
+
+
+def _log_likelihood(predictions: Predictions, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Log-probability of each row's gold label at the temperature that suits these rows best, ``[rows]``."""
+    logits, gold = predictions.logits[rows], predictions.gold[rows]
+    probabilities = softmax(logits, fit_temperature(logits, gold))
+    return np.log(np.maximum(probabilities[np.arange(len(gold)), gold], np.finfo(np.float64).tiny))
 
 
 def _why(taken: Rung, best: Rung, scores: dict[str, float], metric: Metric, at_least: float | None, meets: bool) -> str:
