@@ -124,7 +124,6 @@ CODES: dict[str, str] = {
     "train-request": "A training request does not fit its method, its data or its labels.",
     "train-nan": "The loss became NaN before any weights worth keeping were saved.",
     "train-memory": "Memory ran out while training; a smaller micro-batch needs less.",
-    "train-budget": "The time budget is too small for even one evaluation of this candidate.",
     # bundle
     "bundle-missing": "There is no bundle in the folder: its manifest is absent or cannot be read.",
     "bundle-incomplete": "A bundle lacks a file that it must have, or that its manifest names.",

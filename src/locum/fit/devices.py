@@ -2,7 +2,7 @@
 
 Notable: figures are nominal. ``matmul_gflops`` is half the theoretical fp32 peak (cores × clock × operations a
 cycle), ``memory_gb_s`` 60 % of the memory bus, what well-tuned code usually gets. Measure on the device
-itself (``locum fit``) before promising anything.
+itself before promising anything.
 Not here: this machine (``fit.device``).
 """
 

@@ -95,7 +95,7 @@ def as_rung(student: BuiltStudent) -> choose.Rung:
 
 
 def _costs_only_the_candidate(error: LocumError) -> bool:
-    own = ("train-nan", "train-budget", *OUT_OF_MEMORY)
+    own = ("train-nan", *OUT_OF_MEMORY)
     return isinstance(error, SourceError | ModelFileError) or error.code in own
 
 

@@ -22,7 +22,9 @@ def check_environment(task: Task) -> None:
         UserError: the training extra is not installed, or the LLM's key is not in the environment.
         DeviceError: the processor lacks what the engines need.
     """
-    missing = [name for name in _TRAINING_PACKAGES if importlib.util.find_spec(name) is None]
+    only_linear = task.students != "auto" and all(spec.method == "linear" for spec in task.students)
+    needed = () if only_linear else _TRAINING_PACKAGES
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             "core-missing-extra",
