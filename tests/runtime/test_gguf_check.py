@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from locum.core.errors import ModelFileError
 from locum.runtime.gguf_check import check_gguf
+from locum.runtime.gguf_read import MAX_ARRAY_STRINGS
 
-U32, STRING, ARRAY, U64 = 4, 8, 9, 10
+U32, BOOL, STRING, ARRAY, U64 = 4, 7, 8, 9, 10
 
 
 def text(value: str) -> bytes:
@@ -103,9 +104,22 @@ def test_the_real_writer_agrees(tmp_path: Path) -> None:
         (gguf([*PAIRS, pair("x", STRING, struct.pack("<Q", 2**64 - 1))]), "claims"),
         (gguf([*PAIRS, pair("general.alignment", U32, struct.pack("<I", 24))]), "power of two"),
         (gguf([*PAIRS, pair("general.alignment", U32, struct.pack("<I", 0))]), "power of two"),
+        (gguf([*PAIRS, pair("general.alignment", U64, struct.pack("<Q", 32))]), "power of two in 32 bits"),
+        (gguf([*PAIRS, pair("general.alignment", BOOL, b"\1")]), "power of two"),
+        (gguf([*PAIRS, pair("", U32, struct.pack("<I", 1))]), "is empty"),
+        (gguf([*PAIRS, pair("k" * 70_000, U32, struct.pack("<I", 1))]), "too long"),
+        (gguf([*PAIRS[:4], pair("tokenizer.ggml.scores", ARRAY, struct.pack("<IQf", 6, 1, 0.0))]), "the 2 tokens"),
+        (gguf([*PAIRS[:4], pair("tokenizer.ggml.scores", ARRAY, struct.pack("<IQ2I", U32, 2, 0, 0))]), "the 2 tokens"),
+        (gguf([*PAIRS, pair("tokenizer.ggml.token_type", U32, struct.pack("<I", 2))]), "the 2 tokens"),
+        (gguf([PAIRS[0], PAIRS[4]]), "the None tokens"),
+        (gguf([PAIRS[0], pair("llama.embedding_length", U32, struct.pack("<I", 0))]), "no model has"),
+        (gguf([PAIRS[0], pair("llama.block_count", U32, struct.pack("<I", 2**32 - 1))]), "no model has"),
+        (gguf([PAIRS[0], pair("llama.block_count", STRING, text("12"))]), "no model has"),
         (gguf(tensors=[TENSORS[0], tensor("a.weight", (32, 2), 8, 64)]), "stands twice"),
         (gguf(tensors=[tensor("n" * 64, (4, 3), 0, 0)]), "too long"),
         (gguf(tensors=[tensor("", (4, 3), 0, 0)]), "empty"),
+        (gguf(tensors=[tensor("a\0b", (4, 3), 0, 0)]), "zero byte"),
+        (gguf(tensors=[tensor("a", (4, 0), 0, 0)]), "holds nothing"),
         (gguf(tensors=[tensor("a", (1, 1, 1, 1, 1), 0, 0)]), "5 dimensions"),
         (gguf(tensors=[TENSORS[0], tensor("b", (32, 2), 8, 65)]), "offset 65"),
         (gguf(tensors=[TENSORS[0], tensor("b", (32, 2), 8, 0)]), "offset 0"),
@@ -174,6 +188,22 @@ def test_a_shard_under_another_name_is_refused(tmp_path: Path) -> None:
 
 def test_fault_26_a_pickle_named_gguf_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, b"\x80\x04" + b"\0" * 40, "pickle", "runtime-pickle")
+
+
+def test_fault_24_memory_and_time_are_bounded_whatever_the_counts_say(tmp_path: Path) -> None:
+    strings = pair("x", ARRAY, struct.pack("<IQ", STRING, MAX_ARRAY_STRINGS + 1))
+    path = tmp_path / "model.gguf"
+    start = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + strings
+    with path.open("wb") as file:  # sparse: the length is there, the bytes are not
+        file.write(start)
+        file.truncate(len(start) + 8 * (MAX_ARRAY_STRINGS + 1))
+    with pytest.raises(ModelFileError, match="no model has"):
+        check_gguf(path)
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 2**25))
+        file.truncate(2**30)
+    with pytest.raises(ModelFileError, match="no model has"):
+        check_gguf(path)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

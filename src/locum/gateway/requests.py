@@ -8,22 +8,16 @@ read; how many is told in the answer. Not here: routes (``app``).
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from locum.core.registry import nearest
+from locum.core.strict_json import NotStrictJson, parse_object
 from locum.core.text import one_line
 from locum.gateway.errors import ApiError
 from locum.runtime.protocol import CompletionRequest
 from locum.schema.message import Message
-
-_MAX_DEPTH = 16
-_MAX_DIGITS = 19
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Short = Annotated[str, StringConstraints(max_length=512)]
@@ -102,52 +96,10 @@ def parse_json(body: bytes) -> dict[str, Any]:
         ApiError: 400 ``invalid_json``: not JSON in UTF-8, nested deeper than 16, a key twice, NaN or infinity, a
             number of more than 19 digits, a lone surrogate, or not an object.
     """
-    depth = deepest = 0
-    for bracket in re.findall(rb"[\[\]{}]", _STRINGS.sub(b"", body)):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    if deepest > _MAX_DEPTH:
-        _refuse_json(f"nested deeper than {_MAX_DEPTH}")
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=lambda name: _refuse_json(f"{name} is not JSON"),
-            parse_int=_bounded_int,
-            parse_float=_finite_float,
-        )
-    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
-        where = problem.start if isinstance(problem, UnicodeDecodeError) else problem.pos
-        _refuse_json(f"not JSON in UTF-8, seen at character {where}")
-    if b"\\u" in body and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        _refuse_json("a string holds a lone surrogate")
-    if not isinstance(value, dict):
-        _refuse_json("the body must be a JSON object")
-    return value  # pyright: ignore[reportUnknownVariableType]
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        _refuse_json("a key stands twice in one object")
-    return made
-
-
-def _bounded_int(digits: str) -> int:
-    if len(digits.lstrip("-")) > _MAX_DIGITS:
-        _refuse_json(f"a number of more than {_MAX_DIGITS} digits")
-    return int(digits)
-
-
-def _finite_float(digits: str) -> float:
-    value = float(digits)
-    if value in (float("inf"), float("-inf")):
-        _refuse_json("a number beyond what a float holds")
-    return value
-
-
-def _refuse_json(why: str) -> NoReturn:
-    raise ApiError(400, "invalid_json", f"the body cannot be read: {why}")
+        return parse_object(body)
+    except NotStrictJson as problem:
+        raise ApiError(400, "invalid_json", f"the body cannot be read: {problem}") from None
 
 
 def read_chat_request(body: bytes) -> ChatRequest:
