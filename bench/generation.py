@@ -1,0 +1,433 @@
+"""Generation: Locum's server against plain llama.cpp's server and OpenVINO GenAI, on the same file and machine.
+
+    python bench/generation.py MODEL.gguf [MODEL.gguf …] [--draft PATH.gguf] [--llama-server PATH] [--rounds 3]
+
+For each model, with 1, 4 and 16 clients asking real instructions (greedy, a fixed number of tokens at most): tokens per
+second of all clients together, time to first token, 95th percentile of an answer. Then, for Locum: prefix reuse on an
+instruction of about 500 tokens, and speculative decoding (a draft model; prompt lookup) on grounded answers and code,
+each against the same server without it. Peers take turns in every round, so a slow minute hits them all; figures are
+medians over rounds. Each decode figure stands beside its share of what memory bandwidth allows: bytes of the weights
+that a token reads, over the bandwidth measured in the same run.
+
+Results go to ``bench/results/generation.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import streaming
+from public_data import ROOT, data_folder
+
+RESULTS = ROOT / "bench" / "results" / "generation.json"
+PEERS = ROOT / "bench" / "generation_peers.py"
+CLIENTS = (1, 4, 16)
+ADDRESS = re.compile(r"http://[0-9.]+:[0-9]+")
+COLUMNS = ["model", "clients", "server", "tokens/s", "against the best peer", "first token", "p95", "of bandwidth"]
+
+
+def main() -> None:
+    """Measure what is asked for and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--draft", type=Path, help="GGUF file that drafts for the last model")
+    parser.add_argument("--llama-server", type=Path, help="a llama-server built for this machine, as one more peer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--parts", nargs="*", default=["servers", "prefix", "speculation"])
+    options = parser.parse_args()
+    raw: dict[str, Any] = json.loads(RESULTS.read_text())["raw"] if RESULTS.is_file() else {}
+    raw["machine"] = {"bandwidth_gb_s": bandwidth_gb_s(), "cores": len(os.sched_getaffinity(0))}
+    for path in options.models:
+        found = raw.setdefault(path.stem, {"megabytes": round(path.stat().st_size / 1e6, 1)})
+        if "servers" in options.parts:
+            found["servers"] = servers(path, options)
+        if "prefix" in options.parts:
+            found["prefix"] = prefix(path, options)
+        if "speculation" in options.parts:
+            found["speculation"] = speculation(path, options)
+        write(raw)
+
+
+def bandwidth_gb_s() -> float:
+    """Bytes read per second by a sum over an array far larger than the caches, all cores; best of five."""
+    from locum.fit.device import profile_device
+
+    return profile_device().memory_gb_s
+
+
+# -- servers ----------------------------------------------------------------------------------------------------------
+
+
+def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Every server at every number of clients, in turns."""
+    prompts = instructions()
+    with contextlib.ExitStack() as running:
+        ask: dict[str, Callable[[list[str], int], dict[str, Any]]] = {}
+        for name, start in peers(path, options).items():
+            try:
+                ask[name] = running.enter_context(start())
+            except (OSError, RuntimeError) as problem:
+                print(f"{name}: left out, {problem}", file=sys.stderr)
+        found: dict[str, Any] = {name: {str(clients): [] for clients in CLIENTS} for name in ask}
+        for name in ask:
+            ask[name]([next(prompts)], 1)  # the first answer pays for pages and buffers
+        for turn in range(options.rounds):
+            for clients in CLIENTS:
+                batch = [next(prompts) for _ in range(max(4, min(16, 2 * clients)))]
+                for name in rotated(list(ask), turn):
+                    found[name][str(clients)].append(ask[name](batch, clients))
+                    print(f"{path.stem} round {turn + 1} clients {clients} {name}: "
+                          f"{found[name][str(clients)][-1]['tokens_per_s']:.1f} tokens/s", file=sys.stderr)  # fmt: skip
+    return found
+
+
+def peers(path: Path, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+    """Name of each server to how it is started."""
+    tokens = options.tokens
+    found: dict[str, Callable[[], Any]] = {
+        "Locum": lambda: locum_serve(path, tokens, "--slots", "16"),
+        "llama.cpp server": lambda: served([sys.executable, str(PEERS), "llamacpp", str(path)], tokens),
+        "OpenVINO GenAI": lambda: openvino(path, tokens),
+    }
+    if options.llama_server:
+        binary = str(options.llama_server)
+        found["Locum, native llama-server"] = lambda: locum_serve(
+            path, tokens, "--slots", "16", environment={"LOCUM_LLAMA_SERVER": binary}
+        )
+        found["native llama-server"] = lambda: served([binary, "-m", str(path), "--port", "18099"], tokens)
+    return found
+
+
+@contextlib.contextmanager
+def served(
+    command: list[str], tokens: int, environment: dict[str, str] | None = None
+) -> Iterator[Callable[[list[str], int], dict[str, Any]]]:
+    """A server process; yields a function that asks it."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    try:
+        address = _wait(process)
+        model = json.loads(urllib.request.urlopen(address + "/v1/models").read())["data"][0]["id"]
+
+        def ask(prompts: list[str], clients: int) -> dict[str, Any]:
+            bodies = [body(model, prompt, tokens) for prompt in prompts]
+            return load(address + "/v1/chat/completions", bodies, clients)
+
+        yield ask
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait(process: subprocess.Popen[str]) -> str:
+    """The address that a server prints, once it answers."""
+    import http.client
+    import threading
+
+    said: list[str] = []
+    found: list[str] = []
+
+    def read() -> None:
+        for line in process.stdout or []:
+            said.append(line)
+            found.extend(ADDRESS.findall(line)[:1])
+
+    threading.Thread(target=read, daemon=True).start()
+    deadline_s = time.monotonic() + 120
+    while time.monotonic() < deadline_s and process.poll() is None:
+        if found:
+            with contextlib.suppress(OSError):
+                connection = http.client.HTTPConnection(found[0].removeprefix("http://"), timeout=5)
+                connection.request("GET", "/health")
+                if connection.getresponse().status == 200:
+                    return found[0]
+        time.sleep(0.2)
+    raise RuntimeError(f"the server did not start: {''.join(said)[-300:]}")
+
+
+def locum_serve(path: Path, tokens: int, *more: str, environment: dict[str, str] | None = None) -> Any:
+    """``locum serve MODEL`` on a free port."""
+    command = [sys.executable, "-m", "locum.cli.main", "serve", str(path), "--port", "0", *more]
+    return served(command, tokens, environment)
+
+
+@contextlib.contextmanager
+def openvino(path: Path, tokens: int) -> Iterator[Callable[[list[str], int], dict[str, Any]]]:
+    """OpenVINO GenAI's continuous batching in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, str(PEERS), "openvino", str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    if process.stdin is None or process.stdout is None or "ready" not in process.stdout.readline():
+        raise RuntimeError("OpenVINO GenAI is not installed (pip install 'locum[openvino]'), or cannot read the file")
+    to, answers = process.stdin, process.stdout
+
+    def ask(prompts: list[str], clients: int) -> dict[str, Any]:
+        to.write(json.dumps({"prompts": prompts, "clients": clients, "max_tokens": tokens}) + "\n")
+        to.flush()
+        said = json.loads(answers.readline())
+        return figures(said["tokens"], said["wall_s"], said["first_s"], said["total_s"])
+
+    try:
+        yield ask
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def body(model: str, prompt: str, tokens: int) -> dict[str, Any]:
+    """A greedy chat completion request."""
+    return {
+        "model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "temperature": 0
+    }  # fmt: skip
+
+
+def load(url: str, bodies: list[dict[str, Any]], clients: int) -> dict[str, Any]:
+    """Send the requests, return the figures."""
+    run = streaming.run(url, bodies, clients)
+    found = figures(
+        sum(answer.output_tokens for answer in run.answers),
+        run.wall_s,
+        [answer.first_s for answer in run.answers],
+        [answer.total_s for answer in run.answers],
+    )
+    found["texts"] = {answer.text for answer in run.answers}
+    return found
+
+
+def figures(tokens: int, wall_s: float, first_s: list[float], total_s: list[float]) -> dict[str, Any]:
+    """What is kept of a run."""
+    ordered = sorted(total_s)
+    return {
+        "tokens_per_s": tokens / wall_s,
+        "requests_per_s": len(total_s) / wall_s,
+        "first_ms": 1000 * statistics.median(first_s),
+        "p95_ms": 1000 * ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
+    }
+
+
+def instructions() -> Iterator[str]:
+    """Real instructions of a line or two, each once."""
+    rows = json.loads((data_folder() / "instructions" / "alpaca_en_demo.json").read_text(encoding="utf-8"))
+    for row in rows:
+        text = " ".join(filter(None, (row["instruction"], row["input"])))
+        if 20 <= len(text) <= 300:
+            yield text
+
+
+def rotated(names: list[str], turn: int) -> list[str]:
+    """The names, beginning with another one each turn."""
+    turn %= len(names)
+    return names[turn:] + names[:turn]
+
+
+# -- prefix reuse and speculation -------------------------------------------------------------------------------------
+
+
+def prefix(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Requests per second with one long instruction before short questions: reuse against none."""
+    instruction = " ".join(_words(squad_contexts(), 380))  # about 500 tokens
+    questions = [row["question"] for row in squad_questions()]
+    found: dict[str, Any] = {"reuse": [], "none": []}
+    with (
+        locum_serve(path, 4, "--slots", "4") as reuse,
+        locum_serve(path, 4, "--slots", "4", "--no-prefix-reuse") as none,
+    ):
+        for turn in range(options.rounds):
+            batch = [f"{instruction}\n\n{question}" for question in questions[8 * turn : 8 * turn + 8]]
+            for name, ask in rotated_pairs({"reuse": reuse, "none": none}, turn):
+                if turn == 0:
+                    ask(batch[:1], 1)
+                found[name].append(_plain(ask(batch, 4)))
+    return found
+
+
+def speculation(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Tokens per second of one client with a draft model or prompt lookup, against neither; answers must be equal."""
+    tokens = 96
+    tasks = {"grounded": _grounded(4 * options.rounds), "code": _code(4 * options.rounds)}
+    ways: dict[str, tuple[str, ...]] = {"plain": (), "lookup": ("--lookup",)}
+    if options.draft and path == options.models[-1]:
+        ways["draft"] = ("--draft", str(options.draft))
+    found: dict[str, Any] = {task: {way: [] for way in ways} for task in tasks}
+    with contextlib.ExitStack() as running:
+        servers = {way: running.enter_context(locum_serve(path, tokens, "--slots", "1", *ways[way])) for way in ways}
+        for turn in range(options.rounds):
+            for task, prompts in tasks.items():
+                batch = prompts[4 * turn : 4 * turn + 4]
+                texts = {}
+                for way, ask in rotated_pairs(servers, turn):
+                    measured = ask(batch, 1)
+                    texts[way] = measured["texts"]
+                    found[task][way].append(_plain(measured))
+                for way in ways:
+                    found[task][way][-1]["equal_to_plain"] = len(texts[way] & texts["plain"]) / len(texts["plain"])
+    return found
+
+
+def rotated_pairs(named: dict[str, Any], turn: int) -> list[tuple[str, Any]]:
+    """The entries, beginning with another one each turn."""
+    return [(name, named[name]) for name in rotated(list(named), turn)]
+
+
+def _plain(measured: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in measured.items() if key != "texts"}
+
+
+def squad_questions() -> list[dict[str, str]]:
+    """Questions with their passages, one from each article in turn."""
+    data = json.loads((data_folder() / "squad_v1.1_dev" / "dev-v1.1.json").read_text(encoding="utf-8"))["data"]
+    rows = []
+    for place in range(4):
+        for article in data:
+            paragraph = article["paragraphs"][place]
+            rows.append({"question": paragraph["qas"][0]["question"], "context": paragraph["context"]})
+    return rows
+
+
+def squad_contexts() -> list[str]:
+    """Passages."""
+    return [row["context"] for row in squad_questions()]
+
+
+def _words(texts: list[str], most: int) -> list[str]:
+    return [word for text in texts for word in text.split()][:most]
+
+
+def _grounded(count: int) -> list[str]:
+    return [
+        f"{row['context']}\n\nQuote the sentences of this passage that answer the question: {row['question']}"
+        for row in squad_questions()[:count]
+    ]
+
+
+def _code(count: int) -> list[str]:
+    import gzip
+
+    with gzip.open(data_folder() / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file][:count]
+    return [
+        f"Rewrite this Python function with type annotations and keep everything else:\n{row['prompt']}"
+        f"{row['canonical_solution']}"
+        for row in rows
+    ]
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def write(raw: dict[str, Any]) -> None:
+    """Write the JSON with its tables."""
+    for part in raw.values():
+        for runs in part.get("servers", {}).values():
+            for figures_ in runs.values():
+                for figure in figures_:
+                    figure.pop("texts", None)
+    document = {
+        "columns": COLUMNS,
+        "table": server_rows(raw),
+        "more": {
+            "prefix": {"columns": ["model", "reuse", "none", "ratio"], "table": prefix_rows(raw)},
+            "speculation": {
+                "columns": ["model", "task", "way", "tokens/s", "against plain", "equal answers"],
+                "table": speculation_rows(raw),
+            },
+        },
+        "date": time.strftime("%Y-%m-%d"),
+        "raw": raw,
+    }
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def median(runs: list[dict[str, Any]], key: str) -> float:
+    """The median of a figure over rounds."""
+    return statistics.median(run[key] for run in runs)
+
+
+def server_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
+    """One row for each model, number of clients and server."""
+    rows = []
+    for model, found in models_of(raw, "servers"):
+        for clients in CLIENTS:
+            rate = {
+                name: median(runs[str(clients)], "tokens_per_s")
+                for name, runs in found["servers"].items()
+                if runs[str(clients)]
+            }
+            best = max((value for name, value in rate.items() if not name.startswith("Locum")), default=float("nan"))
+            for name, value in rate.items():
+                runs = found["servers"][name][str(clients)]
+                share = value * found["megabytes"] / 1e3 / raw["machine"]["bandwidth_gb_s"] if clients == 1 else None
+                rows.append(
+                    {
+                        "model": model,
+                        "clients": str(clients),
+                        "server": name,
+                        "tokens/s": f"{value:.1f}",
+                        "against the best peer": f"{value / best:.2f}×" if name.startswith("Locum") else "",
+                        "first token": f"{median(runs, 'first_ms'):.0f} ms",
+                        "p95": f"{median(runs, 'p95_ms'):.0f} ms",
+                        "of bandwidth": "" if share is None else f"{100 * share:.0f} %",
+                    }
+                )
+    return rows
+
+
+def prefix_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
+    """Requests per second with and without prefix reuse."""
+    rows = []
+    for model, found in models_of(raw, "prefix"):
+        reuse, none = (median(found["prefix"][name], "requests_per_s") for name in ("reuse", "none"))
+        ratio = statistics.median(
+            a["requests_per_s"] / b["requests_per_s"]
+            for a, b in zip(found["prefix"]["reuse"], found["prefix"]["none"], strict=True)
+        )
+        rows.append({"model": model, "reuse": f"{reuse:.2f}/s", "none": f"{none:.2f}/s", "ratio": f"{ratio:.1f}×"})
+    return rows
+
+
+def speculation_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
+    """Tokens per second of each way, and how many answers equal those of plain decoding."""
+    rows = []
+    for model, found in models_of(raw, "speculation"):
+        for task, ways in found["speculation"].items():
+            for way, runs in ways.items():
+                ratio = statistics.median(
+                    a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(runs, ways["plain"], strict=True)
+                )
+                rows.append(
+                    {
+                        "model": model,
+                        "task": task,
+                        "way": way,
+                        "tokens/s": f"{median(runs, 'tokens_per_s'):.1f}",
+                        "against plain": f"{ratio:.2f}×",
+                        "equal answers": f"{100 * median(runs, 'equal_to_plain'):.0f} %",
+                    }
+                )
+    return rows
+
+
+def models_of(raw: dict[str, Any], part: str) -> list[tuple[str, dict[str, Any]]]:
+    """The models for which a part was measured."""
+    return [(name, found) for name, found in raw.items() if part in found]
+
+
+if __name__ == "__main__":
+    main()
