@@ -21,7 +21,7 @@ from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.progress import warn
 from locum.evaluate.llm import decoding_hash
 from locum.runtime.open import open_classifier, open_generator
-from locum.runtime.protocol import Classifier, Completion, CompletionRequest, Generator
+from locum.runtime.protocol import Classifier, Completion, CompletionRequest, CompletionStream, Generator
 from locum.schema.bundle import Manifest
 from locum.schema.certificate import Answer, Certificate, Policy
 from locum.schema.task import LlmSpec, Task
@@ -139,10 +139,22 @@ class Student:
             UserError: there is no LLM.
             UpstreamError: it did not answer properly.
         """
+        return self._llm().complete(request)
+
+    def stream(self, request: CompletionRequest) -> CompletionStream:
+        """The same, piece by piece.
+
+        Raises:
+            UserError: there is no LLM.
+            UpstreamError: it did not take the request.
+        """
+        return self._llm().stream(request)
+
+    def _llm(self) -> Generator:
         if self._router.llm is None:
             why = self.llm_problem or "the task file names none"
             raise UserError("cascade-no-llm", f"there is no LLM to pass this to: {why}")
-        return self._router.llm.complete(request)
+        return self._router.llm
 
     def wrap(
         self,

@@ -132,12 +132,14 @@ class Chunk:
 
     Attributes:
         final: in the last chunk, and only there: the whole answer, with its counts.
+        truncated_tokens: in the first chunk: how many tokens of the prompt were dropped to fit the context.
     """
 
     text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     tool_calls: tuple[ToolCallDelta, ...] = ()
     final: Completion | None = None
+    truncated_tokens: int = 0
 
 
 class FinishedStream:
@@ -147,7 +149,8 @@ class FinishedStream:
         calls = tuple(
             ToolCallDelta(index, call.arguments, call.id, call.name) for index, call in enumerate(completion.tool_calls)
         )
-        self._chunks = iter((Chunk(completion.text, completion.logprobs, calls), Chunk(final=completion)))
+        first = Chunk(completion.text, completion.logprobs, calls, truncated_tokens=completion.truncated_tokens)
+        self._chunks = iter((first, Chunk(final=completion)))
 
     def __iter__(self) -> Iterator[Chunk]:
         """Itself."""

@@ -126,6 +126,7 @@ class FakeStream:
         pieces = [words[0], *(" " + word for word in words[1:])]
         self._pieces = iter(pieces)
         self._completion: Completion | None = completion
+        self._truncated_tokens = completion.truncated_tokens
         self._chunk_s = chunk_s
         self._fault, self._left = fault, fault_after
         self._closed = threading.Event()
@@ -144,7 +145,8 @@ class FakeStream:
             self._left -= 1
         piece = next(self._pieces, None)
         if piece is not None:
-            return Chunk(piece)
+            dropped, self._truncated_tokens = self._truncated_tokens, 0
+            return Chunk(piece, truncated_tokens=dropped)
         if self._completion is None:
             raise StopIteration
         final, self._completion = self._completion, None
