@@ -33,8 +33,9 @@ def main() -> int:
         "docs/cli.md": cli_reference(),
         "docs/errors.md": error_codes(),
         "docs/task.schema.json": task_schema(),
-        "README.md": with_tables((ROOT / "README.md").read_text(encoding="utf-8")),
     }
+    for name in ("README.md", "docs/results.md"):
+        pages[name] = with_tables((ROOT / name).read_text(encoding="utf-8"))
     stale = [name for name, text in pages.items() if _read(ROOT / name) != text]
     if "--check" in sys.argv:
         for name in stale:
@@ -95,16 +96,21 @@ def task_schema() -> str:
 
 
 def with_tables(text: str) -> str:
-    """The README with each ``<!-- table: NAME -->`` … ``<!-- end -->`` block written from its JSON."""
-    pattern = re.compile(r"(<!-- table: ([a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    """A page with each ``<!-- table: NAME -->`` … ``<!-- end -->`` block written from ``NAME.json``.
+
+    ``NAME.PART`` is the table of that name under ``more`` in the file.
+    """
+    pattern = re.compile(r"(<!-- table: ([a-z_.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return pattern.sub(lambda block: block[1] + _table(block[2]) + block[3], text)
 
 
 def _table(name: str) -> str:
-    path = RESULTS / f"{name}.json"
+    script, _, part = name.partition(".")
+    path = RESULTS / f"{script}.json"
     if not path.is_file():
-        return f"(not measured yet: run `python bench/{name}.py`)\n"
+        return f"(not measured yet: run `python bench/{script}.py`)\n"
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    result = result["more"][part] if part else result
     columns: list[str] = result["columns"]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(str(row.get(column, "")) for column in columns) + " |" for row in result["table"]]
