@@ -6,8 +6,9 @@ For each model, with 1, 4 and 16 clients asking real instructions (greedy, a fix
 second of all clients together, time to first token, 95th percentile of an answer. Then, for Locum: prefix reuse on an
 instruction of about 500 tokens, and speculative decoding (a draft model; prompt lookup) on grounded answers and code,
 each against the same server without it. Peers take turns in every round, so a slow minute hits them all; figures are
-medians over rounds. Each decode figure stands beside its share of what memory bandwidth allows: bytes of the weights
-that a token reads, over the bandwidth measured in the same run.
+medians over rounds. Each decode figure stands beside its share of what memory bandwidth allows (bytes of the weights
+that a token reads, over the bandwidth measured in the same run), each prefill figure beside its share of the bf16
+matrix-product peak.
 
 Results go to ``bench/results/generation.json``.
 """
@@ -46,14 +47,21 @@ def main() -> None:
     parser.add_argument("--llama-server", type=Path, help="a llama-server built for this machine, as one more peer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=48)
-    parser.add_argument("--parts", nargs="*", default=["servers", "prefix", "speculation"])
+    parser.add_argument("--parts", nargs="*", default=["servers", "prefill", "prefix", "speculation"])
     options = parser.parse_args()
     raw: dict[str, Any] = json.loads(RESULTS.read_text())["raw"] if RESULTS.is_file() else {}
-    raw["machine"] = {"bandwidth_gb_s": bandwidth_gb_s(), "cores": len(os.sched_getaffinity(0))}
+    raw["machine"] = {
+        "bandwidth_gb_s": bandwidth_gb_s(),
+        "bf16_gflop_s": bf16_gflop_s(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
     for path in options.models:
         found = raw.setdefault(path.stem, {"megabytes": round(path.stat().st_size / 1e6, 1)})
         if "servers" in options.parts:
             found["servers"] = servers(path, options)
+        if "prefill" in options.parts:
+            found["parameters"] = parameters(path)
+            found["prefill"] = prefill(path, options)
         if "prefix" in options.parts:
             found["prefix"] = prefix(path, options)
         if "speculation" in options.parts:
@@ -68,6 +76,30 @@ def bandwidth_gb_s() -> float:
     return profile_device().memory_gb_s
 
 
+def bf16_gflop_s() -> float:
+    """Floating-point operations per second of a bfloat16 matrix product of 2,048 rows, all cores; best of five."""
+    import torch
+
+    size = 2048
+    left, right = (torch.randn(size, size, dtype=torch.bfloat16) for _ in range(2))
+    best_s = float("inf")
+    for _ in range(5):
+        start_s = time.perf_counter()
+        left @ right
+        best_s = min(best_s, time.perf_counter() - start_s)
+    return 2 * size**3 / best_s / 1e9
+
+
+def parameters(path: Path) -> int:
+    """Weights that a token is multiplied with: all matrices; an embedding table counts once, as the output matrix."""
+    from gguf import GGUFReader
+
+    shapes = {tensor.name: [int(size) for size in tensor.shape] for tensor in GGUFReader(path).tensors}
+    if "output.weight" in shapes:
+        del shapes["token_embd.weight"]
+    return sum(shape[0] * shape[1] for shape in shapes.values() if len(shape) == 2)
+
+
 # -- servers ----------------------------------------------------------------------------------------------------------
 
 
@@ -76,7 +108,7 @@ def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     prompts = instructions()
     with contextlib.ExitStack() as running:
         ask: dict[str, Callable[[list[str], int], dict[str, Any]]] = {}
-        for name, start in peers(path, options).items():
+        for name, start in peers(path, options, options.tokens).items():
             try:
                 ask[name] = running.enter_context(start())
             except (OSError, RuntimeError) as problem:
@@ -94,9 +126,8 @@ def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def peers(path: Path, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
-    """Name of each server to how it is started."""
-    tokens = options.tokens
+def peers(path: Path, options: argparse.Namespace, tokens: int) -> dict[str, Callable[[], Any]]:
+    """Name of each server to how it is started; each answer has ``tokens`` tokens at most."""
     found: dict[str, Callable[[], Any]] = {
         "Locum": lambda: locum_serve(path, tokens, "--slots", "16"),
         "llama.cpp server": lambda: served([sys.executable, str(PEERS), "llamacpp", str(path)], tokens),
@@ -181,7 +212,7 @@ def openvino(path: Path, tokens: int) -> Iterator[Callable[[list[str], int], dic
         to.write(json.dumps({"prompts": prompts, "clients": clients, "max_tokens": tokens}) + "\n")
         to.flush()
         said = json.loads(answers.readline())
-        return figures(said["tokens"], said["wall_s"], said["first_s"], said["total_s"])
+        return figures(0, said["tokens"], said["wall_s"], said["first_s"], said["total_s"])
 
     try:
         yield ask
@@ -201,6 +232,7 @@ def load(url: str, bodies: list[dict[str, Any]], clients: int) -> dict[str, Any]
     """Send the requests, return the figures."""
     run = streaming.run(url, bodies, clients)
     found = figures(
+        sum(answer.input_tokens for answer in run.answers),
         sum(answer.output_tokens for answer in run.answers),
         run.wall_s,
         [answer.first_s for answer in run.answers],
@@ -210,10 +242,11 @@ def load(url: str, bodies: list[dict[str, Any]], clients: int) -> dict[str, Any]
     return found
 
 
-def figures(tokens: int, wall_s: float, first_s: list[float], total_s: list[float]) -> dict[str, Any]:
-    """What is kept of a run."""
+def figures(read: int, tokens: int, wall_s: float, first_s: list[float], total_s: list[float]) -> dict[str, Any]:
+    """What is kept of a run: ``read`` tokens in (0 when the server did not count them), ``tokens`` out."""
     ordered = sorted(total_s)
     return {
+        "input_tokens": read / len(total_s),
         "tokens_per_s": tokens / wall_s,
         "requests_per_s": len(total_s) / wall_s,
         "first_ms": 1000 * statistics.median(first_s),
@@ -234,6 +267,31 @@ def rotated(names: list[str], turn: int) -> list[str]:
     """The names, beginning with another one each turn."""
     turn %= len(names)
     return names[turn:] + names[:turn]
+
+
+def prefill(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Time to the first token of prompts of about 500 tokens that share nothing, one at a time."""
+    texts = squad_contexts()
+    with contextlib.ExitStack() as running:
+        ask = {}
+        for name, start in peers(path, options, 1).items():
+            try:
+                ask[name] = running.enter_context(start())
+            except (OSError, RuntimeError) as problem:
+                print(f"{name}: left out, {problem}", file=sys.stderr)
+        found: dict[str, Any] = {name: [] for name in ask}
+        for turn in range(options.rounds + 1):
+            batch = [" ".join(_words(texts[4 * (2 * turn + number) :], 380)) for number in range(2)]
+            tokens = 0
+            for name in rotated(list(ask), turn):
+                measured = _plain(ask[name](batch, 1))
+                tokens = max(tokens, measured["input_tokens"])
+                if turn > 0:  # the first round warms up
+                    found[name].append(measured)
+            for runs in found.values():
+                if turn > 0:
+                    runs[-1]["input_tokens"] = tokens  # one model, one tokenizer, one template: one count
+    return found
 
 
 # -- prefix reuse and speculation -------------------------------------------------------------------------------------
@@ -342,6 +400,10 @@ def write(raw: dict[str, Any]) -> None:
         "columns": COLUMNS,
         "table": server_rows(raw),
         "more": {
+            "prefill": {
+                "columns": ["model", "server", "prompt", "first token", "tokens/s", "of bf16 peak"],
+                "table": prefill_rows(raw),
+            },
             "prefix": {"columns": ["model", "reuse", "none", "ratio"], "table": prefix_rows(raw)},
             "speculation": {
                 "columns": ["model", "task", "way", "tokens/s", "against plain", "equal answers"],
@@ -386,6 +448,27 @@ def server_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
                         "of bandwidth": "" if share is None else f"{100 * share:.0f} %",
                     }
                 )
+    return rows
+
+
+def prefill_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
+    """Prompt tokens per second, and the share of the machine's bf16 matrix-product peak that they use."""
+    rows = []
+    for model, found in models_of(raw, "prefill"):
+        for name, runs in found["prefill"].items():
+            tokens, first_ms = median(runs, "input_tokens"), median(runs, "first_ms")
+            rate = 1000 * tokens / first_ms
+            share = 2 * found["parameters"] * rate / 1e9 / raw["machine"]["bf16_gflop_s"]
+            rows.append(
+                {
+                    "model": model,
+                    "server": name,
+                    "prompt": f"{tokens:.0f} tokens",
+                    "first token": f"{first_ms:.0f} ms",
+                    "tokens/s": f"{rate:.0f}",
+                    "of bf16 peak": f"{100 * share:.0f} %",
+                }
+            )
     return rows
 
 
