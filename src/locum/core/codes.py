@@ -62,6 +62,7 @@ CODES: dict[str, str] = {
     "runtime-timeout": "The engine did not answer in time.",
     "runtime-instructions": "The processor lacks the instructions that an engine's build needs.",
     "runtime-too-long": "A request is longer than the model's context.",
+    "runtime-unsupported-option": "An engine cannot do what a request asks for.",
     # runtime: the LLM behind its URL
     "upstream-url": "The LLM's URL cannot be used: wrong scheme, or unencrypted outside your own network.",
     "upstream-key-missing": "The environment variable that should hold the LLM's key is not set.",
@@ -74,6 +75,9 @@ CODES: dict[str, str] = {
     "upstream-redirect": "The LLM's URL redirects elsewhere; the key is not sent after it.",
     "upstream-too-large": "The LLM's answer is larger than the cap.",
     "upstream-bad-answer": "The LLM's answer is not what the OpenAI API promises.",
+    "upstream-broken-off": "The LLM's answer broke off before its end.",
+    "upstream-circuit-open": "The LLM failed again and again, and is left alone for a while.",
+    "upstream-proxy": "The proxy that the environment names cannot be used.",
     # compress
     "compress-trained": "The folder of a trained student is incomplete, changed or damaged.",
     "compress-dev": "The dev split does not fit the trained student.",

@@ -106,7 +106,13 @@ class CheckFailed(LocumError):
 
 
 class UpstreamError(LocumError):
-    """The LLM behind its URL did not answer properly."""
+    """The LLM behind its URL did not answer properly.
+
+    Attributes:
+        retry_after_s: how long to wait before asking again, when that is known.
+    """
+
+    retry_after_s: float | None = None
 
 
 class BusyError(LocumError):

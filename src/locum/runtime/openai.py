@@ -1,69 +1,127 @@
-"""The LLM behind any OpenAI-compatible URL, over httpx.
+"""The LLM behind any OpenAI-compatible URL.
 
-Notable: one deadline covers an answer with all its retries, on the monotonic clock. Only what may pass is
-retried (429, 5xx, lost connections), with full jitter, and a ``Retry-After`` that fits the deadline is
-honoured. Redirects are not followed, bodies are capped, and the key comes from the named environment
-variable and appears in no message. Not here: streaming, spending caps, circuit breaking (``gateway``).
+Notable: one deadline covers an answer with all its retries, on the monotonic clock. Only what may pass is retried
+(429, 5xx, lost connections), with full jitter, and a ``Retry-After`` that fits the deadline is honoured; nothing is
+retried once the caller has seen a part of the answer. All attempts carry one idempotency key and count as one
+request. A circuit breaker leaves a failing server alone. Redirects are not followed, bodies are capped, and the key
+comes from the named environment variable and appears in no message. Not here: the documents (``openai_wire``),
+streams (``openai_stream``), connections (``http_pool``), spending caps.
 """
 
 from __future__ import annotations
 
 import email.utils
 import ipaddress
-import json
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
-import httpx
+import orjson
 
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.text import one_line
+from locum.runtime.breaker import CircuitBreaker, CircuitOpenError
 from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
+from locum.runtime.http_pool import (
+    Address,
+    BrokenOffError,
+    ClosedError,
+    ConnectError,
+    Exchange,
+    HttpPool,
+    PoolError,
+    SilenceError,
+    SizeError,
+    proxy_of,
+)
+from locum.runtime.openai_stream import BadChunkError, OpenAiStream, StreamRefusedError
+from locum.runtime.openai_wire import (
+    BAD_DOCUMENT,
+    Document,
+    encode,
+    read_completion,
+    request_body,
+    said,
+    said_code,
+)
+from locum.runtime.protocol import CompletionStream
 from locum.schema.task import LlmSpec
 
 _BODY_BYTES_MAX = 16 << 20
-_CONNECT_S = 10.0
+_STREAM_BYTES_MAX = 256 << 20
+_CONNECTIONS_MAX = 64
 _ATTEMPTS_MAX = 5
 _BACKOFF_S, _BACKOFF_MAX_S = 0.5, 8.0
 _RETRY_STATUS = frozenset({408, 429, 500, 502, 503, 504, 529})
+_SERVER_FAILED = frozenset(
+    {
+        "upstream-unreachable",
+        "upstream-timeout",
+        "upstream-server-error",
+        "upstream-bad-answer",
+        "upstream-too-large",
+        "upstream-broken-off",
+    }
+)
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+
+T = TypeVar("T")
 
 
 class OpenAiGenerator:
     """A generator over HTTP; safe to call from several threads.
 
     Args:
-        llm: URL, model name, environment variable with the key, and seconds for one answer.
-        sleep: waits between retries (tests pass their own).
+        llm: URL, model name, environment variable with the key, and the time-outs.
+        sleep: waits between retries (tests pass their own); by default a wait that ``close`` ends.
+        breaker: the circuit; by default one of this generator's own.
+
+    Attributes:
+        breaker: the circuit that all requests share.
 
     Raises:
-        UserError: the URL may not be used, or the key's environment variable is empty.
+        UserError: the URL or the environment's proxy may not be used, or the key's variable is empty.
     """
 
-    def __init__(self, llm: LlmSpec, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        llm: LlmSpec,
+        *,
+        sleep: Callable[[float], object] | None = None,
+        breaker: CircuitBreaker | None = None,
+    ) -> None:
         self._llm = llm
-        self._url = _chat_url(llm.base_url or "")
+        url = _checked_url(llm.base_url or "")
         self._key = _read_key(llm.api_key_env)
-        self._sleep = sleep
+        self._path = url.path.rstrip("/")
+        self._address = _address(url)
+        self._where = f"{url.scheme}://{self._address.netloc}"
+        self._closing = threading.Event()
+        self._sleep = sleep or self._closing.wait
+        self.breaker = breaker or CircuitBreaker()
         self._length_field = "max_tokens"
-        headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "locum"}
-        if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
-        self._client = httpx.Client(
-            headers=headers,
-            follow_redirects=False,
-            trust_env=not _is_local(self._url.host),  # a proxy is for the world outside, not for this machine
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+        self._stream_options = True
+        self._fingerprint: str | None = None
+        self._pool = HttpPool(
+            self._address,
+            connections=_CONNECTIONS_MAX,
+            connect_s=llm.connect_timeout_s,
+            idle_s=llm.idle_timeout_s,
         )
 
     @property
     def model(self) -> str:
         """The name it is asked by."""
         return self._llm.model
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Who gave the latest answer, as it called itself: ``model`` or ``model/system_fingerprint``."""
+        return self._fingerprint
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Ask, and wait for the whole answer.
@@ -73,136 +131,247 @@ class OpenAiGenerator:
 
         Raises:
             UpstreamError: no proper answer in time; the code says why.
-            LocumError: the generator is closed.
+            LocumError: the generator is closed, or OpenAI's API lacks an option of the request.
         """
-        if self._client.is_closed:
-            raise LocumError("runtime-closed", "the LLM was asked after it was closed")
-        deadline_s = time.monotonic() + self._llm.timeout_s
-        for attempt in range(1, _ATTEMPTS_MAX + 1):
-            try:
-                completion = self._attempt(request, deadline_s)
-                completion.extra["attempts"] = str(attempt)
-                return completion
-            except _Retry as retry:
-                wait_s = retry.after_s if retry.after_s is not None else _backoff_s(attempt)
-                if attempt == _ATTEMPTS_MAX or time.monotonic() + wait_s >= deadline_s:
-                    raise retry.error from retry.__cause__
-                self._sleep(wait_s)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        body = request_body(request, self.model)
+        send = self._sender(request, body)
 
-    def stream(self, request: CompletionRequest) -> FinishedStream:
-        """The answer as a stream, in one piece.
+        def attempt(deadline_s: float, turn: int) -> Completion:
+            completion = self._parse(send(deadline_s, _BODY_BYTES_MAX).read())
+            self.breaker.succeeded(turn)
+            return completion
+
+        completion, attempts = self._retrying(attempt)
+        self._note(completion, attempts)
+        return completion
+
+    def stream(self, request: CompletionRequest) -> CompletionStream:
+        """The same answer in pieces; returns when the server has begun to answer.
+
+        A server that ignores the wish and answers in one piece is taken as it is.
 
         Raises:
             LocumError: as ``complete``.
         """
-        return FinishedStream(self.complete(request))
+        body = request_body(request, self.model) | {"stream": True}
+        send = self._sender(request, body)
+
+        def attempt(deadline_s: float, turn: int) -> tuple[Exchange | Completion, int]:
+            exchange = send(deadline_s, _STREAM_BYTES_MAX)
+            if exchange.header("content-type").startswith("text/event-stream"):
+                return exchange, turn
+            completion = self._parse(exchange.read())
+            self.breaker.succeeded(turn)
+            return completion, turn
+
+        (answer, turn), attempts = self._retrying(attempt)
+        if isinstance(answer, Completion):
+            self._note(answer, attempts)
+            return FinishedStream(answer)
+        return OpenAiStream(answer, self.model, {"attempts": str(attempts)}, self._stream_end(turn))
 
     def close(self) -> None:
-        """Close the connections; a second call does nothing."""
-        self._client.close()
+        """Stop what is under way and close the connections; a second call does nothing."""
+        self._closing.set()
+        self._pool.close()
 
-    def _attempt(self, request: CompletionRequest, deadline_s: float) -> Completion:
-        left_s = max(0.001, deadline_s - time.monotonic())
-        timeout = httpx.Timeout(left_s, connect=min(_CONNECT_S, left_s))
+    def _retrying(self, attempt: Callable[[float, int], T]) -> tuple[T, int]:
+        """Attempts until one returns; with it, how many there were."""
+        deadline_s = time.monotonic() + self._llm.timeout_s
+        failed: UpstreamError | None = None
+        for number in range(1, _ATTEMPTS_MAX + 1):
+            turn = self._admit(failed)
+            try:
+                return self._tried(attempt, deadline_s, turn), number
+            except _Retry as retry:
+                failed = retry.error
+                failed.retry_after_s = retry.after_s
+                wait_s = retry.after_s if retry.after_s is not None else _backoff_s(number)
+                if number == _ATTEMPTS_MAX or time.monotonic() + wait_s >= deadline_s:
+                    raise failed from retry.__cause__
+            self._sleep(wait_s)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _tried(self, attempt: Callable[[float, int], T], deadline_s: float, turn: int) -> T:
+        """One attempt; its failure gets our name, and the circuit hears of it."""
         try:
-            with self._client.stream("POST", self._url, json=self._body(request), timeout=timeout) as response:
-                body = self._read(response, deadline_s)
-        except httpx.ConnectTimeout as error:
-            raise _Retry(self._error("upstream-unreachable", "no connection in time")) from error
-        except httpx.TimeoutException as error:
-            raise self._error("upstream-timeout", f"no answer within {self._llm.timeout_s:g} s") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise _Retry(self._error("upstream-unreachable", f"{type(error).__name__}: {error}")) from error
-        if response.status_code != 200:
-            if self._adapts(response.status_code, body):
-                raise _Retry(self._error("upstream-bad-request", "the server wants other field names"), 0.0)
-            self._refuse(response, body)
-        return self._parse(body)
+            return attempt(deadline_s, turn)
+        except PoolError as error:
+            named = self._failure(error)
+            self._judge(turn, named)
+            raise named from error
+        except BaseException as error:
+            self._judge(turn, error)
+            raise
 
-    def _body(self, request: CompletionRequest) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self._llm.model,
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-            self._length_field: request.max_tokens,
-            "temperature": request.temperature,
-        }
-        if request.stop:
-            body["stop"] = list(request.stop)
-        if request.seed is not None:
-            body["seed"] = request.seed
-        return body
+    def _admit(self, failed: UpstreamError | None) -> int:
+        if self._closing.is_set():
+            raise _closed()
+        try:
+            return self.breaker.admit()
+        except CircuitOpenError as circuit:
+            if failed is not None:
+                raise failed from None
+            cause = "it failed again and again and is left alone for a while"
+            error = self._error("upstream-circuit-open", cause, f"ask again in {circuit.retry_after_s:.0f} s")
+            error.retry_after_s = circuit.retry_after_s
+            raise error from None
 
-    def _read(self, response: httpx.Response, deadline_s: float) -> bytes:
-        if response.headers.get("content-encoding", "identity") != "identity":
+    def _judge(self, turn: int, error: BaseException) -> None:
+        """What a failure says about the server: that it fails, that it is alive, or nothing."""
+        error = error.error if isinstance(error, _Retry) else error
+        if not isinstance(error, UpstreamError):
+            self.breaker.forget(turn)
+        elif error.code in _SERVER_FAILED:
+            self.breaker.failed(turn)
+        else:
+            self.breaker.succeeded(turn)
+
+    def _sender(self, request: CompletionRequest, body: Document) -> Callable[[float, int], Exchange]:
+        """Sends one request, as often as it is called, and gives the answer's beginning when its status is 200."""
+        path = self._path + ("/chat/completions" if request.prompt is None else "/completions")
+        head = self._head(path, stream="stream" in body)
+
+        def send(deadline_s: float, cap: int) -> Exchange:
+            self._adapt(body)
+            encoded = encode(body)
+            message = b"%scontent-length: %d\r\n\r\n%s" % (head, len(encoded), encoded)
+            exchange = self._pool.post(message, deadline_s, cap)
+            self._check(exchange, body)
+            return exchange
+
+        return send
+
+    def _head(self, path: str, *, stream: bool) -> bytes:
+        """Request line and headers; the idempotency key is the same for all attempts."""
+        lines = [
+            f"POST {path} HTTP/1.1",
+            f"host: {self._address.netloc}",
+            f"accept: {'text/event-stream' if stream else 'application/json'}",
+            "accept-encoding: identity",
+            "content-type: application/json",
+            "user-agent: locum",
+            f"idempotency-key: {random.getrandbits(128):032x}",
+            *([f"authorization: Bearer {self._key}"] if self._key else []),
+            "",
+        ]
+        return "\r\n".join(lines).encode("ascii")
+
+    def _adapt(self, body: Document) -> None:
+        """Field names as this server wants them."""
+        if "max_tokens" in body and self._length_field != "max_tokens" and "messages" in body:
+            body[self._length_field] = body.pop("max_tokens")
+        if "stream" in body:
+            if self._stream_options:
+                body["stream_options"] = {"include_usage": True}
+            else:
+                body.pop("stream_options", None)
+
+    def _check(self, exchange: Exchange, body: Document) -> None:
+        """Refuse what is no proper beginning of an answer.
+
+        Raises:
+            UpstreamError: and ``_Retry`` where it may pass.
+            PoolError: the body that says why does not arrive.
+        """
+        if exchange.header("content-encoding") not in ("", "identity"):
+            exchange.abort()
             raise self._error("upstream-bad-answer", "the body is compressed, which was not asked for")
-        parts: list[bytes] = []
-        size = 0
-        for chunk in response.iter_raw():
-            size += len(chunk)
-            if size > _BODY_BYTES_MAX:
-                raise self._error("upstream-too-large", f"the body is over {_BODY_BYTES_MAX >> 20} MiB")
-            if time.monotonic() > deadline_s:  # bytes that trickle in never trip the read time-out
-                raise self._error("upstream-timeout", f"no whole answer within {self._llm.timeout_s:g} s")
-            parts.append(chunk)
-        return b"".join(parts)
+        if exchange.status == 200:
+            return
+        told = exchange.read()
+        if exchange.status == 400 and self._learns(body, told):
+            raise _Retry(self._error("upstream-bad-request", "the server wants other field names"), 0.0)
+        self._refuse(exchange, told)
 
-    def _adapts(self, status: int, body: bytes) -> bool:
-        """Newer OpenAI models reject ``max_tokens`` by name and say which field they want."""
-        if status == 400 and self._length_field == "max_tokens" and b"max_completion_tokens" in body:
+    def _learns(self, body: Document, told: bytes) -> bool:
+        """Newer OpenAI models reject ``max_tokens`` and say which field they want; some servers ``stream_options``."""
+        if "max_tokens" in body and b"max_completion_tokens" in told:
             self._length_field = "max_completion_tokens"
+            return True
+        if "stream_options" in body and b"stream_options" in told:
+            self._stream_options = False
             return True
         return False
 
-    def _refuse(self, response: httpx.Response, body: bytes) -> NoReturn:
-        status = response.status_code
-        said = self._said(body)
+    def _refuse(self, exchange: Exchange, body: bytes) -> NoReturn:
+        status = exchange.status
+        document = _loads(body)
+        text = said(document) or one_line(body[:300].decode("utf-8", "replace"))
+        cause = f"status {status}: {text}" if text else f"status {status}"
+        if said_code(document) == "insufficient_quota":
+            raise self._error("upstream-rate-limited", cause, "the account's quota is used up; asking again is no use")
         if status in _RETRY_STATUS:
             code = "upstream-rate-limited" if status == 429 else "upstream-server-error"
-            raise _Retry(self._error(code, f"status {status}{said}"), _retry_after_s(response))
+            raise _Retry(self._error(code, cause), _retry_after_s(exchange.header("retry-after")))
+        if status >= 500:
+            raise self._error("upstream-server-error", cause)
         if 300 <= status < 400:
-            host = one_line(urlsplit(response.headers.get("location", "")).netloc) or "elsewhere"
+            host = one_line(urlsplit(exchange.header("location")).netloc) or "elsewhere"
             raise self._error("upstream-redirect", f"status {status} to {host}", "set llm.base_url to the final URL")
         if status in (401, 403):
             variable = self._llm.api_key_env
             fix = f"check the key in ${variable}" if variable else "set llm.api_key_env"
-            raise self._error("upstream-refused-key", f"status {status}{said}", fix)
-        raise self._error("upstream-bad-request", f"status {status}{said}", "check llm.base_url and llm.model")
-
-    def _said(self, body: bytes) -> str:
-        try:
-            error = json.loads(body)["error"]
-            text = error["message"] if isinstance(error, dict) else error
-        except (ValueError, KeyError, TypeError):
-            text = body[:300].decode("utf-8", "replace")
-        return f": {one_line(str(text))}" if text else ""
+            raise self._error("upstream-refused-key", cause, fix)
+        if said_code(document) == "context_length_exceeded" or "maximum context length" in text:
+            raise self._error("runtime-too-long", cause, "shorten the conversation")
+        raise self._error("upstream-bad-request", cause, "check llm.base_url and llm.model")
 
     def _parse(self, body: bytes) -> Completion:
         try:
-            document = json.loads(body)
-            choice = document["choices"][0]
-            message = choice["message"]
-            text = _text(message.get("content"))
-            refusal = message.get("refusal")
-            usage = document.get("usage") or {}
-            tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-            model = str(document.get("model") or self._llm.model)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+            return read_completion(body, self.model)
+        except BAD_DOCUMENT as error:
             start = one_line(body[:200].decode("utf-8", "replace"), 80)
-            raise self._error("upstream-bad-answer", f"not a chat completion: {start!r}") from error
-        extra = {} if usage else {"usage": "missing"}
-        if document.get("system_fingerprint"):
-            extra["system_fingerprint"] = str(document["system_fingerprint"])
-        finish = str(choice.get("finish_reason") or "stop")
-        if refusal:
-            extra["refusal"] = str(refusal)
-            finish = "content_filter"
-        return Completion(text, finish, *tokens, model, extra)
+            raise self._error("upstream-bad-answer", f"not a completion: {start!r}") from error
+
+    def _stream_end(self, turn: int) -> Callable[[Exception | None, Completion | None], Exception | None]:
+        """What happens when a stream ends: the circuit hears of it, and the error gets its name."""
+
+        def ended(error: Exception | None, completion: Completion | None) -> Exception | None:
+            if error is None:
+                self.breaker.succeeded(turn)
+                if completion is not None:
+                    self._note(completion, None)
+                return None
+            if isinstance(error, StreamRefusedError):
+                text = said(error.document) or "no reason given"
+                named: Exception = self._error("upstream-server-error", f"an error within the stream: {text}")
+            elif isinstance(error, BadChunkError):
+                named = self._error("upstream-bad-answer", f"not a chunk of a completion: {one_line(str(error), 80)!r}")
+            else:
+                named = self._failure(error)
+                named = named.error if isinstance(named, _Retry) else named
+            self._judge(turn, named)
+            return named
+
+        return ended
+
+    def _failure(self, error: Exception) -> Exception:
+        """Our name for what the pool says; a ``_Retry`` where it may pass."""
+        if isinstance(error, ClosedError):
+            return _closed()
+        if isinstance(error, ConnectError):
+            return _Retry(self._error("upstream-unreachable", str(error)))
+        if isinstance(error, SizeError):
+            return self._error("upstream-too-large", f"the answer is over {_BODY_BYTES_MAX >> 20} MiB")
+        if isinstance(error, SilenceError):
+            if str(error) == "idle":
+                return self._error("upstream-timeout", f"nothing more came for {self._llm.idle_timeout_s:g} s")
+            return self._error("upstream-timeout", f"no whole answer within {self._llm.timeout_s:g} s")
+        if isinstance(error, BrokenOffError):
+            return _Retry(self._error("upstream-broken-off", str(error)))
+        return error
+
+    def _note(self, completion: Completion, attempts: int | None) -> None:
+        if attempts is not None:
+            completion.extra["attempts"] = str(attempts)
+        version = completion.extra.get("system_fingerprint")
+        self._fingerprint = f"{completion.model}/{version}" if version else completion.model
 
     def _error(self, code: str, cause: str, fix: str = "") -> UpstreamError:
         if self._key:
             cause = cause.replace(self._key, "[key]")  # some servers repeat what they were sent
-        return UpstreamError(code, cause, fix=fix, where=f"{self._url.scheme}://{self._url.netloc.decode()}")
+        return UpstreamError(code, cause, fix=fix, where=self._where)
 
 
 class _Retry(Exception):
@@ -214,15 +383,15 @@ class _Retry(Exception):
         self.after_s = after_s
 
 
-def _text(content: Any) -> str:
-    """The message's text; some servers send a list of parts."""
-    if isinstance(content, list):
-        return "".join(str(part["text"]) for part in content if part.get("type", "text") == "text")
-    if content is None:
-        return ""
-    if not isinstance(content, str):
-        raise TypeError(f"content is {type(content).__name__}")
-    return content
+def _closed() -> LocumError:
+    return LocumError("runtime-closed", "the LLM was asked after it was closed")
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        return None
 
 
 def _backoff_s(attempt: int) -> float:
@@ -230,9 +399,9 @@ def _backoff_s(attempt: int) -> float:
     return random.uniform(0, min(_BACKOFF_MAX_S, _BACKOFF_S * 2**attempt))
 
 
-def _retry_after_s(response: httpx.Response) -> float | None:
+def _retry_after_s(value: str) -> float | None:
     """Seconds the server asks to wait (RFC 9110, 10.2.3: a number or a date); None when it does not say."""
-    value = response.headers.get("retry-after", "").strip()
+    value = value.strip()
     if value.isascii() and value.replace(".", "", 1).isdigit():
         return float(value)
     try:
@@ -242,26 +411,52 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     return max(0.0, when.timestamp() - time.time())  # a date is on the wall clock, there is no other
 
 
-def _chat_url(base_url: str) -> httpx.URL:
+def _checked_url(base_url: str) -> SplitResult:
+    """The URL, when a key may be sent to it.
+
+    Raises:
+        UserError: ``upstream-url``.
+    """
     try:
-        url = httpx.URL(base_url.rstrip("/") + "/chat/completions")
-    except httpx.InvalidURL as error:
+        url = urlsplit(base_url)
+        sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError as error:
         raise UserError("upstream-url", f"llm.base_url is malformed: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UserError("upstream-url", "llm.base_url must be https://HOST/v1")
-    if url.userinfo or url.query or url.fragment:
+    if not sound or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
+        raise UserError("upstream-url", "llm.base_url must be https://HOST/v1, in ASCII")
+    if "@" in url.netloc or url.query or url.fragment:
         raise UserError(
             "upstream-url",
             "llm.base_url holds a user name, query or fragment",
             fix="keep only https://HOST/v1; name the key's environment variable in llm.api_key_env",
         )
-    if url.scheme == "http" and not _is_local(url.host):
+    if url.scheme == "http" and not _is_local(url.hostname or ""):
         raise UserError(
             "upstream-url",
-            f"http:// to {url.host} would send prompts and key unencrypted",
+            f"http:// to {url.hostname} would send prompts and key unencrypted",
             fix="use https://; http:// is for this machine and private networks",
         )
     return url
+
+
+def _address(url: SplitResult) -> Address:
+    """Where to connect; a proxy of the environment is for the world outside, not for this machine.
+
+    Raises:
+        UserError: ``upstream-proxy``.
+    """
+    host, tls = url.hostname or "", url.scheme == "https"
+    proxy = None if _is_local(host) else proxy_of(host, url.scheme)
+    if proxy is not None and "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if proxy is not None and not proxy.startswith("http://"):
+        scheme = proxy.partition("://")[0]
+        raise UserError(
+            "upstream-proxy",
+            f"the environment names a {scheme}:// proxy for {host}, which cannot be used",
+            fix="set HTTPS_PROXY to an http:// proxy, or add the host to NO_PROXY",
+        )
+    return Address(host, url.port or (443 if tls else 80), tls, proxy)
 
 
 def _is_local(host: str) -> bool:

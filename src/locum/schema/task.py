@@ -130,7 +130,9 @@ class LlmSpec(Document):
     examples: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=200, description="How many test rows it answers as the reference row; 0 for none."
     )
-    timeout_s: Positive = Field(default=60, description="Seconds to wait for one answer.")
+    timeout_s: Positive = Field(default=60, description="Seconds to wait for one answer, retries included.")
+    connect_timeout_s: Positive = Field(default=10, description="Seconds to wait for a connection.")
+    idle_timeout_s: Positive = Field(default=30, description="Seconds between two pieces of an answer.")
 
     @field_validator("base_url")
     @classmethod

@@ -1,0 +1,260 @@
+"""OpenAI's documents: what a request becomes, and what an answer says; pure functions of both.
+
+Notable: an option that a plain OpenAI endpoint does not know is refused, never left out, because the answer would not
+be what was asked for. Options that are off are not sent, so that servers which know fewer of them work. Not here:
+the network (``http_pool``), retries (``openai``), streams (``openai_stream``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from locum.core.errors import LocumError
+from locum.core.text import one_line
+from locum.runtime.completion import Completion, CompletionRequest, TokenLogprob
+from locum.schema.message import Message, ToolCall
+
+Document = dict[str, Any]
+BAD_DOCUMENT = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)
+"""What reading a document that is not as promised may raise."""
+
+
+def request_body(request: CompletionRequest, model: str) -> Document:
+    """The JSON of a request, without the fields that say how to stream.
+
+    Raises:
+        LocumError: ``runtime-unsupported-option``: OpenAI's API has no such option.
+    """
+    _refuse_unknown(request)
+    body: Document = {"model": model}
+    if request.prompt is not None:
+        body["prompt"] = request.prompt
+    else:
+        body["messages"] = [_message(message) for message in request.messages]
+    body["max_tokens"] = request.max_tokens
+    body["temperature"] = request.temperature
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.seed is not None:
+        body["seed"] = request.seed
+    if request.top_p != 1.0:
+        body["top_p"] = request.top_p
+    if request.presence_penalty:
+        body["presence_penalty"] = request.presence_penalty
+    if request.frequency_penalty:
+        body["frequency_penalty"] = request.frequency_penalty
+    if request.logprobs is not None:
+        body |= _logprobs_fields(request)
+    if request.json_schema is not None:
+        schema = {"name": "answer", "schema": request.json_schema, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if request.tools:
+        body |= _tool_fields(request)
+    return body
+
+
+def encode(body: Document) -> bytes:
+    """JSON in UTF-8; what cannot stand there (a lone surrogate, a number beyond 64 bits) is spelled in ASCII."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        import json
+
+        return json.dumps(body, allow_nan=False).encode()
+
+
+def _refuse_unknown(request: CompletionRequest) -> None:
+    chat_only = request.prompt is not None
+    refused = {
+        "top_k": request.top_k != 0,
+        "min_p": request.min_p != 0,
+        "repeat_penalty": request.repeat_penalty != 1,
+        "grammar": request.grammar is not None,
+        "adapter": request.adapter is not None,
+        "truncate": request.truncate,
+        "json_schema (with prompt)": chat_only and request.json_schema is not None,
+        "tools (with prompt)": chat_only and bool(request.tools),
+        "tool_choice (without tools)": not request.tools and request.tool_choice not in ("auto", "none"),
+    }
+    names = [name for name, asked in refused.items() if asked]
+    if names:
+        raise LocumError(
+            "runtime-unsupported-option",
+            f"OpenAI's API has no option {', '.join(names)}",
+            fix="leave it out, or ask a local model",
+        )
+
+
+def _message(message: Message) -> Document:
+    made: Document = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        made["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+        made["content"] = message.content or None
+    if message.tool_call_id is not None:
+        made["tool_call_id"] = message.tool_call_id
+    return made
+
+
+def _logprobs_fields(request: CompletionRequest) -> Document:
+    if request.prompt is not None:
+        return {"logprobs": request.logprobs}
+    return {"logprobs": True} | ({"top_logprobs": request.logprobs} if request.logprobs else {})
+
+
+def _tool_fields(request: CompletionRequest) -> Document:
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
+        }
+        for tool in request.tools
+    ]
+    choice = request.tool_choice
+    if choice == "auto":
+        return {"tools": tools}
+    named = choice if choice in ("none", "required") else {"type": "function", "function": {"name": choice}}
+    return {"tools": tools, "tool_choice": named}
+
+
+def read_completion(body: bytes, asked: str) -> Completion:
+    """A whole answer, of a chat or of a prompt.
+
+    Args:
+        body: JSON.
+        asked: the model asked for, when the answer names none.
+
+    Raises:
+        ValueError: and the others of ``BAD_DOCUMENT``: this is no completion.
+    """
+    document = orjson.loads(body)
+    choice = document["choices"][0]
+    if "message" in choice:
+        message = choice["message"]
+        text, refusal = text_of(message.get("content")), message.get("refusal")
+        calls = tuple(_tool_call(call) for call in message.get("tool_calls") or ())
+    else:
+        text, refusal, calls = text_of(choice["text"]), None, ()
+    finish = str(choice.get("finish_reason") or ("tool_calls" if calls else "stop"))
+    extra: dict[str, str] = {}
+    if refusal:
+        extra["refusal"] = str(refusal)
+        finish = "content_filter"
+    return made_completion(
+        text, finish, calls, read_logprobs(choice.get("logprobs")), Told(asked).hear(document), extra
+    )
+
+
+class Told:
+    """What answers say about themselves besides their text: who answered, and how many tokens it took.
+
+    Args:
+        asked: the model asked for.
+    """
+
+    def __init__(self, asked: str) -> None:
+        self.model = asked
+        self.fingerprint: str | None = None
+        self.usage: Document | None = None
+
+    def hear(self, document: Document) -> Told:
+        """Take note of a document, whole or a chunk."""
+        if document.get("model"):
+            self.model = str(document["model"])
+        if document.get("system_fingerprint"):
+            self.fingerprint = str(document["system_fingerprint"])
+        if document.get("usage"):
+            self.usage = document["usage"]
+        return self
+
+
+def made_completion(
+    text: str,
+    finish: str,
+    calls: tuple[ToolCall, ...],
+    logprobs: tuple[TokenLogprob, ...],
+    told: Told,
+    extra: dict[str, str],
+) -> Completion:
+    """The answer, with its counts; ``extra["usage"]`` is ``missing`` where the server counted nothing."""
+    usage = told.usage
+    if usage is None:
+        extra["usage"] = "missing"
+        usage = {}
+    if told.fingerprint:
+        extra["system_fingerprint"] = told.fingerprint
+    details = usage.get("prompt_tokens_details") or {}
+    return Completion(
+        text=text,
+        finish_reason=finish,
+        input_tokens=int(usage.get("prompt_tokens") or 0),
+        output_tokens=int(usage.get("completion_tokens") or 0),
+        model=told.model,
+        extra=extra,
+        tool_calls=calls,
+        logprobs=logprobs,
+        cached_tokens=int(details.get("cached_tokens") or 0),
+    )
+
+
+def text_of(content: Any) -> str:
+    """A message's text; some servers send a list of parts.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        return "".join(str(part["text"]) for part in content if part.get("type", "text") == "text")
+    raise TypeError(f"content is {type(content).__name__}")
+
+
+def _tool_call(call: Document) -> ToolCall:
+    function = call["function"]
+    return ToolCall(str(call.get("id") or ""), str(function["name"]), str(function.get("arguments") or ""))
+
+
+def read_logprobs(document: Document | None) -> tuple[TokenLogprob, ...]:
+    """Log-probabilities in either form: chat's list of tokens, or the parallel lists of a prompt's."""
+    if not document:
+        return ()
+    if "tokens" in document:
+        tops = document.get("top_logprobs") or [None] * len(document["tokens"])
+        rows = zip(document["tokens"], document["token_logprobs"], tops, strict=True)
+        return tuple(
+            TokenLogprob(str(token), float(value), _best((top or {}).items()))
+            for token, value, top in rows
+            if value is not None
+        )
+    return tuple(
+        TokenLogprob(
+            str(entry["token"]),
+            float(entry["logprob"]),
+            _best((top["token"], top["logprob"]) for top in entry.get("top_logprobs") or ()),
+        )
+        for entry in document.get("content") or ()
+    )
+
+
+def _best(pairs: Any) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(((str(token), float(value)) for token, value in pairs), key=lambda pair: -pair[1]))
+
+
+def said(document: Any, limit: int = 200) -> str:
+    """The message of an error document, on one line; empty when there is none."""
+    error = document.get("error") if isinstance(document, dict) else None
+    text = error.get("message") if isinstance(error, dict) else error
+    return one_line(str(text), limit) if text else ""
+
+
+def said_code(document: Any) -> str:
+    """The code or type of an error document; empty when there is none."""
+    error = document.get("error") if isinstance(document, dict) else None
+    return str(error.get("code") or error.get("type") or "") if isinstance(error, dict) else ""
