@@ -97,6 +97,16 @@ def test_buckets_stay_in_range_for_large_vocabularies() -> None:
         assert int(buckets.max()) < BUCKETS
 
 
+def test_buckets_are_those_of_the_whole_hash_though_integers_stay_in_32_bits() -> None:
+    ids = torch.tensor([[7, 30_521, 999_999, 262_143, 101]])
+    following = torch.tensor([[30_521, 999_999, 262_143, 101, 0]])
+    unigrams, bigrams = ngram_buckets(ids)
+    assert torch.equal(unigrams, ids * 2_654_435_761 % BUCKETS)
+    assert torch.equal(bigrams, (ids * 2_654_435_761 + following * 2_246_822_519 + 97) % BUCKETS)
+    small = ngram_buckets(ids.to(torch.int32))
+    assert torch.equal(small[0].long(), unigrams) and torch.equal(small[1].long(), bigrams)
+
+
 def test_fault_27_a_damaged_wide_part_is_refused(tmp_path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 BUCKETS = 16_384
-_UNIGRAM = 2_654_435_761  # Knuth's multiplicative hash; products stay below 2⁶³ for vocabularies up to 10⁶
+_UNIGRAM = 2_654_435_761  # Knuth's multiplicative hash
 _BIGRAM = 2_246_822_519
 _OFFSET = 97
 
@@ -31,9 +31,11 @@ def ngram_buckets(input_ids: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Unigrams and bigrams, each ``[B, T]`` in ``0 .. BUCKETS-1``; the bigram of a row's last token means nothing.
     """
-    first = input_ids * _UNIGRAM
-    following = functional.pad(input_ids[:, 1:], (0, 1))
-    return first % BUCKETS, (first + following * _BIGRAM + _OFFSET) % BUCKETS
+    # Remainders first: the products then stay below 2³¹, and engines that keep integers in 32 bits agree.
+    folded = input_ids % BUCKETS
+    first = folded * (_UNIGRAM % BUCKETS)
+    following = functional.pad(folded[:, 1:], (0, 1))
+    return first % BUCKETS, (first + following * (_BIGRAM % BUCKETS) + _OFFSET) % BUCKETS
 
 
 class Wide(nn.Module):

@@ -38,6 +38,23 @@ class Batch:
     attention_mask: NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """One text, read.
+
+    Attributes:
+        ids: token ids, special tokens included.
+        spans: start and end of each token in the text as it was given, in characters, ``[n, 2]``.
+        special: which of them the tokenizer put in itself, ``[n]``.
+        truncated: whether the text was cut.
+    """
+
+    ids: list[int]
+    spans: NDArray[np.int64]
+    special: NDArray[np.bool_]
+    truncated: bool
+
+
 class TextTokenizer:
     """A ``tokenizer.json``, safe to use from several threads.
 
@@ -73,17 +90,42 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at ``max_tokens``."""
-        limit = self.max_tokens * _CHARS_PER_TOKEN_MAX
-        # Lone surrogates (from broken JSON) cannot become UTF-8; the library would refuse them.
-        clean = [text[:limit].encode("utf-8", "replace").decode() for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(clean)
-        cut = sum(
-            bool(encoding.overflowing) or len(text) > limit for encoding, text in zip(encodings, texts, strict=True)
-        )
-        if cut:
-            with self._count_lock:
-                self.truncated += cut
+        encodings = self._tokenizer.encode_batch_fast([self._clean(text) for text in texts])
+        self._cut(encodings, texts)
         return [encoding.ids for encoding in encodings]
+
+    def read(self, texts: Sequence[str]) -> list[Tokens]:
+        """As ``encode``, with each token's place in its text."""
+        encodings = self._tokenizer.encode_batch([self._clean(text) for text in texts])
+        return [
+            Tokens(
+                encoding.ids,
+                np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2),
+                np.asarray(encoding.special_tokens_mask, dtype=np.bool_),
+                cut,
+            )
+            for encoding, cut in zip(encodings, self._cut(encodings, texts), strict=True)
+        ]
+
+    def count(self, text: str) -> int:
+        """Tokens of a text that is not cut, special tokens included."""
+        encoding = self._tokenizer.encode(text.encode("utf-8", "replace").decode())
+        # What overflows comes in windows, each with the special tokens again.
+        special = sum(encoding.special_tokens_mask)
+        return len(encoding.ids) + sum(len(window.ids) - special for window in encoding.overflowing)
+
+    def _clean(self, text: str) -> str:
+        """Cut where no token of it can be read any more, and without lone surrogates, which cannot become UTF-8."""
+        return text[: self.max_tokens * _CHARS_PER_TOKEN_MAX].encode("utf-8", "replace").decode()
+
+    def _cut(self, encodings: Sequence[Any], texts: Sequence[str]) -> list[bool]:
+        """Which texts were cut; they are counted."""
+        limit = self.max_tokens * _CHARS_PER_TOKEN_MAX
+        cut = [bool(encoding.overflowing) or len(text) > limit for encoding, text in zip(encodings, texts, strict=True)]
+        if any(cut):
+            with self._count_lock:
+                self.truncated += sum(cut)
+        return cut
 
     def batches(self, texts: Sequence[str], *, max_rows: int, max_cells: int) -> list[Batch]:
         """Tokenize, sort by length and pad: shortest rows first.
@@ -93,7 +135,10 @@ class TextTokenizer:
             max_rows: most rows in one batch.
             max_cells: most rows x tokens in one batch (one row always goes).
         """
-        ids = self.encode(texts)
+        return self.pad(self.encode(texts), max_rows=max_rows, max_cells=max_cells)
+
+    def pad(self, ids: Sequence[list[int]], *, max_rows: int, max_cells: int) -> list[Batch]:
+        """Batches of token ids, as ``batches``."""
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         batches: list[Batch] = []
         rows: list[int] = []
@@ -107,7 +152,7 @@ class TextTokenizer:
             batches.append(self._pad(rows, ids))
         return batches
 
-    def _pad(self, rows: list[int], ids: list[list[int]]) -> Batch:
+    def _pad(self, rows: list[int], ids: Sequence[list[int]]) -> Batch:
         width = max(1, *(len(ids[row]) for row in rows))
         input_ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
         mask = np.zeros((len(rows), width), dtype=np.int64)

@@ -10,7 +10,8 @@ from typing import Literal
 from locum.schema.base import Document
 from locum.schema.candidate import Family
 
-EngineName = Literal["linear", "onnx", "llamacpp"]
+EngineName = Literal["linear", "onnx", "llamacpp", "openvino"]
+Purpose = Literal["classify", "tag", "embed"]
 Precision = Literal["int8", "fp32", "q8_0", "f16"]
 
 
@@ -19,9 +20,10 @@ class ModelSpec(Document):
 
     Attributes:
         engine: the runtime adapter that opens it.
-        labels: class names in the order of the logits' columns.
+        labels: class names (or tags) in the order of the logits' columns; empty when it embeds.
         max_tokens: longer inputs are cut there, and counted.
         temperature: logits are divided by it before the softmax (fitted on dev; 1.0 before that).
+        purpose: what the model is for: labels of a text, tags of its tokens, or a vector.
         files: SHA-256 of every file of the folder but this one.
         weights: name of the file with the weights, e.g. ``model.onnx``.
         pooling: how token embeddings become one (only engine llamacpp, where the head stands outside the file).
@@ -37,6 +39,7 @@ class ModelSpec(Document):
     max_tokens: int
     parameters: int
     temperature: float = 1.0
+    purpose: Purpose = "classify"
     pooling: Literal["mean", "last"] | None = None
     files: dict[str, str]
 
