@@ -143,26 +143,32 @@ def peers(path: Path, options: argparse.Namespace, tokens: int) -> dict[str, Cal
 
 
 @contextlib.contextmanager
-def served(
-    command: list[str], tokens: int, environment: dict[str, str] | None = None
-) -> Iterator[Callable[[list[str], int], dict[str, Any]]]:
-    """A server process; yields a function that asks it."""
+def server(command: list[str], environment: dict[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """A server process; yields its address and the first model it serves."""
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, **(environment or {})},
     )  # fmt: skip
     try:
         address = _wait(process)
-        model = json.loads(urllib.request.urlopen(address + "/v1/models").read())["data"][0]["id"]
+        yield address, json.loads(urllib.request.urlopen(address + "/v1/models").read())["data"][0]["id"]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextlib.contextmanager
+def served(
+    command: list[str], tokens: int, environment: dict[str, str] | None = None
+) -> Iterator[Callable[[list[str], int], dict[str, Any]]]:
+    """A server process; yields a function that asks it for ``tokens`` tokens at most."""
+    with server(command, environment) as (address, model):
 
         def ask(prompts: list[str], clients: int) -> dict[str, Any]:
             bodies = [body(model, prompt, tokens) for prompt in prompts]
             return load(address + "/v1/chat/completions", bodies, clients)
 
         yield ask
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def _wait(process: subprocess.Popen[str]) -> str:
@@ -193,8 +199,12 @@ def _wait(process: subprocess.Popen[str]) -> str:
 
 def locum_serve(path: Path, tokens: int, *more: str, environment: dict[str, str] | None = None) -> Any:
     """``locum serve MODEL`` on a free port."""
-    command = [sys.executable, "-m", "locum.cli.main", "serve", str(path), "--port", "0", *more]
-    return served(command, tokens, environment)
+    return served(serve_command(path, *more), tokens, environment)
+
+
+def serve_command(path: Path, *more: str) -> list[str]:
+    """The command that serves a model or a bundle on a free port."""
+    return [sys.executable, "-m", "locum.cli.main", "serve", str(path), "--port", "0", *more]
 
 
 @contextlib.contextmanager
