@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import pickle
+import tarfile
 import zipfile
-from pathlib import Path
+import zlib
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -66,9 +71,9 @@ def test_fault_26_files_that_can_run_code_are_refused_by_name(folder: Path, name
     assert caught.value.code == "runtime-pickle"
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_fault_26_a_pickle_under_another_name_is_refused(folder: Path, protocol: int) -> None:
-    (folder / "model.onnx").write_bytes(pickle.dumps({"a": 1}, protocol=protocol))
+    (folder / "model.onnx").write_bytes(pickle.dumps({"a": PurePosixPath("x")}, protocol=protocol))
     refused(folder, "runtime-pickle", "model.onnx")
 
 
@@ -77,6 +82,27 @@ def test_fault_26_a_pytorch_archive_under_another_name_is_refused(tmp_path: Path
         archive.writestr("archive/data.pkl", b"\x80\x02.")
     with pytest.raises(ModelFileError, match="PyTorch"):
         refuse_unsafe(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bz2", "xz", "zlib", "7z", "tar"])
+def test_fault_26_archives_that_hide_a_pickle_are_refused(tmp_path: Path, kind: str) -> None:
+    hidden = pickle.dumps({"a": 1})
+    packed = {"gzip": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zlib": zlib.compress}
+    if kind == "tar":
+        (tmp_path / "pickle").write_bytes(hidden)
+        with tarfile.open(tmp_path / "model.onnx", "w") as archive:
+            archive.add(tmp_path / "pickle", "pickle")
+    else:
+        content = packed[kind](hidden) if kind in packed else b"7z\xbc\xaf\x27\x1c" + hidden
+        (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ModelFileError, match="archive"):
+        refuse_unsafe(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("text", ["cat\ndog\n", "class\nname\n.x", "(a) b\n", "", ".", "cd\n"])
+def test_plain_text_is_no_pickle(tmp_path: Path, text: str) -> None:
+    (tmp_path / "vocab.txt").write_text(text)
+    refuse_unsafe(tmp_path / "vocab.txt")
 
 
 def test_fault_26_numpy_arrays_of_objects_are_refused(tmp_path: Path) -> None:

@@ -37,13 +37,7 @@ def parse_object(body: bytes, *, max_depth: int = 16) -> dict[str, Any]:
     """
     _check_depth(body, max_depth)
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=lambda name: _refuse(f"{name} is not JSON"),
-            parse_int=_bounded_int,
-            parse_float=_finite_float,
-        )
+        value = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as problem:
         _refuse(f"not JSON in UTF-8, seen at byte {problem.start}")
     except json.JSONDecodeError as problem:
@@ -90,5 +84,14 @@ def _finite_float(digits: str) -> float:
     return value
 
 
+def _no_constant(name: str) -> NoReturn:
+    _refuse(f"{name} is not JSON")
+
+
 def _refuse(why: str) -> NoReturn:
     raise NotStrictJson(why)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_bounded_int, parse_float=_finite_float
+)

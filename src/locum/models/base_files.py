@@ -14,6 +14,8 @@ from typing import Any
 
 from locum.core.errors import ModelFileError
 from locum.models.architectures import Architecture, find_architecture, find_gguf_architecture
+from locum.runtime import safetensors_check
+from locum.runtime.gguf_check import check_gguf
 
 _JSON_BYTES_MAX = 32 << 20
 _LFS_START = b"version https://git-lfs.github.com/spec/"
@@ -91,19 +93,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_safetensors(path: Path) -> None:
-    """Refuse a pointer and a header that does not fit the file (size, overlaps, over 100 MB; the library checks).
+    """Refuse a pointer and a header that does not fit its file (size, overlaps, holes, types, counts).
 
     Raises:
         ModelFileError: the file is refused.
     """
-    from safetensors import SafetensorError, safe_open
-
     refuse_pointer(path)
-    try:
-        with safe_open(path, framework="numpy") as opened:
-            opened.keys()
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError("models-damaged", f"not safetensors: {error}", where=str(path), fix=_COPY_AGAIN) from error
+    safetensors_check.check_safetensors(path, code="models-damaged")
 
 
 def refuse_remote_code(config: dict[str, Any], path: Path) -> None:
@@ -169,15 +165,12 @@ def _inspect_file(path: Path) -> BaseFiles:
 
 
 def _gguf_architecture(path: Path) -> str:
-    from gguf import GGUFReader
-
     try:
-        field = GGUFReader(path).get_field("general.architecture")
-        return str(field.contents()) if field is not None else ""
-    except Exception as error:  # the reader fails with whatever NumPy raises on damaged offsets
-        raise ModelFileError(
-            "models-damaged", f"not a readable GGUF: {error}", where=str(path), fix=_COPY_AGAIN
-        ) from error
+        return check_gguf(path).architecture
+    except ModelFileError as error:
+        if error.code != "runtime-damaged":
+            raise
+        raise ModelFileError("models-damaged", error.cause, where=str(path), fix=_COPY_AGAIN) from error
 
 
 def _pickle_error(path: Path) -> ModelFileError:

@@ -8,6 +8,7 @@ inside an ONNX (``onnx_check``) or GGUF (``gguf_check``) file.
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,9 +19,27 @@ from locum.schema.model import ModelSpec
 
 SPEC_NAME = "model.json"
 _SPEC_BYTES_MAX = 16 << 20  # 100,000 labels fit; more is not a model.json
-_CODE_SUFFIXES = {".pkl", ".pickle", ".pt", ".pt2", ".pth", ".bin", ".ckpt", ".joblib", ".dill", ".py", ".so"}
+_CODE_SUFFIXES = {
+    *(".pkl", ".pickle", ".pt", ".pt2", ".pth", ".bin", ".ckpt", ".joblib", ".dill", ".mar", ".nemo", ".keras", ".h5"),
+    *(".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh"),
+}
 _LFS_START = b"version https://git-lfs.github.com/spec/"
-_PICKLE_PROTOCOLS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_PICKLE_PROTOCOLS = tuple(bytes((0x80, protocol)) for protocol in range(6))
+# Protocols 0 and 1 have no mark: MARKs, then a global (c MODULE NEWLINE NAME NEWLINE), list or dict; "." ends each.
+_OLD_PICKLE = re.compile(rb"\(*(?:c[\w.]+\n[\w.]+\n|[ld]p\d+\n|\]q|\}q)")
+_ARCHIVES = {
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"Rar!": "rar",
+    b"x\x01": "zlib",
+    b"x\x9c": "zlib",
+    b"x\xda": "zlib",
+}
+_TAR_MARK = slice(257, 262)
+_START_BYTES = 512
 
 
 def seal(folder: Path, **fields: Any) -> ModelSpec:
@@ -96,7 +115,7 @@ def verify_folder(folder: Path) -> ModelSpec:
                 where=str(folder),
                 fix="copy the folder again, or rebuild it",
             )
-    if len(set(spec.labels)) != len(spec.labels) or not spec.labels:
+    if len(set(spec.labels)) != len(spec.labels) or bool(spec.labels) == (spec.purpose == "embed"):
         raise ModelFileError("runtime-mismatch", "labels must be given and differ", where=str(folder / SPEC_NAME))
     return spec
 
@@ -121,23 +140,31 @@ def refuse_unsafe(path: Path) -> None:
     """Refuse a file that can run code when read, or that is only a pointer to the real one.
 
     Raises:
-        ModelFileError: by name (.pt, .pkl, .bin…), by first bytes (pickle, PyTorch zip), or a Git LFS pointer.
+        ModelFileError: by name (.pt, .pkl, .bin…), by first bytes (pickle, PyTorch zip, or an archive, which is
+            how pickles are hidden from scanners), or a Git LFS pointer.
     """
     if path.suffix.lower() in _CODE_SUFFIXES:
         raise _pickle_error(path, f"files named *{path.suffix.lower()} are not served")
     with path.open("rb") as file:
-        start = file.read(len(_LFS_START))
-    if start == _LFS_START:
+        start = file.read(_START_BYTES)
+        file.seek(max(0, path.stat().st_size - 1))
+        last = file.read(1)
+    if start.startswith(_LFS_START):
         raise ModelFileError(
             "runtime-lfs-pointer",
             "this is a Git LFS pointer, not the file",
             where=str(path),
             fix="run `git lfs pull` where it was cloned, then copy it again",
         )
-    if start[:2] in _PICKLE_PROTOCOLS:
+    if start[:2] in _PICKLE_PROTOCOLS or (last == b"." and _OLD_PICKLE.match(start)):
         raise _pickle_error(path, "it starts as a pickle does")
     if start[:2] == b"PK" and _holds_pickle(path):
         raise _pickle_error(path, "it is a zip archive that holds a pickle, as PyTorch writes")
+    archive = (
+        "tar" if start[_TAR_MARK] == b"ustar" else next((_ARCHIVES[m] for m in _ARCHIVES if start.startswith(m)), "")
+    )
+    if archive:
+        raise _pickle_error(path, f"it is a {archive} archive, which no engine reads and which may hold a pickle")
 
 
 def _holds_pickle(path: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from locum.core.errors import ModelFileError
+from locum.core.strict_json import parse_object
 from locum.schema.base import Document
 from locum.schema.candidate import Family
 
@@ -103,11 +104,11 @@ def _parameters_of(path: Path) -> int:
         if not 2 <= length <= min(_MAX_HEADER_BYTES, path.stat().st_size - 8):
             raise _unreadable(path, f"its header claims {length:,} bytes")
         try:
-            header: Any = json.loads(file.read(length))
+            header = parse_object(file.read(length))
             entries = [entry for name, entry in header.items() if name != "__metadata__"]
             # integers are positions and counters, not weights
             return sum(math.prod(entry["shape"]) for entry in entries if "F" in entry["dtype"])
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        except (ValueError, KeyError, TypeError) as problem:
             raise _unreadable(path, "its header is not what safetensors writes") from problem
 
 
