@@ -34,7 +34,17 @@ from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import Comparison, Evaluation
 from locum.schema.report import BuildReport, CandidateReport
 
-_LIBRARIES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "tokenizers", "torch", "transformers", "xllamacpp")
+_LIBRARIES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "onnxruntime",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "xllamacpp",
+    "openvino",
+)
 _WRONG_SHOWN = 40
 
 
@@ -180,6 +190,7 @@ def _candidate_report(outcome: Outcome, chosen: str) -> CandidateReport:
         trained=student.trained,
         parity=student.parity,
         engine=student.spec.engine,
+        engines=student.measured.engines,
         dev=evaluations["dev"],
         test=evaluations["test"],
         latency=student.measured.latency,

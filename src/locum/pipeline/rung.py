@@ -36,7 +36,7 @@ class BuiltStudent:
     """A candidate that was built.
 
     Attributes:
-        served: folder the engine opens, with the temperature in its ``model.json``.
+        served: folder the engine opens, with its name and the temperature in its ``model.json``.
         answers: folder with its predictions, one npz file per split.
     """
 
@@ -171,7 +171,7 @@ def _measure(work: Workspace, data: Prepared, model: Path, out: Path) -> None:
 
 
 def _calibrate(model: Path, out: Path) -> None:
-    """Put the temperature fitted on dev into the served model's ``model.json``; weights are linked where possible."""
+    """Put temperature and chosen engine into the served model's ``model.json``; weights are linked where possible."""
     served = out / "model"
     served.mkdir()
     spec = ModelSpec.from_json((model / "model.json").read_bytes(), str(model))
@@ -181,4 +181,6 @@ def _calibrate(model: Path, out: Path) -> None:
         except OSError:  # a file system without hard links
             shutil.copyfile(model / name, served / name)
     temperature = fit_temperature(Predictions.load(out / "dev.npz"))
-    write_json(served / "model.json", spec.model_copy(update={"temperature": temperature}).to_json())
+    measured = Measured.from_json((out / "measured.json").read_bytes(), str(out))
+    engine = measured.engines.engine if measured.engines else spec.engine
+    write_json(served / "model.json", spec.model_copy(update={"temperature": temperature, "engine": engine}).to_json())

@@ -1,8 +1,8 @@
 """Token classifiers exported to ONNX: a score of every tag for every token, with the token's place in the text.
 
-Notable: places are in characters of the text as it was given, whatever the tokenizer's normaliser did to it, so a span
-can be cut out of the original. Special tokens ([CLS], [SEP]) are left out. Not here: joining tokens to entities (B-, I-),
-which is the task's business.
+Notable: places are in characters of the text as it was given, whatever the tokenizer's normaliser did to it, so a
+span can be cut out of the original. Special tokens ([CLS], [SEP]) are left out. Not here: joining tokens to entities,
+which is the business of a task.
 """
 
 from __future__ import annotations

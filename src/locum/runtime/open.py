@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from locum.core.errors import UserError
+from locum.core.errors import ModelFileError, UserError
 from locum.core.registry import Registry
+from locum.runtime.engines import require_runnable
 from locum.runtime.model_files import verify_folder
-from locum.runtime.protocol import Classifier, Generator
+from locum.runtime.protocol import Classifier, Embedder, Generator, Tagger
+from locum.schema.model import ModelSpec, Purpose
 from locum.schema.task import LlmSpec
 
 ENGINES = Registry(
@@ -20,26 +22,69 @@ ENGINES = Registry(
         "linear": "locum.runtime.linear:LinearClassifier",
         "onnx": "locum.runtime.onnx:OnnxClassifier",
         "llamacpp": "locum.runtime.llamacpp:LlamaClassifier",
+        "openvino": "locum.runtime.openvino:OpenVinoClassifier",
     },
 )
 
 
-def open_classifier(folder: Path, *, threads: int | None = None) -> Classifier:
+def open_classifier(folder: Path, *, threads: int | None = None, engine: str | None = None) -> Classifier:
     """Open a model folder.
 
     Args:
         folder: holds ``model.json`` and the files it names.
         threads: CPU threads; None takes the cores this process may use.
+        engine: who is to run it; None takes the one that its ``model.json`` names.
 
     Returns:
         The classifier; ``close`` it when done.
 
     Raises:
         ModelFileError: the folder is refused (a hash differs, a file is missing, unsafe, damaged or
-            unsupported, parts do not fit).
+            unsupported, parts do not fit), or is no classifier.
+        UserError: the engine cannot run it, or is not installed.
     """
     spec = verify_folder(folder)
-    return ENGINES.load(spec.engine)(folder, spec, threads=threads)
+    require_purpose(folder, spec, "classify")
+    chosen = spec.engine if engine is None else require_runnable(spec, engine)
+    return ENGINES.load(chosen)(folder, spec, threads=threads)
+
+
+def open_onnx_embedder(folder: Path, *, threads: int | None = None) -> Embedder:
+    """Open an embedding model folder, as ``locum export NAME --as embedder`` writes it.
+
+    Raises:
+        ModelFileError: the folder is refused, or is no embedding model.
+    """
+    from locum.runtime.onnx_embedder import OnnxEmbedder
+
+    spec = verify_folder(folder)
+    require_purpose(folder, spec, "embed")
+    return OnnxEmbedder(folder, spec, threads=threads)
+
+
+def open_tagger(folder: Path, *, threads: int | None = None) -> Tagger:
+    """Open the folder of a token classifier.
+
+    Raises:
+        ModelFileError: the folder is refused, or is no token classifier.
+    """
+    from locum.runtime.onnx_tagger import OnnxTagger
+
+    spec = verify_folder(folder)
+    require_purpose(folder, spec, "tag")
+    return OnnxTagger(folder, spec, threads=threads)
+
+
+def require_purpose(folder: Path, spec: ModelSpec, purpose: Purpose) -> None:
+    """Refuse a model that is for something else.
+
+    Raises:
+        ModelFileError: ``runtime-purpose``.
+    """
+    if spec.purpose != purpose:
+        raise ModelFileError(
+            "runtime-purpose", f"{spec.name} is there to {spec.purpose}, not to {purpose}", where=str(folder)
+        )
 
 
 def open_generator(llm: LlmSpec, *, threads: int | None = None, n_ctx: int = 4096) -> Generator:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from locum.schema.base import Document
 from locum.schema.data import SplitName
+from locum.schema.model import EngineName
 
 
 class Interval(Document):
@@ -113,6 +114,42 @@ class WrongExample(Document):
     confidence: float
 
 
+class EngineTrial(Document):
+    """One engine that could serve a student, tried on this machine.
+
+    Attributes:
+        p50_ms, p95_ms: of ``n`` single requests; None when it was not timed.
+        answers_per_s: in batches of 32.
+        agreement: share of dev rows on which its label is the default engine's; None when it was not asked.
+        reason: why it is out (not installed, cannot run the file, answers differently); empty when it was timed.
+    """
+
+    engine: EngineName
+    version: str | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    n: int = 0
+    answers_per_s: float | None = None
+    agreement: float | None = None
+    reason: str = ""
+
+
+class EngineChoice(Document):
+    """Which engine serves a student, and what it was chosen from.
+
+    Attributes:
+        default: the engine that the file was exported for.
+        n: single requests that each engine was to be sent; 0 when there was nothing to choose.
+        why: one line for people.
+    """
+
+    engine: EngineName
+    default: EngineName
+    n: int
+    why: str
+    trials: tuple[EngineTrial, ...] = ()
+
+
 class MeasureRequest(Document):
     """A student to run over its splits in a process of its own.
 
@@ -133,8 +170,10 @@ class Measured(Document):
     Attributes:
         memory_mb: resident memory the open engine added, MB (10^6 bytes); None where the system does not tell.
         size_mb: the model folder on disk, MB.
+        engines: how the engine was chosen.
     """
 
     latency: Latency
     memory_mb: float | None
     size_mb: float
+    engines: EngineChoice | None = None

@@ -9,7 +9,7 @@ from locum.schema.candidate import Candidate
 from locum.schema.certificate import Certificate
 from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
-from locum.schema.evaluation import Comparison, Evaluation, Latency, WrongExample
+from locum.schema.evaluation import Comparison, EngineChoice, Evaluation, Latency, WrongExample
 from locum.schema.model import Parity
 from locum.schema.training import Trained
 
@@ -21,6 +21,8 @@ class CandidateReport(Document):
         status: built; skipped (ruled out beforehand) or failed (``reason`` says why).
         size_mb: what is served, MB (10^6 bytes).
         memory_mb: resident memory the engine added when it opened and answered.
+        engine: the one that serves it, and answered everything that is reported.
+        engines: how that was chosen; None when nothing was.
     """
 
     candidate: Candidate
@@ -33,6 +35,7 @@ class CandidateReport(Document):
     trained: Trained | None = None
     parity: Parity | None = None
     engine: str | None = None
+    engines: EngineChoice | None = None
     dev: Evaluation | None = None
     test: Evaluation | None = None
     latency: Latency | None = None

@@ -1,7 +1,7 @@
 """Public fakes and pico models: what Locum's own tests use, for the tests of those who build on it."""
 
 from locum.runtime.fake import FakeClassifier, FakeGenerator, fake_spec
-from locum.testing.pico import LABELS, pico_linear, pico_onnx, pico_tokenizer
+from locum.testing.pico import LABELS, pico_embedder, pico_linear, pico_onnx, pico_tagger, pico_tokenizer
 from locum.testing.upstream import FakeUpstream, Scripted
 
 __all__ = [
@@ -11,7 +11,9 @@ __all__ = [
     "FakeUpstream",
     "Scripted",
     "fake_spec",
+    "pico_embedder",
     "pico_linear",
     "pico_onnx",
+    "pico_tagger",
     "pico_tokenizer",
 ]

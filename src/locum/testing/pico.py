@@ -29,6 +29,13 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 
 LABELS: tuple[str, ...] = tuple(WORDS)
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_ONNX_FIELDS: dict[str, Any] = {
+    "engine": "onnx",
+    "family": "encoder",
+    "precision": "fp32",
+    "weights": "model.onnx",
+    "max_tokens": 16,
+}
 
 
 def pico_onnx(
@@ -53,15 +60,44 @@ def pico_onnx(
     write_bytes(folder / "model.onnx", _onnx_bytes(table, head))
     fields: dict[str, Any] = {
         "name": "pico-onnx",
-        "engine": "onnx",
-        "family": "encoder",
-        "precision": "fp32",
         "labels": tuple(words),
-        "weights": "model.onnx",
         "max_tokens": max_tokens,
         "parameters": table.size + head.size,
     }
-    return seal(folder, **{**fields, **spec})
+    return seal(folder, **{**_ONNX_FIELDS, **fields, **spec})
+
+
+def pico_embedder(folder: Path, words: Mapping[str, Sequence[str]] = WORDS, **spec: Any) -> ModelSpec:
+    """Build an ONNX folder that embeds: one dimension a label and one for everything else, length one.
+
+    Arguments and result as in ``pico_onnx``; two texts about the same label point the same way.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = pico_tokenizer(folder / "tokenizer.json", words)
+    table = np.full((len(vocabulary), len(words) + 1), 0.0, dtype=np.float32)
+    table[:, :-1] = _embedding(words, vocabulary)
+    table[:, -1] = 0.1
+    write_bytes(folder / "model.onnx", _onnx_bytes(table, np.eye(len(words) + 1, dtype=np.float32), "embedding"))
+    fields: dict[str, Any] = {"name": "pico-embedder", "purpose": "embed", "labels": (), "parameters": table.size}
+    return seal(folder, **{**_ONNX_FIELDS, **fields, **spec})
+
+
+def pico_tagger(
+    folder: Path, words: Mapping[str, Sequence[str]] = WORDS, *, scale: float = 4.0, **spec: Any
+) -> ModelSpec:
+    """Build an ONNX folder that tags tokens: ``O``, or the label whose word a token is.
+
+    Arguments and result as in ``pico_onnx``; the score of a token's own tag is ``scale``, the others' are 0.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = pico_tokenizer(folder / "tokenizer.json", words)
+    known = _embedding(words, vocabulary) * np.float32(scale)
+    other = np.where(known.any(axis=1, keepdims=True), np.float32(0), np.float32(scale))
+    table = np.concatenate([other, known], axis=1).astype(np.float32)  # [vocabulary, 1 + labels]
+    write_bytes(folder / "model.onnx", _tagger_bytes(table))
+    tags = ("O", *words)
+    fields: dict[str, Any] = {"name": "pico-tagger", "purpose": "tag", "labels": tags, "parameters": table.size}
+    return seal(folder, **{**_ONNX_FIELDS, **fields, **spec})
 
 
 def pico_linear(
@@ -139,29 +175,56 @@ def _embedding(words: Mapping[str, Sequence[str]], vocabulary: Mapping[str, int]
     return table
 
 
-def _onnx_bytes(table: np.ndarray[Any, Any], head: np.ndarray[Any, Any]) -> bytes:
-    from onnx import TensorProto, checker, helper, numpy_helper
+def _tagger_bytes(table: np.ndarray[Any, Any]) -> bytes:
+    """A row of the table for each token, ``[B, T, tags]``; the mask takes the padding's away."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "tokens", table.shape[1]])
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["scores"]),  # [B, T, tags]
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),  # [B, T]
+        helper.make_node("Unsqueeze", ["mask", "last_axis"], ["mask3"]),  # [B, T, 1]
+        helper.make_node("Mul", ["scores", "mask3"], ["logits"]),
+    ]
+    weights = [
+        numpy_helper.from_array(table, "table"),
+        numpy_helper.from_array(np.asarray([2], dtype=np.int64), "last_axis"),
+    ]
+    return _checked(nodes, output, weights)
+
+
+def _checked(nodes: list[Any], output: Any, weights: list[Any]) -> bytes:
+    from onnx import TensorProto, checker, helper
 
     names = ["batch", "tokens"]
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, names) for name in ("input_ids", "attention_mask")]
-    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", head.shape[1]])
+    graph = helper.make_graph(nodes, "pico", inputs, [output], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _onnx_bytes(table: np.ndarray[Any, Any], head: np.ndarray[Any, Any], name: str = "logits") -> bytes:
+    """Embedding, masked mean, linear layer; as ``embedding`` also divided by its length."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    output = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", head.shape[1]])
     weights = [
-        numpy_helper.from_array(table, "embedding"),
+        numpy_helper.from_array(table, "table"),
         numpy_helper.from_array(head, "head"),
         numpy_helper.from_array(np.asarray([1], dtype=np.int64), "tokens_axis"),
         numpy_helper.from_array(np.asarray([2], dtype=np.int64), "last_axis"),
     ]
     nodes = [
-        helper.make_node("Gather", ["embedding", "input_ids"], ["embedded"]),  # [B, T, L]
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),  # [B, T, L]
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),  # [B, T]
         helper.make_node("Unsqueeze", ["mask", "last_axis"], ["mask3"]),  # [B, T, 1]
         helper.make_node("Mul", ["embedded", "mask3"], ["kept"]),
         helper.make_node("ReduceSum", ["kept", "tokens_axis"], ["sum"], keepdims=0),  # [B, L]
         helper.make_node("ReduceSum", ["mask3", "tokens_axis"], ["count"], keepdims=0),  # [B, 1]
         helper.make_node("Div", ["sum", "count"], ["mean"]),
-        helper.make_node("MatMul", ["mean", "head"], ["logits"]),
+        helper.make_node("MatMul", ["mean", "head"], ["logits" if name == "logits" else "pooled"]),
     ]
-    graph = helper.make_graph(nodes, "pico", inputs, [output], weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    checker.check_model(model)
-    return model.SerializeToString()
+    if name != "logits":
+        nodes.append(helper.make_node("LpNormalization", ["pooled"], [name], axis=-1, p=2))
+    return _checked(nodes, output, weights)
