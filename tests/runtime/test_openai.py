@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import socket
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.runtime import CompletionRequest, Message
+from locum.runtime.breaker import BreakerSettings, CircuitBreaker
+from locum.runtime.completion import TokenLogprob, Tool
 from locum.runtime.openai import OpenAiGenerator
+from locum.schema.message import ToolCall
 from locum.schema.task import LlmSpec
 from locum.testing import FakeUpstream, Scripted
 
@@ -278,3 +289,392 @@ def test_closing_twice_is_fine_and_asking_afterwards_is_not() -> None:
         with pytest.raises(LocumError) as caught:
             generator.complete(REQUEST)
         assert caught.value.code == "runtime-closed"
+
+
+# all of a request
+
+
+def sent(request: CompletionRequest) -> Any:
+    with asking() as (upstream, generator, _waits):
+        generator.complete(request)
+        return upstream.received[0].body
+
+
+def test_options_that_are_off_are_not_sent() -> None:
+    assert set(sent(REQUEST)) == {"model", "messages", "max_tokens", "temperature"}
+
+
+def test_every_option_that_the_api_knows_is_sent() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    tool = Tool("find", "Finds.", {"type": "object"})
+    call = ToolCall("c1", "find", "{}")
+    body = sent(
+        CompletionRequest(
+            (Message("assistant", "", (call,)), Message("tool", "found", tool_call_id="c1"), Message("user", "x")),
+            temperature=0.7,
+            stop=("\n",),
+            seed=7,
+            top_p=0.9,
+            presence_penalty=0.5,
+            frequency_penalty=-0.5,
+            logprobs=3,
+            json_schema=schema,
+            tools=(tool,),
+            tool_choice="find",
+        )
+    )
+    assert body == {
+        "model": "big-1",
+        "messages": [
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}],
+            },
+            {"role": "tool", "content": "found", "tool_call_id": "c1"},
+            {"role": "user", "content": "x"},
+        ],
+        "max_tokens": 256,
+        "temperature": 0.7,
+        "stop": ["\n"],
+        "seed": 7,
+        "top_p": 0.9,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "logprobs": True,
+        "top_logprobs": 3,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}},
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "find", "description": "Finds.", "parameters": {"type": "object"}},
+            }
+        ],
+        "tool_choice": {"type": "function", "function": {"name": "find"}},
+    }
+
+
+@pytest.mark.parametrize(("choice", "named"), [("auto", None), ("none", "none"), ("required", "required")])
+def test_tool_choices(choice: str, named: str | None) -> None:
+    body = sent(CompletionRequest((Message("user", "x"),), tools=(Tool("f", "", {}),), tool_choice=choice))
+    assert body.get("tool_choice") == named
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"top_k": 5},
+        {"min_p": 0.1},
+        {"repeat_penalty": 1.1},
+        {"grammar": 'root ::= "a"'},
+        {"adapter": "mine"},
+        {"truncate": True},
+        {"prompt": "x", "json_schema": {}},
+        {"prompt": "x", "tools": (Tool("f", "", {}),)},
+        {"tool_choice": "required"},
+    ],
+)
+def test_an_option_that_the_api_lacks_is_refused_and_nothing_is_sent(option: dict[str, Any]) -> None:
+    with asking() as (upstream, generator, _waits):
+        for ask in (generator.complete, generator.stream):
+            with pytest.raises(LocumError) as caught:
+                ask(replace(REQUEST, **option))
+            assert caught.value.code == "runtime-unsupported-option"
+            assert next(iter(option)) in caught.value.cause or "with prompt" in caught.value.cause
+        assert upstream.received == []
+
+
+def test_a_prompt_goes_to_completions_with_its_own_form_of_logprobs() -> None:
+    logprobs = {"tokens": ["a", "b"], "token_logprobs": [None, -0.5], "top_logprobs": [None, {"c": -2.0, "b": -0.5}]}
+    with asking(Scripted("ab", choice={"logprobs": logprobs})) as (upstream, generator, _waits):
+        completion = generator.complete(CompletionRequest((), prompt="Once", logprobs=2))
+        assert upstream.received[0].path == "/v1/completions"
+        assert upstream.received[0].body["prompt"] == "Once" and upstream.received[0].body["logprobs"] == 2
+        assert completion.text == "ab"
+        assert completion.logprobs == (TokenLogprob("b", -0.5, (("b", -0.5), ("c", -2.0))),)
+
+
+def test_tool_calls_logprobs_and_cached_tokens_are_read() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 8}}
+    scripted = Scripted(
+        None,
+        finish_reason="tool_calls",
+        message={"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        choice={"logprobs": {"content": [{"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}]}},
+        document={"usage": usage},
+        usage=False,
+    )
+    with asking(scripted) as (_, generator, _waits):
+        completion = generator.complete(REQUEST)
+        assert completion.finish_reason == "tool_calls"
+        assert completion.tool_calls == (ToolCall("c1", "f", "{}"),)
+        assert completion.logprobs == (TokenLogprob("a", -1.0),)
+        assert (completion.input_tokens, completion.output_tokens, completion.cached_tokens) == (9, 2, 8)
+
+
+def test_text_that_utf8_cannot_hold_is_sent_in_escapes() -> None:
+    assert sent(CompletionRequest((Message("user", "\ud800é"),)))["messages"][0]["content"] == "\ud800é"
+
+
+# connections
+
+
+def test_a_connection_is_used_again() -> None:
+    with asking() as (upstream, generator, _waits):
+        for _ in range(5):
+            generator.complete(REQUEST)
+        assert upstream.connections == 1
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_replaced_without_a_failure() -> None:
+    with asking(Scripted("a", close_after=True)) as (upstream, generator, waits):
+        for _ in range(3):
+            assert generator.complete(REQUEST).extra["attempts"] == "1"
+            time.sleep(0.05)
+        assert waits == [] and upstream.connections == 3
+
+
+def test_a_connection_that_is_closed_under_the_request_is_replaced_once() -> None:
+    with asking("a", Scripted(drop=True), "b", "c") as (upstream, generator, waits):
+        assert generator.complete(REQUEST).text == "a"
+        completion = generator.complete(REQUEST)
+        assert (completion.text, completion.extra["attempts"], waits) == ("b", "1", [])
+        assert len(upstream.received) == 3
+
+
+def test_no_more_connections_than_allowed_and_all_are_answered() -> None:
+    with asking(Scripted("ok", delay_s=0.02)) as (upstream, generator, _waits):
+        with ThreadPoolExecutor(80) as pool:
+            texts = [done.text for done in pool.map(lambda _: generator.complete(REQUEST), range(160))]
+        assert texts == ["ok"] * 160
+        assert upstream.connections <= 64
+
+
+def test_close_ends_a_request_under_way_within_a_second() -> None:
+    with asking(Scripted(delay_s=2)) as (_, generator, _waits):
+        threading.Timer(0.2, generator.close).start()
+        start_s = time.monotonic()
+        with pytest.raises(LocumError) as caught:
+            generator.complete(REQUEST)
+        assert caught.value.code == "runtime-closed"
+        assert time.monotonic() - start_s < 1.2
+
+
+def test_fault_58_headers_that_trickle_are_given_up() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def trickle() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            for _ in range(200):
+                connection.sendall(b"x-a: b\r\n")
+                time.sleep(0.05)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    llm = LlmSpec(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", model="m", timeout_s=0.5)
+    generator = OpenAiGenerator(llm)
+    start_s = time.monotonic()
+    fails(generator, "upstream-timeout")
+    assert time.monotonic() - start_s < 3
+    generator.close()
+    thread.join()
+    listener.close()
+
+
+def test_fault_55_no_connection_in_time() -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)  # nobody accepts, and few may wait
+    crowd: list[socket.socket] = []
+    with contextlib.suppress(OSError):
+        for _ in range(8):
+            crowd.append(socket.create_connection(listener.getsockname(), timeout=0.2))
+    llm = LlmSpec(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", model="m", connect_timeout_s=0.2)
+    generator = OpenAiGenerator(llm, sleep=lambda _s: None)
+    start_s = time.monotonic()
+    fails(generator, "upstream-unreachable")
+    assert time.monotonic() - start_s < 5
+    generator.close()
+    for member in (*crowd, listener):
+        member.close()
+
+
+# TLS and proxies
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for 127.0.0.1 that signs itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key", "-out", "cert"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    pem = folder / "both.pem"
+    pem.write_bytes((folder / "key").read_bytes() + (folder / "cert").read_bytes())
+    return pem
+
+
+def test_fault_55_a_certificate_that_nobody_vouches_for(certificate: Path) -> None:
+    with FakeUpstream(["ok"], certificate=certificate) as upstream:
+        generator = OpenAiGenerator(LlmSpec(base_url=upstream.base_url, model="m"), sleep=lambda _s: None)
+        assert "CERTIFICATE_VERIFY_FAILED" in fails(generator, "upstream-unreachable").cause
+        assert upstream.received == []
+        generator.close()
+
+
+def test_fault_55_no_tls_where_it_should_be() -> None:
+    with FakeUpstream(["ok"]) as upstream:
+        url = upstream.base_url.replace("http:", "https:")
+        generator = OpenAiGenerator(LlmSpec(base_url=url, model="m"), sleep=lambda _s: None)
+        fails(generator, "upstream-unreachable")
+        assert upstream.received == []
+        generator.close()
+
+
+def test_over_tls_all_is_the_same(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with FakeUpstream(["a b", Scripted("red or blue", hang_after=2)], certificate=certificate) as upstream:
+        generator = OpenAiGenerator(LlmSpec(base_url=upstream.base_url, model="m"))
+        assert generator.complete(REQUEST).text == "a b"
+        stream = generator.stream(REQUEST)
+        assert next(stream).text == "red "
+        threading.Timer(0.2, stream.close).start()
+        start_s = time.monotonic()
+        assert next(stream, None) is None
+        assert time.monotonic() - start_s < 1.2
+        assert upstream.connections == 1
+        generator.close()
+
+
+def test_a_proxy_of_the_environment_is_used_for_remote_hosts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def proxy() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            asked.append(connection.recv(4096))
+            connection.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+
+    thread = threading.Thread(target=proxy)
+    thread.start()
+    for name in ("no_proxy", "NO_PROXY", "https_proxy", "HTTPS_PROXY", "http_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("https_proxy", f"http://me:p%40ss@127.0.0.1:{listener.getsockname()[1]}")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with asking("local") as (_, generator, _waits):
+        assert generator.complete(REQUEST).text == "local"
+    generator = OpenAiGenerator(LlmSpec(base_url="https://llm.example/v1", model="m", timeout_s=5), sleep=_stop)
+    with pytest.raises(_StopError):
+        generator.complete(REQUEST)
+    thread.join()
+    listener.close()
+    generator.close()
+    assert asked[0].startswith(b"CONNECT llm.example:443 HTTP/1.")
+    assert b"Proxy-Authorization: Basic bWU6cEBzcw==" in asked[0]
+    assert b"authorization: Bearer" not in asked[0]
+
+
+class _StopError(Exception):
+    pass
+
+
+def _stop(_s: float) -> None:
+    raise _StopError
+
+
+def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1080")
+    with pytest.raises(UserError) as caught:
+        OpenAiGenerator(LlmSpec(base_url="https://llm.example/v1", model="m"))
+    assert caught.value.code == "upstream-proxy"
+
+
+# who answered, how often, and when to stop asking
+
+
+def test_fault_57_a_storm_of_errors_opens_the_circuit_for_all_threads() -> None:
+    now_s = [0.0]
+    breaker = CircuitBreaker(BreakerSettings(failures=5, open_s=30), clock=lambda: now_s[0])
+    with FakeUpstream(lambda _body: Scripted(status=500) if now_s[0] < 31 else "well") as upstream:
+        llm = LlmSpec(base_url=upstream.base_url, model="m")
+        generator = OpenAiGenerator(llm, sleep=lambda _s: None, breaker=breaker)
+        fails(generator, "upstream-server-error")
+        assert len(upstream.received) == 5
+        error = fails(generator, "upstream-circuit-open")
+        assert error.retry_after_s == 30 and len(upstream.received) == 5
+        now_s[0] = 30.5
+        fails(generator, "upstream-server-error")  # the probe, which is not repeated
+        assert len(upstream.received) == 6
+        now_s[0] = 91.0
+        assert generator.complete(REQUEST).text == "well"
+        assert breaker.state == "closed"
+        generator.close()
+
+
+@pytest.mark.parametrize("scripted", [Scripted(status=400), Scripted(status=401), Scripted(status=429)])
+def test_fault_57_a_server_that_refuses_is_alive(scripted: Scripted) -> None:
+    with asking(scripted) as (_, generator, _waits):
+        for _turn in range(8):
+            with pytest.raises(UpstreamError):
+                generator.complete(REQUEST)
+        assert generator.breaker.state == "closed"
+
+
+def test_fault_56_when_to_ask_again_is_told() -> None:
+    with asking(Scripted(status=429, headers={"retry-after": "3600"})) as (_, generator, _waits):
+        assert fails(generator, "upstream-rate-limited").retry_after_s == 3600
+
+
+def test_fault_63_a_spent_quota_is_not_asked_again() -> None:
+    body = json.dumps({"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}).encode()
+    with asking(Scripted(status=429, body=body)) as (upstream, generator, waits):
+        assert "quota" in fails(generator, "upstream-rate-limited").fix
+        assert waits == [] and len(upstream.received) == 1
+
+
+def test_fault_60_who_answered_is_told() -> None:
+    renamed = Scripted("b", model="big-2", document={"system_fingerprint": "fp_9"})
+    with asking(Scripted("a", model="big-1-2025"), renamed) as (_, generator, _waits):
+        assert generator.fingerprint is None
+        generator.complete(REQUEST)
+        assert generator.fingerprint == "big-1-2025"
+        assert generator.complete(REQUEST).extra["system_fingerprint"] == "fp_9"
+        assert generator.fingerprint == "big-2/fp_9"
+
+
+def test_fault_64_a_request_that_was_repeated_counts_once() -> None:
+    with asking(Scripted(status=503), Scripted(drop=True), Scripted("one two", truncate=True), "one two") as (
+        upstream,
+        generator,
+        _waits,
+    ):
+        completion = generator.complete(REQUEST)
+        assert completion.output_tokens == 2 and completion.extra["attempts"] in ("3", "4")
+        generator.complete(REQUEST)
+        keys = [received.headers["idempotency-key"] for received in upstream.received]
+        assert len(keys) == 5 and len(set(keys[:4])) == 1 and keys[4] != keys[3]
+
+
+def test_a_conversation_beyond_the_context_is_told_as_such() -> None:
+    body = json.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}}).encode()
+    with asking(Scripted(status=400, body=body)) as (_, generator, _waits):
+        fails(generator, "runtime-too-long")
+
+
+def test_fault_59_an_announced_gigabyte_is_refused_at_once() -> None:
+    with asking(Scripted(body=b"x" * (1 << 20), repeat=1024)) as (_, generator, _waits):
+        start_s = time.monotonic()
+        fails(generator, "upstream-too-large")
+        assert time.monotonic() - start_s < 2
+
+
+def test_fault_59_a_gigabyte_without_announcement_is_cut_off() -> None:
+    headers = {"content-length": "", "transfer-encoding": "chunked"}
+    chunk = b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"
+    with asking(Scripted(body=chunk, repeat=1024, headers=headers)) as (_, generator, _waits):
+        fails(generator, "upstream-too-large")
