@@ -19,8 +19,8 @@ from locum.compress.pico import PicoStudent, pico_student
 from locum.core.errors import LocumError
 from locum.core.files import sha256_file
 from locum.runtime.gguf_check import check_gguf
-from locum.runtime.llamacpp import LlamaProcess
-from locum.runtime.llamacpp_child import ChildSettings
+from locum.runtime.llama_embed import TextVectors
+from locum.runtime.llama_settings import EngineSettings
 
 
 def write(student: PicoStudent, folder: Path, kind: Any = "f16") -> Path:
@@ -73,13 +73,13 @@ def test_the_same_student_has_one_hash(q8_0: Path, decoder: PicoStudent, tmp_pat
     assert sha256_file(again.with_name(HEAD_NAME)) == sha256_file(q8_0.with_name(HEAD_NAME))
 
 
-def embed(path: Path, texts: list[str], **changes: Any) -> np.ndarray:
-    settings = ChildSettings(str(path), 64, "last", 1, 0)
-    process = LlamaProcess(settings)
+def embed(path: Path, texts: list[str]) -> np.ndarray:
+    settings = EngineSettings(threads=1)
+    vectors = TextVectors(path, check_gguf(path), max_tokens=32, pooling="last", normalise=False, settings=settings)
     try:
-        return np.asarray(process.ask("embed", {"texts": texts, "max_tokens": 32, **changes}, 60)["embeddings"])
+        return np.stack([vectors.vector(text)[0] for text in texts])
     finally:
-        process.close()
+        vectors.close()
 
 
 def reference(student: PicoStudent, texts: list[str]) -> np.ndarray:

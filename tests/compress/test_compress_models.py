@@ -16,8 +16,9 @@ from locum.models.base_files import inspect_base
 from locum.models.body import load_body
 from locum.models.classifier import SequenceClassifier, save_student
 from locum.models.tokenizer import write_tokenizer
-from locum.runtime.llamacpp import LlamaProcess
-from locum.runtime.llamacpp_child import ChildSettings
+from locum.runtime.gguf_check import check_gguf
+from locum.runtime.llama_embed import TextVectors
+from locum.runtime.llama_settings import EngineSettings
 from locum.runtime.open import open_classifier
 from locum.runtime.tokenize import TextTokenizer
 from locum.schema.data import Row
@@ -93,9 +94,10 @@ def test_smollm2_in_gguf_embeds_as_pytorch(kind: str, tolerance: float, tmp_path
     export_gguf(student, tokenizer, path, kind=kind, name="smollm2")  # pyright: ignore[reportArgumentType]
     texts = ["My card never arrived", "PIN 4711 — 12:30 😀", "", "def f(x):\n    return x"]
     expected = embeddings(student, tmp_path, [text or " " for text in texts]).numpy()
-    process = LlamaProcess(ChildSettings(str(path), 128, "last", 1, 0))
+    settings = EngineSettings(threads=1)
+    vectors = TextVectors(path, check_gguf(path), max_tokens=64, pooling="last", normalise=False, settings=settings)
     try:
-        found = np.asarray(process.ask("embed", {"texts": texts, "max_tokens": 64}, 120)["embeddings"])
+        found = np.stack([vectors.vector(text)[0] for text in texts])
     finally:
-        process.close()
+        vectors.close()
     assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()

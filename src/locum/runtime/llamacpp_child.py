@@ -1,61 +1,40 @@
-"""The child process with llama.cpp in it: JSON lines in on standard input, JSON lines out.
+"""The child process with llama.cpp in it: a server on a loopback port of its own that only its parent can use.
 
 Notable: the native code that reads a model file and its chat template runs here and nowhere else, so a crash,
 a kill for memory or an endless loop ends this process and not the service. The child dies with its parent:
-Linux kills it (PR_SET_PDEATHSIG), elsewhere the end of standard input does. llama.cpp opens a loopback port
-of its own; a random key that nobody is told closes it to others. Not here: the parent's side (``llamacpp``).
+Linux kills it (PR_SET_PDEATHSIG), elsewhere the end of standard input does. A random key that only the parent
+knows closes the port to others; it arrives on standard input, where no list of processes shows it. With
+``settings.binary`` this process becomes ``llama-server``. Not here: the parent's side (``llama_process``).
 
-Lines in: the settings, then ``{"id", "op": "chat" | "embed", "body"}``. Lines out: ``{"ready": {...}}``, then
-``{"id", "result"}`` or ``{"id", "error"}``; ``{"fatal"}`` before giving up.
+In on standard input: one line with the settings. Out: ``{"ready": {"port"}}``, or ``{"fatal"}`` before giving up;
+``llama-server`` says ``listening on http://127.0.0.1:PORT`` in its log instead.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import http.client
 import importlib
 import json
 import os
-import queue
-import secrets
 import signal
+import subprocess
 import sys
 import threading
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-Pooling = Literal["mean", "last"]
+from locum.runtime.llama_settings import ChildSettings, library_parameters, server_arguments
+
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class ChildSettings:
-    """What the child opens.
-
-    Attributes:
-        model: path of the GGUF file.
-        n_ctx: context in tokens; a prompt and its answer must fit.
-        pooling: None writes text; mean or last gives one embedding a text.
-        threads: CPU threads.
-        parent: process id of the parent.
-    """
-
-    model: str
-    n_ctx: int
-    pooling: Pooling | None
-    threads: int
-    parent: int
-
-    def to_json(self) -> dict[str, Any]:
-        """As the first line that the child reads."""
-        return asdict(self)
+_OWN_VARIABLES = ("LLAMA_ARG_", "LLAMA_API_KEY", "LLAMA_LOG_", "LLAMA_SERVER_")
 
 
 def die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when the thread that started it ends; elsewhere nothing.
 
     The signal belongs to the parent's thread, so the parent starts the child from a thread that lives as long.
+    It outlasts ``exec``.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another libc: the end of standard input remains
@@ -64,114 +43,69 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-class Engine:
-    """llama.cpp with one model.
+def serve_library(settings: ChildSettings, send: Any) -> int:
+    """Load the model with the packaged library, say so, and serve until standard input ends.
 
     Args:
         settings: what to open.
+        send: takes each record for the parent.
 
-    Raises:
-        RuntimeError: llama.cpp cannot load the file (the reason is on standard error).
+    Returns:
+        The exit status.
     """
-
-    def __init__(self, settings: ChildSettings) -> None:
-        xllamacpp: Any = importlib.import_module("xllamacpp")  # it has no types
-        self._key = secrets.token_hex(32)
-        params = xllamacpp.CommonParams()
-        params.model.path = settings.model
-        params.n_ctx = settings.n_ctx
-        params.n_parallel = 1  # one after the other: an answer does not depend on its neighbours
-        params.cpuparams.n_threads = settings.threads
-        params.cpuparams_batch.n_threads = settings.threads
-        params.n_threads_http = 2
-        params.warmup = False
-        params.fit_params = False  # the context is what was asked, or an error
-        params.cache_ram_mib = 0
-        params.api_keys = [self._key]
-        params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
-        params.verbosity = 1  # errors only: prompts must not reach a log
-        if settings.pooling is not None:
-            pooling = xllamacpp.llama_pooling_type
-            kinds = {"mean": pooling.LLAMA_POOLING_TYPE_MEAN, "last": pooling.LLAMA_POOLING_TYPE_LAST}
-            params.embedding = True
-            params.pooling_type = kinds[settings.pooling]
-            params.embd_normalize = -1
-            params.n_batch = params.n_ubatch = settings.n_ctx  # a pooled text is read in one piece
-            params.cache_prompt = False
-        self._server = xllamacpp.Server(params)
-        self._address: str = self._server.listening_address.removeprefix("http://")
-
-    def chat(self, body: dict[str, Any]) -> dict[str, Any]:
-        """An OpenAI chat completion, through the model's own chat template."""
-        return _whole(self._server.handle_chat_completions({**body, "stream": False}))
-
-    def embed(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Pooled embeddings: ``{"texts", "max_tokens"}`` → ``{"embeddings": [[...]], "cut": n}``."""
-        limit = int(body["max_tokens"])
-        embeddings: list[list[float]] = []
-        cut = 0
-        for text in body["texts"]:
-            ids = self._tokens(text) or self._tokens(" ")  # nothing at all has no embedding
-            cut += len(ids) > limit
-            answer = _whole(self._server.handle_embeddings({"input": [ids[:limit]]}))
-            embeddings.append(answer["data"][0]["embedding"])
-        return {"embeddings": embeddings, "cut": cut}
-
-    def _tokens(self, text: str) -> list[int]:
-        connection = http.client.HTTPConnection(self._address, timeout=60)
-        try:
-            headers = {"content-type": "application/json", "authorization": f"Bearer {self._key}"}
-            connection.request("POST", "/tokenize", json.dumps({"content": text, "add_special": True}), headers)
-            answer = json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
-        return _whole(answer)["tokens"]
-
-
-def _whole(answer: Any) -> dict[str, Any]:
-    """The answer, unless llama.cpp answered with an error document."""
-    if isinstance(answer, dict) and "error" not in answer and "message" not in answer:
-        return answer
-    error: Any = answer.get("error", answer) if isinstance(answer, dict) else answer
-    raise ValueError(str(error.get("message", error) if isinstance(error, dict) else error))
-
-
-def serve(settings: ChildSettings, requests: queue.SimpleQueue[dict[str, Any] | None], send: Any) -> int:
-    """Load the model, say so, and answer requests one after the other until there are no more."""
     try:
-        engine = Engine(settings)
+        library: Any = importlib.import_module("xllamacpp")  # it has no types
+        server = library.Server(library_parameters(settings, library))
+        port = int(server.listening_address.rpartition(":")[2])
     except (RuntimeError, ValueError, OSError, ImportError) as error:
         send({"fatal": f"{type(error).__name__}: {error}"})
         return 1
-    send({"ready": {"pid": os.getpid()}})
-    operations = {"chat": engine.chat, "embed": engine.embed}
-    while (request := requests.get()) is not None:
-        try:
-            send({"id": request["id"], "result": operations[request["op"]](request["body"])})
-        except (RuntimeError, ValueError, LookupError, TypeError, OSError) as error:  # the next may do
-            send({"id": request["id"], "error": f"{error or type(error).__name__}"})
-    return 0
+    send({"ready": {"port": port}})
+    sys.stdin.read()
+    os._exit(0)  # closed, or the parent is gone: nobody waits for what is being computed
+
+
+def serve_binary(settings: ChildSettings) -> int:
+    """Become ``llama-server``, or watch it where the system has no way to bind its life to the parent's."""
+    binary = settings.binary or ""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(_OWN_VARIABLES)}
+    environment["LLAMA_API_KEY"] = settings.key
+    command = [binary, *server_arguments(settings)]
+    if sys.platform == "linux":
+        os.execve(binary, command, environment)
+    return watch(command, environment)
+
+
+def watch(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run a program until it ends or standard input does.
+
+    Returns:
+        The program's exit status.
+    """
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as process:
+
+        def kill_at_end() -> None:
+            sys.stdin.read()
+            process.kill()
+
+        threading.Thread(target=kill_at_end, daemon=True).start()
+        return process.wait()
 
 
 def main() -> int:
-    """Read settings and requests from standard input; answer on what was standard output."""
+    """Read the settings from standard input and serve."""
+    settings = ChildSettings.from_json(json.loads(sys.stdin.readline()))
+    die_with_parent(settings.parent)
+    if settings.binary is not None:
+        return serve_binary(settings)
     wire = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever the native code prints goes to the log, never between our lines
-    settings = ChildSettings(**json.loads(sys.stdin.readline()))
-    die_with_parent(settings.parent)
-    requests: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            requests.put(json.loads(line))
-        os._exit(0)  # closed, or the parent is gone: nobody waits for what is being computed
 
     def send(record: dict[str, Any]) -> None:
         wire.write(json.dumps(record) + "\n")
         wire.flush()
 
-    threading.Thread(target=read, daemon=True).start()
-    return serve(settings, requests, send)
+    return serve_library(settings, send)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,28 @@ engine sees a byte of it. Not here: bundles, which hold such a folder (``bundle`
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from locum.core.errors import ModelFileError, UserError
 from locum.core.registry import Registry
 from locum.runtime.engines import require_runnable
+from locum.runtime.llama_settings import EngineSettings
 from locum.runtime.model_files import verify_folder
 from locum.runtime.protocol import Classifier, Embedder, Generator, Tagger
 from locum.schema.model import ModelSpec, Purpose
 from locum.schema.task import LlmSpec
+
+if TYPE_CHECKING:
+    from locum.runtime.llamacpp import LlamaGenerator
 
 ENGINES = Registry(
     "engine",
     {
         "linear": "locum.runtime.linear:LinearClassifier",
         "onnx": "locum.runtime.onnx:OnnxClassifier",
-        "llamacpp": "locum.runtime.llamacpp:LlamaClassifier",
+        "llamacpp": "locum.runtime.llama_embed:LlamaClassifier",
         "openvino": "locum.runtime.openvino:OpenVinoClassifier",
     },
 )
@@ -87,14 +93,55 @@ def require_purpose(folder: Path, spec: ModelSpec, purpose: Purpose) -> None:
         )
 
 
-def open_generator(llm: LlmSpec, *, threads: int | None = None, n_ctx: int = 4096) -> Generator:
+def open_embedder(path: Path, *, threads: int | None = None) -> Embedder:
+    """Open an embedding model: a GGUF file, or a folder as ``open_onnx_embedder`` takes it.
+
+    Raises:
+        ModelFileError: the file or folder is refused.
+    """
+    if path.suffix != ".gguf":
+        return open_onnx_embedder(path, threads=threads)
+    from locum.runtime.llama_embed import LlamaEmbedder
+
+    return LlamaEmbedder(path, settings=EngineSettings(threads=threads))
+
+
+def open_model(path: Path, settings: EngineSettings | None = None) -> LlamaGenerator:
+    """Open a GGUF file that writes text: a ``Generator`` that is a ``Scorer`` too.
+
+    Args:
+        path: the file.
+        settings: how llama.cpp serves it.
+
+    Returns:
+        The model; ``close`` it when done. Its process starts with the first request, or with ``start``.
+
+    Raises:
+        ModelFileError: the file is damaged, hostile or unsupported.
+        UserError: ``settings.server_binary`` is no program.
+    """
+    from locum.runtime.llamacpp import LlamaGenerator
+
+    return LlamaGenerator(path, settings)
+
+
+def open_generator(
+    llm: LlmSpec,
+    *,
+    threads: int | None = None,
+    n_ctx: int | None = None,
+    settings: EngineSettings | None = None,
+    engine: str | None = None,
+) -> Generator:
     """Open the LLM of a task: behind its URL, or a local GGUF file.
 
     Args:
         llm: the ``llm`` section of a task file; without ``base_url``, ``model`` is a GGUF file or a catalogue name,
             which is downloaded when it is not here.
-        threads: CPU threads for a local file; None takes the cores this process may use.
-        n_ctx: context of a local file, in tokens.
+        threads: CPU threads for a local file; None takes those of ``settings``, or the cores this process may use.
+        n_ctx: context of a local file, in tokens; None takes that of ``settings``.
+        settings: how llama.cpp serves a local file; its ``timeout_s`` is the task's.
+        engine: who runs it: llamacpp (a local file's default), openvino (local files), or openai (URLs).
 
     Returns:
         The generator; ``close`` it when done. Nothing is sent, and no process started, before it is asked.
@@ -103,7 +150,13 @@ def open_generator(llm: LlmSpec, *, threads: int | None = None, n_ctx: int = 409
         UpstreamError: the URL may not be used, or the key's environment variable is not set.
         ModelFileError: the GGUF file is damaged, hostile or unsupported.
         SourceError: there is neither a URL nor such a file.
+        UserError: the engine cannot run it, or is not installed.
     """
+    able = ("llamacpp", "openvino") if llm.base_url is None else ("openai",)
+    if engine is not None and engine not in able:
+        kind = "a GGUF file" if llm.base_url is None else "a model behind a URL"
+        fix = f"it can be run by: {', '.join(able)}"
+        raise UserError("runtime-engine", f"engine {engine!r} cannot run {kind}", fix=fix)
     if llm.base_url is not None:
         from locum.runtime.openai import OpenAiGenerator
 
@@ -117,6 +170,12 @@ def open_generator(llm: LlmSpec, *, threads: int | None = None, n_ctx: int = 409
             f"llm.model {llm.model!r} is not one GGUF file, and there is no llm.base_url",
             fix="give llm.base_url, the path of a GGUF file, or a name that `locum models` lists with gguf",
         )
-    from locum.runtime.llamacpp import LlamaGenerator
+    settings = settings or EngineSettings()
+    settings = replace(
+        settings, threads=threads or settings.threads, n_ctx=n_ctx or settings.n_ctx, timeout_s=llm.timeout_s
+    )
+    if engine == "openvino":
+        from locum.runtime.openvino_generator import OpenVinoGenerator
 
-    return LlamaGenerator(path, threads=threads, n_ctx=n_ctx, timeout_s=llm.timeout_s)
+        return OpenVinoGenerator(path, threads=settings.threads, n_ctx=settings.n_ctx, timeout_s=llm.timeout_s)
+    return open_model(path, settings)

@@ -1,0 +1,260 @@
+"""Vectors from GGUF files through llama.cpp, and classification over them.
+
+Notable: a text is read in one piece and alone, so its vector does not depend on its neighbours. A text of fewer bytes
+than tokens are allowed cannot be too long, and is sent without being counted first. Vectors travel as base64 of their
+float32 bits. Not here: writing text (``llamacpp``).
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locum.core.cpu import usable_cores
+from locum.core.errors import ModelFileError
+from locum.runtime.gguf_check import GgufHeader, check_gguf
+from locum.runtime.linear import read_arrays
+from locum.runtime.llama_client import EngineRefusedError
+from locum.runtime.llama_process import LlamaProcess
+from locum.runtime.llama_request import refusal
+from locum.runtime.llama_settings import ChildSettings, EngineSettings, Pooling
+from locum.runtime.llama_template import check_template, templates_of
+from locum.runtime.model_files import resolve_inside
+from locum.schema.model import ModelSpec
+
+HEAD_NAME = "head.npz"
+_EMBED_TIMEOUT_S = 120.0
+_CHARACTERS_A_TOKEN = 100
+_SPECIAL_TOKENS = 2
+_RAW, _LENGTH_ONE = -1, 2
+_POOLING_TYPES: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}
+"""llama.cpp's numbers in ``ARCHITECTURE.pooling_type``."""
+
+
+class TextVectors:
+    """A GGUF file that gives each text a pooled embedding.
+
+    Args:
+        path: the file, checked.
+        header: its header.
+        max_tokens: longer texts are cut there.
+        pooling: mean, last or cls.
+        normalise: whether vectors get length one.
+        settings: threads, the time to load and a ``server_binary`` are taken from it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: GgufHeader,
+        *,
+        max_tokens: int,
+        pooling: Pooling,
+        normalise: bool,
+        settings: EngineSettings,
+    ) -> None:
+        binary = settings.binary()
+        templates = templates_of(header)
+        self.max_tokens = max_tokens
+        self._normalise = _LENGTH_ONE if normalise else _RAW
+        self.process = LlamaProcess(
+            ChildSettings(
+                str(path.resolve()),
+                max(64, max_tokens + 8),
+                pooling,
+                settings.threads or usable_cores(),
+                flash_attention=settings.flash_attention,
+                prefix_reuse=False,
+                binary=None if binary is None else str(binary),
+            ),
+            ready_s=settings.load_s,
+            check=lambda: check_template(templates, str(path)),
+        )
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text, with those that begin and end every text."""
+        body = {"content": text, "add_special": True, "parse_special": True}
+        return self._post("/tokenize", body)["tokens"]
+
+    def vector(self, text: str) -> tuple[NDArray[np.float32], bool]:
+        """The embedding of a text, ``[D]``, and whether the text was cut."""
+        clean = text[: self.max_tokens * _CHARACTERS_A_TOKEN].encode("utf-8", "replace").decode()
+        content: str | list[int] = clean
+        cut = False
+        if not clean or len(clean.encode()) + _SPECIAL_TOKENS > self.max_tokens:
+            ids = self.tokens(clean) or self.tokens(" ")  # nothing at all has no embedding
+            cut = len(ids) > self.max_tokens
+            content = ids[: self.max_tokens]
+        body = {"input": content, "encoding_format": "base64", "embd_normalize": self._normalise}
+        answer = self._post("/v1/embeddings", body, slot=True)
+        return np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), dtype="<f4"), cut
+
+    def close(self) -> None:
+        """End the child process."""
+        self.process.close()
+
+    def _post(self, path: str, body: dict[str, Any], *, slot: bool = False) -> dict[str, Any]:
+        try:
+            return self.process.post(path, body, _EMBED_TIMEOUT_S, slot=slot)
+        except EngineRefusedError as error:
+            raise refusal(error, self.process.where) from None
+
+
+class LlamaEmbedder:
+    """Vectors of length one from a GGUF file.
+
+    Args:
+        path: the file.
+        pooling: how token embeddings become one; None takes what the file says, or else mean.
+        max_tokens: longer texts are cut there; None takes the context the model was trained for, up to 512.
+        settings: threads, and a ``server_binary``.
+
+    Attributes:
+        truncated: how many texts were cut so far.
+
+    Raises:
+        ModelFileError: the file is damaged, hostile or unsupported.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        pooling: Pooling | None = None,
+        max_tokens: int | None = None,
+        settings: EngineSettings | None = None,
+    ) -> None:
+        header = check_gguf(path)
+        width = header.embedding_length
+        if width is None:
+            raise ModelFileError(
+                "runtime-unsupported", "the file does not say how wide its vectors are", where=str(path)
+            )
+        longest = header.context_length or 512
+        stated = _POOLING_TYPES.get(header.metadata.get(f"{header.architecture}.pooling_type", 1), "mean")
+        self._model = path.stem
+        self._width = width
+        self._vectors = TextVectors(
+            path,
+            header,
+            max_tokens=min(longest, max_tokens or 512),
+            pooling=pooling or stated,
+            normalise=True,
+            settings=settings or EngineSettings(),
+        )
+        self._lock = threading.Lock()
+        self.truncated = 0
+
+    @property
+    def model(self) -> str:
+        """The file's name without its ending."""
+        return self._model
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        return self._width
+
+    @property
+    def process(self) -> LlamaProcess:
+        """The engine's process."""
+        return self._vectors.process
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of length one, ``[len(texts), dimensions]``.
+
+        Raises:
+            LocumError: as ``LlamaProcess.post``.
+        """
+        result = np.empty((len(texts), self._width), dtype=np.float32)
+        for row, text in enumerate(texts):
+            result[row], cut = self._vectors.vector(text)
+            with self._lock:
+                self.truncated += cut
+        return result
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens the model reads of a text that is not cut."""
+        return len(self._vectors.tokens(text))
+
+    def close(self) -> None:
+        """End the child process; a second call does nothing."""
+        self._vectors.close()
+
+
+class LlamaClassifier:
+    """A decoder in GGUF that classifies: pooled embeddings, then the linear head of ``head.npz``.
+
+    ``head.npz`` holds ``weight`` [C, D] and ``bias`` [C] (C labels, D the model's width).
+
+    Args:
+        folder: with the GGUF file and ``head.npz``; it must have passed ``verify_folder``.
+        spec: its ``model.json``; ``pooling`` must be given.
+        threads: CPU threads; None takes the usable cores.
+
+    Attributes:
+        truncated: how many inputs were cut at ``max_tokens`` so far.
+
+    Raises:
+        ModelFileError: a file is damaged or unsupported, or the parts do not fit together.
+        UserError: LOCUM_LLAMA_SERVER names no program.
+    """
+
+    def __init__(self, folder: Path, spec: ModelSpec, *, threads: int | None = None) -> None:
+        path = resolve_inside(folder, spec.weights)
+        header = check_gguf(path)
+        if HEAD_NAME not in spec.files or spec.pooling is None:
+            raise ModelFileError("runtime-mismatch", f"model.json needs {HEAD_NAME} and pooling", where=str(folder))
+        arrays = read_arrays(folder / HEAD_NAME)
+        width = header.embedding_length
+        expected = {"weight": (len(spec.labels), width), "bias": (len(spec.labels),)}
+        if {name: array.shape for name, array in arrays.items()} != expected:
+            shapes = {name: array.shape for name, array in arrays.items()}
+            raise ModelFileError("runtime-mismatch", f"{shapes}, needed {expected}", where=str(folder / HEAD_NAME))
+        self._weight = arrays["weight"].astype(np.float32)
+        self._bias = arrays["bias"].astype(np.float32)
+        self._spec = spec
+        self._vectors = TextVectors(
+            path,
+            header,
+            max_tokens=spec.max_tokens,
+            pooling=spec.pooling,
+            normalise=False,
+            settings=EngineSettings(threads=threads),
+        )
+        self._lock = threading.Lock()
+        self.truncated = 0
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The folder's ``model.json``."""
+        return self._spec
+
+    @property
+    def process(self) -> LlamaProcess:
+        """The engine's process."""
+        return self._vectors.process
+
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Scores before softmax and temperature, ``[len(texts), n_labels]``: ``pooled @ weight.T + bias``.
+
+        Raises:
+            LocumError: as ``LlamaProcess.post``.
+        """
+        result = np.empty((len(texts), len(self._spec.labels)), dtype=np.float32)
+        for row, text in enumerate(texts):
+            vector, cut = self._vectors.vector(text)
+            with self._lock:
+                self.truncated += cut
+            result[row] = vector @ self._weight.T + self._bias
+        return result
+
+    def close(self) -> None:
+        """End the child process; a second call does nothing."""
+        self._vectors.close()

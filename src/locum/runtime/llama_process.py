@@ -1,0 +1,454 @@
+"""The life of the engine's process: started when first asked, watched, killed, and started again with patience.
+
+Notable: whoever waits when it dies gets an error that says how it died; nothing is asked a second time, because the
+request may be what killed it. After each crash the next start waits longer (0.5 s, 1 s, 2 s … 30 s) and requests are
+refused at once meanwhile; a model that cannot be loaded is not tried again. The child never outlives its parent.
+Not here: what the child runs (``llamacpp_child``), what is asked of it (``llamacpp``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
+from typing import Any
+
+from locum.core.errors import DeviceError, LocumError, ModelFileError
+from locum.core.text import one_line
+from locum.runtime.llama_client import EngineGoneError, EngineRefusedError, Exchange, LlamaClient
+from locum.runtime.llama_settings import ChildSettings
+
+_READY_S = 120.0
+_IDLE_S = 30.0
+_BACK_OFF_S = (0.5, 30.0)
+_WAIT_FOR_START_S = 1.0
+_CLOSE_S = 3.0
+_BURY_S = 3.0
+_CHILD_MODULE = "locum.runtime.llamacpp_child"
+_LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+
+Probe = Callable[["LlamaProcess", LlamaClient, int], None]
+
+
+class LlamaProcess:
+    """A child process with one model; started on demand, safe to use from several threads.
+
+    Args:
+        settings: what the child opens; ``parent`` and ``key`` are filled in.
+        ready_s: how long it may take to load.
+        idle_s: longest silence while it works on a request; then it is killed.
+        check: called once before the first start; what it raises refuses the model.
+        probe: asked with the process, its client and process id after loading; what it raises refuses the model.
+        command: how to start the child (tests pass their own).
+    """
+
+    def __init__(
+        self,
+        settings: ChildSettings,
+        *,
+        ready_s: float = _READY_S,
+        idle_s: float = _IDLE_S,
+        check: Callable[[], None] | None = None,
+        probe: Probe | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self.settings = replace(settings, parent=os.getpid(), key=secrets.token_hex(32))
+        self.idle_s = idle_s
+        self._ready_s = ready_s
+        self._check = check
+        self._probe = probe
+        self._command = list(command or (sys.executable, "-m", _CHILD_MODULE))
+        self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(settings.slots)
+        self._child: _Child | None = None
+        self._crashes = 0
+        self._crashed_s = 0.0
+        self._refused: LocumError | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running child, None when there is none."""
+        child = self._child
+        return child.pid if child is not None and child.alive else None
+
+    @property
+    def where(self) -> str:
+        """The model's file, for messages."""
+        return self.settings.model
+
+    def post(self, path: str, body: dict[str, Any], timeout_s: float, *, slot: bool = False) -> dict[str, Any]:
+        """Send one request and wait for its whole answer.
+
+        Args:
+            path: of the child's HTTP server.
+            body: sent as JSON.
+            timeout_s: for the answer, once the model is loaded.
+            slot: whether the request needs one of the slots; then waiting for it counts.
+
+        Raises:
+            LocumError: ``runtime-timeout`` (the child is killed when it told nobody anything for ``idle_s``),
+                ``runtime-child-died`` or ``core-child-killed``, ``runtime-child-start``, ``runtime-closed``.
+            DeviceError: the processor lacks instructions that the engine's build needs.
+            EngineRefusedError: the child answers with an error.
+        """
+        child = self._running()
+        deadline_s = time.monotonic() + timeout_s
+        if slot:
+            self._enter(deadline_s, timeout_s)
+        try:
+            answer = child.client.post(path, body, deadline_s=deadline_s, idle_s=self.idle_s)
+        except (TimeoutError, EngineGoneError) as error:
+            raise self.failure(child, error, deadline_s, timeout_s) from None
+        finally:
+            if slot:
+                self._slots.release()
+        self._crashes = 0
+        return answer
+
+    def stream(self, path: str, body: dict[str, Any], timeout_s: float) -> Turn:
+        """Send a request that needs a slot and whose answer comes as events; ``post`` has arguments and errors."""
+        child = self._running()
+        deadline_s = time.monotonic() + timeout_s
+        self._enter(deadline_s, timeout_s)
+        try:
+            exchange = child.client.stream(path, body, deadline_s=deadline_s, idle_s=self.idle_s)
+        except (TimeoutError, EngineGoneError) as error:
+            self._slots.release()
+            raise self.failure(child, error, deadline_s, timeout_s) from None
+        except BaseException:
+            self._slots.release()
+            raise
+        return Turn(exchange, self._leave, lambda error: self.failure(child, error, deadline_s, timeout_s))
+
+    def start(self) -> None:
+        """Load the model, when it is not loaded; errors as ``post``."""
+        self._running()
+
+    def close(self) -> None:
+        """End the child; a second call does nothing."""
+        with self._lock:
+            self._closed = True
+            child, self._child = self._child, None
+        if child is not None:
+            child.close()
+
+    def failure(self, child: _Child, error: Exception, deadline_s: float, timeout_s: float) -> LocumError:
+        """What a caller gets for a time-out or a lost connection; a child that hangs is killed."""
+        if self._closed:
+            return LocumError("runtime-closed", "the model was closed while it answered", where=self.where)
+        if isinstance(error, EngineGoneError):
+            return child.death()
+        silent_s = time.monotonic() - child.client.heard_s
+        if silent_s >= 0.9 * min(self.idle_s, timeout_s):  # nobody heard anything: it hangs
+            child.kill()
+            return self._late("was stopped because it did nothing for", silent_s)
+        if time.monotonic() < deadline_s:
+            child.kill()
+            return self._late("was stopped because it left a request alone for", self.idle_s)
+        return self._late("did not finish within", timeout_s)
+
+    def _enter(self, deadline_s: float, timeout_s: float) -> None:
+        if not self._slots.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+            raise self._late("was busy with earlier requests for", timeout_s)
+
+    def _leave(self, finished: bool) -> None:
+        self._slots.release()
+        if finished:
+            self._crashes = 0
+
+    def _late(self, what: str, seconds: float) -> LocumError:
+        return LocumError(
+            "runtime-timeout",
+            f"llama.cpp {what} {seconds:.3g} s",
+            where=self.where,
+            fix="ask for fewer tokens, or allow more time (llm.timeout_s)",
+        )
+
+    def _running(self) -> _Child:
+        with self._lock:
+            if self._closed:
+                raise LocumError("runtime-closed", "the model was asked after it was closed")
+            if self._refused is not None:
+                raise self._refused
+            self._check_once()
+            if self._child is not None:
+                if self._child.alive:
+                    return self._child
+                self._be_patient(self._child)
+            self._child = child = _Child(self._command, self.settings)
+            try:
+                child.wait_ready(self._ready_s)
+                if self._probe is not None:
+                    self._probe(self, child.client, child.pid or 0)
+            except (EngineGoneError, EngineRefusedError, TimeoutError) as error:
+                child.kill()
+                raise LocumError(
+                    "runtime-child-start", f"llama.cpp does not answer: {error}", where=self.where
+                ) from error
+            except LocumError as error:
+                if isinstance(error, (ModelFileError, DeviceError)):
+                    self._refused = error  # the next time would be no different
+                child.kill()
+                raise
+            return child
+
+    def _check_once(self) -> None:
+        check, self._check = self._check, None
+        if check is not None:
+            try:
+                check()
+            except ModelFileError as error:
+                self._refused = error
+                raise
+
+    def _be_patient(self, dead: _Child) -> None:
+        """Wait a short pause out; refuse during a long one."""
+        if dead.counted is False:
+            dead.counted = True
+            self._crashes += 1
+            self._crashed_s = time.monotonic()
+        first_s, longest_s = _BACK_OFF_S
+        pause_s = min(longest_s, first_s * 2.0 ** (self._crashes - 1))
+        left_s = self._crashed_s + pause_s - time.monotonic()
+        if left_s > _WAIT_FOR_START_S:
+            death = dead.death()
+            raise LocumError(
+                death.code,
+                f"{death.cause}; {self._crashes} times in a row, the next start is in {left_s:.0f} s",
+                where=self.where,
+                fix=death.fix,
+            )
+        time.sleep(max(0.0, left_s))
+
+
+class Turn:
+    """A request at work in a slot: its events, with failures as the errors that callers get."""
+
+    def __init__(
+        self, exchange: Exchange, leave: Callable[[bool], None], failure: Callable[[Exception], LocumError]
+    ) -> None:
+        self._exchange = exchange
+        self._events = exchange.events()
+        self._leave = leave
+        self._failure = failure
+        self._lock = threading.Lock()
+        self._over = False
+
+    def __next__(self) -> dict[str, Any]:
+        """The next event.
+
+        Raises:
+            StopIteration: there is no more, or it was closed.
+            LocumError: the child died or hangs.
+            EngineRefusedError: an event tells of an error.
+        """
+        try:
+            return next(self._events)
+        except (TimeoutError, EngineGoneError) as error:
+            if self._over:
+                raise StopIteration from None
+            failure = self._failure(error)
+            self.close()
+            raise failure from None
+        except StopIteration:
+            self._end(finished=True)
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Turn:
+        """Itself."""
+        return self
+
+    def close(self) -> None:
+        """End it and free the slot; any thread may, and a second call does nothing."""
+        self._end(finished=False)
+
+    def _end(self, *, finished: bool) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+        self._exchange.close()
+        self._leave(finished)
+
+
+class _Child:
+    """One life of the child process, owned by a thread that starts it and reads what it says."""
+
+    def __init__(self, command: list[str], settings: ChildSettings) -> None:
+        self._settings = settings
+        self._port: Future[int] = Future()
+        self._log: deque[str] = deque(maxlen=60)
+        self._process: subprocess.Popen[str] | None = None
+        self._over = threading.Event()
+        self._client: LlamaClient | None = None
+        self.killed_by_us = False
+        self.counted = False
+        # Linux kills the child when the thread that started it ends: it must be this one, not a caller's.
+        threading.Thread(target=self._live, args=(command,), name="locum-llamacpp", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def client(self) -> LlamaClient:
+        if self._client is None:
+            raise RuntimeError("the child is not ready")
+        return self._client
+
+    def wait_ready(self, timeout_s: float) -> None:
+        try:
+            self._client = LlamaClient(self._port.result(timeout_s), self._settings.key)
+        except FutureTimeoutError:
+            raise LocumError(
+                "runtime-child-start",
+                f"llama.cpp did not load the model within {timeout_s:g} s",
+                where=self._settings.model,
+            ) from None
+
+    def kill(self) -> None:
+        self.killed_by_us = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def close(self) -> None:
+        self.killed_by_us = self.counted = True
+        process = self._process
+        if self._client is not None:
+            self._client.close()
+        if process is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            if process.stdin is not None:
+                process.stdin.close()  # the child ends when its input does
+        if self._settings.binary is not None:
+            process.terminate()
+        try:
+            process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def death(self) -> LocumError:
+        """Why the child is gone, as the error that callers get."""
+        self._over.wait(_BURY_S)  # the connection ends a moment before the process does
+        status = self._process.poll() if self._process is not None else None
+        said = one_line(" ".join(list(self._log)[-3:]), 300)
+        where = self._settings.model
+        if self.killed_by_us:
+            return LocumError("runtime-child-died", "llama.cpp was stopped while it answered", where=where)
+        if status == -signal.SIGKILL:
+            return LocumError(
+                "core-child-killed",
+                "llama.cpp was killed, most likely because memory ran out",
+                where=where,
+                fix="close other programs, take a smaller model or quantisation, or a smaller context",
+            )
+        if status == -signal.SIGILL:
+            return DeviceError(
+                "runtime-instructions",
+                "this processor lacks instructions that the installed llama.cpp was built for",
+                where=where,
+                fix="use an ONNX student, or name a llama-server built for this processor in LOCUM_LLAMA_SERVER",
+            )
+        if status is None:
+            return LocumError("runtime-engine-failed", "llama.cpp broke the connection off", where=where)
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        return LocumError("runtime-child-died", f"llama.cpp ended with {how}: {said or 'no message'}", where=where)
+
+    def _live(self, command: list[str]) -> None:
+        try:
+            self._process = process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,  # Ctrl-C is for the parent, which closes the child
+            )
+        except OSError as error:
+            self._port.set_exception(LocumError("runtime-child-start", f"cannot start a process: {error}"))
+            self._over.set()
+            return
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            raise RuntimeError("the child process lacks its pipes")
+        log = threading.Thread(target=self._read_log, args=(process.stderr,), daemon=True)
+        log.start()
+        with contextlib.suppress(OSError):
+            process.stdin.write(json.dumps(self._settings.to_json()) + "\n")
+            process.stdin.flush()
+        for line in process.stdout:
+            self._hear(line, log)
+        process.wait()
+        log.join(timeout=1.0)
+        self._over.set()
+        self._bury(process)
+
+    def _read_log(self, lines: Any) -> None:
+        for line in lines:
+            self._log.append(line)
+            self._look_for_port(line)
+
+    def _hear(self, line: str, log: threading.Thread) -> None:
+        if not line.startswith("{"):
+            self._log.append(line)
+            self._look_for_port(line)
+            return
+        record = json.loads(line)
+        if "ready" in record:
+            self._port.set_result(int(record["ready"]["port"]))
+        elif not self._port.done():
+            log.join(timeout=1.0)  # why it failed stands there, a moment later
+            self._port.set_exception(_load_error(self._settings.model, record["fatal"], " ".join(self._log)))
+
+    def _look_for_port(self, line: str) -> None:
+        if not self._port.done() and self._settings.binary is not None:
+            found = _LISTENING.search(line)
+            if found is not None:
+                self._port.set_result(int(found[1]))
+
+    def _bury(self, process: subprocess.Popen[str]) -> None:
+        if not self._port.done():
+            refused = self._settings.binary is not None and process.returncode > 0
+            log = " ".join(self._log)
+            self._port.set_exception(_load_error(self._settings.model, "", log) if refused else self.death())
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError, ValueError):  # unsent bytes cannot be flushed to a dead process
+                if pipe is not None:
+                    pipe.close()
+
+
+def _load_error(model: str, fatal: str, log: str) -> LocumError:
+    if "unknown model architecture" in log or "unknown pre-tokenizer" in log:
+        why = one_line(log[log.find("unknown ") :], 160)
+        return ModelFileError(
+            "runtime-unsupported",
+            f"llama.cpp does not know this model: {why}",
+            where=model,
+            fix="known families: llama (SmolLM2, Mistral), qwen2, qwen3, gemma3, phi3, granite, olmo2, gpt2 and more",
+        )
+    if "invalid argument" in log:
+        why = one_line(log[log.find("invalid argument") :], 120)
+        return DeviceError("runtime-child-start", f"this llama-server is too old: {why}", fix="build a newer one")
+    return ModelFileError("runtime-damaged", f"llama.cpp cannot load it: {fatal} {one_line(log[-300:])}", where=model)

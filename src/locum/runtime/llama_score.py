@@ -1,0 +1,154 @@
+"""Log-probabilities of given continuations, read off the model instead of written by it.
+
+Notable: the continuations are a tree of tokens. At each token where the tree goes on, one request asks for the
+probabilities of the next token only, over a prompt whose beginning is kept from the request before; continuations of
+one token each therefore cost one request together. llama.cpp tells the probabilities before sampling, whatever token
+it takes (``post_sampling_probs`` is off), so a token that is not among the most probable ones is taken by a bias on
+its logit, and its probability is still the model's own. They are float32 and reach down to exp(-103.97). Not here: a
+whole vocabulary's probabilities, which llama.cpp's server tells only as megabytes of JSON.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locum.core.errors import LocumError, UserError
+from locum.runtime.llama_client import EngineRefusedError
+from locum.runtime.llama_process import LlamaProcess
+from locum.runtime.llama_prompt import Prompts
+from locum.runtime.llama_request import TEXT_PATH, bounded, refusal
+
+_TOP = 256
+_ALL = 1 << 30
+_FORCING_BIAS = 1e6
+_FIELDS = ["completion_probabilities"]
+
+
+@dataclass
+class Node:
+    """A place in the tree of continuations.
+
+    Attributes:
+        following: the next tokens, and the places they lead to.
+        ends: which continuations end here.
+    """
+
+    following: dict[int, Node] = field(default_factory=dict[int, "Node"])
+    ends: list[int] = field(default_factory=list[int])
+
+
+def token_tree(continuations: Sequence[Sequence[int]]) -> Node:
+    """The tree of token sequences; the root is the end of the prompt."""
+    root = Node()
+    for number, tokens in enumerate(continuations):
+        node = root
+        for token in tokens:
+            node = node.following.setdefault(token, Node())
+        node.ends.append(number)
+    return root
+
+
+def score_continuations(
+    process: LlamaProcess,
+    prompts: Prompts,
+    text: str,
+    prompt: list[int],
+    continuations: Sequence[str],
+    fields: dict[str, Any],
+    timeout_s: float,
+) -> NDArray[np.float64]:
+    """Log-probability of each continuation.
+
+    Args:
+        process: with the model.
+        prompts: its tokenizer.
+        text: the prompt.
+        prompt: its tokens.
+        continuations: texts.
+        fields: further fields of each request (the adapter).
+        timeout_s: for all of it.
+
+    Returns:
+        Sums over tokens, natural logarithm, ``[len(continuations)]``; 0 for an empty text.
+
+    Raises:
+        UserError: prompt and continuation together are longer than the context.
+        LocumError: as ``LlamaProcess.post``.
+    """
+    sequences = [_continue(prompts, text, prompt, continuation) for continuation in continuations]
+    longest = len(prompt) + max((len(sequence) for sequence in sequences), default=0)
+    if longest > prompts.n_ctx:
+        raise UserError(
+            "runtime-too-long",
+            f"prompt and continuation have {longest} tokens, the context {prompts.n_ctx}",
+            fix="shorten the prompt",
+        )
+    scores = np.zeros(len(sequences), dtype=np.float64)
+    plain = prompts.tokens("a", whole=False)[-1]
+    asker = _Asker(process, fields, plain, time.monotonic() + timeout_s, timeout_s)
+    stack = [(token_tree(sequences), prompt, 0.0)]
+    while stack:  # depth first, so that each prompt begins like the one before
+        node, read, total = stack.pop()
+        scores[node.ends] = total
+        if node.following:
+            found = asker.logprobs(read, list(node.following))
+            stack.extend((child, [*read, token], total + found[token]) for token, child in node.following.items())
+    return scores
+
+
+def _continue(prompts: Prompts, text: str, prompt: list[int], continuation: str) -> list[int]:
+    """Tokens after the prompt's: of both texts in one piece, unless a token would reach across the border."""
+    together = prompts.tokens(text + continuation)
+    if together[: len(prompt)] == prompt:
+        return together[len(prompt) :]
+    return prompts.tokens(continuation, whole=False)
+
+
+@dataclass
+class _Asker:
+    process: LlamaProcess
+    fields: dict[str, Any]
+    plain: int
+    deadline_s: float
+    timeout_s: float
+
+    def logprobs(self, read: list[int], tokens: list[int]) -> dict[int, float]:
+        """Log-probability of each of some tokens as the next one."""
+        found = self._ask(read, 1, tokens[0]) if len(tokens) == 1 else self._ask(read, _TOP, self.plain)
+        for token in tokens:
+            if token not in found:
+                found |= self._ask(read, 1, token)
+        if any(token not in found for token in tokens):  # llama.cpp tells nothing of a token that is half a character
+            found |= self._ask(read, _ALL, self.plain)
+        return {token: found[token] for token in tokens}
+
+    def _ask(self, read: list[int], top: int, taken: int) -> dict[int, float]:
+        body: dict[str, Any] = {
+            "prompt": read,
+            "n_predict": 1,
+            "n_probs": top,
+            "temperature": 0.0,
+            "repeat_last_n": 0,
+            "cache_prompt": True,
+            "logit_bias": [[taken, _FORCING_BIAS]],
+            "response_fields": _FIELDS,
+            **self.fields,
+        }
+        left_s = self.deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise LocumError("runtime-timeout", f"scoring took more than {self.timeout_s:g} s", fix="allow more time")
+        try:
+            answer = self.process.post(TEXT_PATH, body, left_s, slot=True)
+        except EngineRefusedError as error:
+            raise refusal(error, self.process.where) from None
+        found: dict[int, float] = {}
+        for place in answer.get("completion_probabilities") or []:
+            found[int(place["id"])] = bounded(place["logprob"])
+            found |= {int(other["id"]): bounded(other["logprob"]) for other in place["top_logprobs"]}
+        return found

@@ -1,0 +1,189 @@
+"""Chat templates come with the model file, so they are programs by strangers: both interpreters are guarded.
+
+Notable: llama.cpp runs the template in its own interpreter, which has no Python to reach, while it loads the model
+and for every conversation. Before it sees one, the template renders a few conversations in Jinja's sandbox in a
+process that Linux ends after 250 ms of processor time; after loading, llama.cpp renders them under the same cap, and
+its process is killed over it. Processor time is counted and not the clock, so that a busy machine refuses nothing.
+A later conversation that never ends is silence of the engine, which ``llama_process`` kills. Not here: messages.
+
+Run as a program (``python -m locum.runtime.llama_template``), this module is the guarded process: a template as JSON
+on standard input, ``{"refused"}`` on standard output, null when nothing speaks against it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from locum.core.errors import ModelFileError
+from locum.core.text import one_line
+from locum.runtime.llama_client import EngineGoneError, EngineRefusedError, LlamaClient
+
+if TYPE_CHECKING:
+    from locum.runtime.gguf_check import GgufHeader
+    from locum.runtime.llama_process import LlamaProcess
+
+RENDER_CPU_S = 0.25
+_RENDER_WALL_S = 10.0
+_LOOK_S = 0.02
+_MEMORY_BYTES = 1 << 30
+_PARAMETER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+_FUNCTION = {"name": "weather", "description": "The weather.", "parameters": _PARAMETER}
+_USER = {"role": "user", "content": "Hello."}
+PROBES: tuple[dict[str, Any], ...] = (
+    {"messages": [_USER]},
+    {"messages": [{"role": "system", "content": "Be brief."}, _USER, {"role": "assistant", "content": "Hi."}, _USER]},
+    {"messages": [_USER], "tools": [{"type": "function", "function": _FUNCTION}]},
+)
+"""Conversations that a template must render in time; only the first one must succeed."""
+
+
+def templates_of(header: GgufHeader) -> tuple[str, ...]:
+    """Every chat template in a file's metadata."""
+    values = (value for key, value in header.metadata.items() if key.startswith("tokenizer.chat_template"))
+    return tuple(value for value in values if isinstance(value, str) and value.strip())
+
+
+def check_template(templates: Sequence[str], where: str) -> None:
+    """Render the probes in Jinja's sandbox, in a process that is ended when they take too long.
+
+    Args:
+        templates: each in turn.
+        where: the model's file.
+
+    Raises:
+        ModelFileError: ``runtime-chat-template``: it never ends, takes too much memory, or reaches for Python.
+    """
+    for template in templates:
+        try:
+            finished = subprocess.run(
+                [sys.executable, "-m", "locum.runtime.llama_template"],
+                input=json.dumps({"template": template}),
+                capture_output=True,
+                encoding="utf-8",
+                timeout=_RENDER_WALL_S + 20,  # with the interpreter's start on a busy machine
+                check=False,
+            )
+            status, said = finished.returncode, finished.stdout
+        except subprocess.TimeoutExpired:
+            status, said = 1, ""
+        refused = json.loads(said)["refused"] if status == 0 else f"rendering took over {RENDER_CPU_S * 1000:g} ms"
+        if refused:
+            raise _refused(refused, where)
+
+
+def probe_template(process: LlamaProcess, client: LlamaClient, pid: int) -> None:
+    """Let llama.cpp render the probes, and refuse the model when one takes too long or a plain one fails.
+
+    Args:
+        process: of the model.
+        client: of its running child.
+        pid: of that child; whoever called kills it when this raises.
+
+    Raises:
+        ModelFileError: ``runtime-chat-template``.
+    """
+    for number, probe in enumerate(PROBES):
+        with ThreadPoolExecutor(1) as pool:
+            deadline_s = time.monotonic() + _RENDER_WALL_S
+            start_s = _processor_s(pid)
+            body = {**probe, "messages": list(probe["messages"])}
+            answer = pool.submit(client.post, "/apply-template", body, deadline_s=deadline_s, idle_s=_RENDER_WALL_S)
+            while not _done(answer):
+                spent_s = _processor_s(pid) - start_s
+                if spent_s > RENDER_CPU_S * (4 if number == 0 else 1):  # the first one also warms up
+                    os.kill(pid, signal.SIGKILL)
+                    raise _refused(f"rendering took over {RENDER_CPU_S * 1000:g} ms", process.where)
+            try:
+                answer.result()
+            except EngineRefusedError as error:
+                if number == 0:
+                    raise _refused(f"a plain conversation fails: {one_line(str(error))}", process.where) from None
+            except (TimeoutError, EngineGoneError) as error:
+                raise _refused(f"rendering a conversation ended the engine: {error}", process.where) from None
+
+
+def _done(answer: Any) -> bool:
+    try:
+        answer.exception(_LOOK_S)
+    except FutureTimeoutError:
+        return answer.done()
+    return True
+
+
+def _processor_s(pid: int) -> float:
+    """Processor time of a process so far; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _refused(why: str, where: str) -> ModelFileError:
+    return ModelFileError(
+        "runtime-chat-template",
+        f"its chat template is refused: {why}",
+        where=where,
+        fix="take the model from its publisher, or a version with another template",
+    )
+
+
+def main() -> int:
+    """Render the probes within the limits; the system ends this process when one is passed."""
+    from jinja2 import TemplateError
+    from jinja2.exceptions import SecurityError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    template = json.load(sys.stdin)["template"]
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals.update(raise_exception=_raise, strftime_now=time.strftime)
+    refused: str | None = None
+    _limit_memory()
+    for probe in PROBES:
+        _limit_time(RENDER_CPU_S)
+        try:
+            compiled = environment.from_string(template)
+            compiled.render(**probe, add_generation_prompt=True, bos_token="<s>", eos_token="</s>")  # noqa: S106
+        except SecurityError as error:
+            refused = f"it reaches for what no template needs: {error}"
+        except (MemoryError, RecursionError, OverflowError) as error:
+            refused = f"it takes too much: {type(error).__name__}"
+        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError):
+            pass  # refuses the conversation, or is not for Jinja: llama.cpp's word counts
+        finally:
+            _limit_time(0)
+    print(json.dumps({"refused": refused}))  # noqa: T201
+    return 0
+
+
+def _limit_memory() -> None:
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+
+
+def _limit_time(processor_s: float) -> None:
+    """The system ends this process when it has used this much processor time from now on; 0 ends the limit."""
+    if sys.platform != "win32":  # there the parent's clock is the only limit
+        signal.setitimer(signal.ITIMER_PROF, processor_s)
+
+
+def _raise(message: str) -> None:
+    raise ValueError(message)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
