@@ -20,6 +20,7 @@ CODES: dict[str, str] = {
     # pipeline
     "pipeline-nothing-built": "Every candidate of the ladder was ruled out; each is listed with its reason.",
     # cli
+    "cli-broken": "Something that Locum needs is missing or does not work here; `locum doctor` says what.",
     "cli-usage": "A command or option that does not exist, or a missing argument.",
     # schema
     "schema-invalid": "A document that Locum wrote cannot be read: damaged, or of another version.",
@@ -63,6 +64,8 @@ CODES: dict[str, str] = {
     "runtime-instructions": "The processor lacks the instructions that an engine's build needs.",
     "runtime-too-long": "A request is longer than the model's context.",
     "runtime-unsupported-option": "An engine cannot do what a request asks for.",
+    "runtime-unknown-adapter": "A request names a LoRA adapter that the model was not opened with.",
+    "runtime-chat-template": "A chat template is missing, never ends, fails, or reaches for what no template needs.",
     # runtime: engines
     "runtime-engine": "The engine that was asked for cannot run this model.",
     "runtime-purpose": "A model is for something else: labels, tags or vectors.",
