@@ -1,8 +1,10 @@
-"""A real server on loopback in a thread, around a pico bundle."""
+"""A real server on loopback in a thread, around a pico bundle or a scripted model."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -17,7 +19,12 @@ import uvicorn
 
 from locum.bundle.student import Student, open_bundle
 from locum.gateway.app import create_app
+from locum.gateway.bundle_target import BundleTarget
+from locum.gateway.serve import server_config
 from locum.gateway.settings import Settings
+from locum.gateway.targets import ModelTarget, Target
+from locum.runtime.protocol import Embedder
+from locum.runtime.protocol import Generator as TextGenerator
 from locum.testing import FakeUpstream
 from locum.testing.bundles import pico_bundle, pico_task
 
@@ -30,9 +37,14 @@ class Running:
     """A gateway that listens."""
 
     url: str
-    student: Student
     upstream: FakeUpstream | None
     http: httpx.Client
+    opened: Student | None = None
+
+    @property
+    def student(self) -> Student:
+        assert self.opened is not None
+        return self.opened
 
     def client(self, **settings: Any) -> openai.OpenAI:
         return openai.OpenAI(
@@ -50,31 +62,30 @@ class Running:
 
 @contextlib.contextmanager
 def listening(
-    student: Student, settings: Settings, upstream: FakeUpstream | None = None
+    target: Target, settings: Settings, upstream: FakeUpstream | None = None, student: Student | None = None
 ) -> Generator[Running, None, None]:
-    config = uvicorn.Config(
-        create_app(student, settings=settings),
-        host="127.0.0.1",
-        port=0,
-        log_config=None,
-        lifespan="on",
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = uvicorn.Server(server_config(create_app(target, settings=settings), settings))
+    listener = socket.create_server(("127.0.0.1", 0))
+    factory = server.config.get_loop_factory()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(server.serve(sockets=[listener]))
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
     while not server.started and thread.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert server.started
-    port = server.servers[0].sockets[0].getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
         with httpx.Client(base_url=url, timeout=20, trust_env=False) as http:
-            yield Running(url, student, upstream, http)
+            yield Running(url, upstream, http, student)
     finally:
         server.should_exit = True
         thread.join(20)
+        listener.close()
         assert not thread.is_alive()
 
 
@@ -100,7 +111,21 @@ def start(tmp_path: Path) -> Generator[Callable[..., Running], None, None]:
             student = open_bundle(folder, threads=1)
             if wrap is not None:
                 student.wrap(wrap)
-            log = settings or Settings(log_file=tmp_path / "access.jsonl")
-            return stack.enter_context(listening(student, log, upstream))
+            chosen = settings or Settings(log_file=tmp_path / "access.jsonl", drain_s=5)
+            return stack.enter_context(listening(BundleTarget(student), chosen, upstream, student))
+
+        yield begin
+
+
+@pytest.fixture
+def start_model(tmp_path: Path) -> Generator[Callable[..., Running], None, None]:
+    """Serve a plain model: ``start_model(FakeGenerator(...), embedder, settings=Settings(...))``, named ``tiny``."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(
+            generator: TextGenerator | None = None, embedder: Embedder | None = None, settings: Settings | None = None
+        ) -> Running:
+            chosen = settings or Settings(log_file=tmp_path / "model.jsonl", drain_s=5)
+            return stack.enter_context(listening(ModelTarget("tiny", generator, embedder), chosen))
 
         yield begin

@@ -16,7 +16,8 @@ from locum.testing.bundles import pico_bundle
 _CHILD = (
     "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (96, 96));"
     "from locum.bundle.student import open_bundle; from locum.gateway.serve import serve;"
-    "serve(open_bundle(sys.argv[1], threads=1), port=0, on_ready=lambda url: print(url, flush=True))"
+    "from locum.gateway.bundle_target import BundleTarget;"
+    "serve(BundleTarget(open_bundle(sys.argv[1], threads=1)), port=0, on_ready=lambda url: print(url, flush=True))"
 )
 
 

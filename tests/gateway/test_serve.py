@@ -16,6 +16,7 @@ import pytest
 
 from locum.bundle.student import open_bundle
 from locum.core.errors import UserError
+from locum.gateway.bundle_target import BundleTarget
 from locum.gateway.serve import check_exposure, serve
 from locum.gateway.settings import Settings
 from locum.testing import FakeUpstream, Scripted
@@ -24,8 +25,8 @@ from locum.testing.bundles import pico_bundle, pico_task
 UNSURE = "good morning"
 _CHILD = (
     "import sys, pathlib; from locum.bundle.student import open_bundle; from locum.gateway.serve import serve;"
-    "from locum.gateway.settings import Settings;"
-    "serve(open_bundle(sys.argv[1], threads=1), port=0, settings=Settings(drain_s=int(sys.argv[2])),"
+    "from locum.gateway.settings import Settings; from locum.gateway.bundle_target import BundleTarget;"
+    "serve(BundleTarget(open_bundle(sys.argv[1], threads=1)), port=0, settings=Settings(drain_s=int(sys.argv[2])),"
     "on_ready=lambda url: print(url, flush=True)); print('drained', flush=True)"
 )
 
@@ -66,7 +67,7 @@ def test_fault_86_serve_refuses_before_it_listens(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("LOCUM_API_KEY", raising=False)
     pico_bundle(tmp_path / "b")
     with pytest.raises(UserError, match="LOCUM_API_KEY"):
-        serve(open_bundle(tmp_path / "b"), host="0.0.0.0", port=0)
+        serve(BundleTarget(open_bundle(tmp_path / "b")), host="0.0.0.0", port=0)
 
 
 def test_a_taken_port_is_the_users_mistake(tmp_path: Path):
@@ -75,7 +76,7 @@ def test_a_taken_port_is_the_users_mistake(tmp_path: Path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(UserError, match="cannot listen") as caught:
-            serve(open_bundle(tmp_path / "b"), port=taken.getsockname()[1])
+            serve(BundleTarget(open_bundle(tmp_path / "b")), port=taken.getsockname()[1])
     assert caught.value.exit_code == 2
 
 

@@ -18,6 +18,7 @@ from locum.bundle.write import CERTIFICATE, MODEL, POLICY, TASK
 from locum.cascade.policy import Mode
 from locum.cascade.router import AuditResult, LlmFailure, Router, llm_hash
 from locum.core.errors import LocumError, UpstreamError, UserError
+from locum.core.files import content_hash
 from locum.core.progress import warn
 from locum.evaluate.llm import decoding_hash
 from locum.runtime.open import open_classifier, open_generator
@@ -192,6 +193,7 @@ def open_bundle(
     threads: int | None = None,
     *,
     when_llm_fails: LlmFailure = "error",
+    engine: str | None = None,
 ) -> Student:
     """Open a bundle to answer with.
 
@@ -201,12 +203,15 @@ def open_bundle(
         threads: CPU threads; None takes the cores this process may use.
         when_llm_fails: "error" raises its error; "uncertified" gives the student's answer, marked as covered
             by nothing.
+        engine: answer with this engine instead of the one that was measured at the build. Another one answers a
+            little differently, so the certificate does not cover it.
 
     Returns:
         The student; ``close`` it, or use it as a context manager.
 
     Raises:
         ModelFileError: the bundle is refused: a hash differs, a file is missing, added or unsafe.
+        UserError: the engine cannot run the student, or is not installed.
         TaskFileError: its task file cannot be read by this version.
     """
     folder = Path(path)
@@ -214,7 +219,11 @@ def open_bundle(
     task = parse_task((folder / TASK).read_text(encoding="utf-8"), str(folder / TASK))
     certificate = Certificate.from_json((folder / CERTIFICATE).read_bytes(), str(folder / CERTIFICATE))
     policy = Policy.from_json((folder / POLICY).read_bytes(), str(folder / POLICY))
-    classifier = open_classifier(folder / MODEL, threads=threads)
+    classifier = open_classifier(folder / MODEL, threads=threads, engine=engine)
+    if engine not in (None, classifier.spec.engine):
+        warn(f"the certificate speaks of engine {classifier.spec.engine}, not of {engine}")
+        other = content_hash([manifest.hashes["model"], engine])
+        manifest = manifest.model_copy(update={"hashes": {**manifest.hashes, "model": other}})
     try:
         generator, problem = _open_llm(llm if llm is not None else task.llm, threads)
         return Student(

@@ -1,26 +1,127 @@
-"""``locum serve``: a bundle behind OpenAI's API on loopback."""
+"""``locum serve``: a bundle, or a plain model, behind OpenAI's API on loopback.
+
+Notable: a folder is a bundle when it has a manifest, and else a model folder; anything else is a GGUF file or a name of
+the catalogue. A plain model has no policy and no certificate, and its answers say so.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from locum.core.errors import UserError
+
+if TYPE_CHECKING:
+    from locum.gateway.targets import Target
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_TIMEOUT_S = 600.0
+"""For one answer of a plain model, waiting in line included: a long answer on a small machine takes minutes."""
 
 
 @app.command()
 def serve(
-    target: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    target: Annotated[str, typer.Argument(help="A bundle folder, a GGUF file, or a name that `locum models` lists.")],
     host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs LOCUM_API_KEY.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8080,
-    threads: Annotated[int | None, typer.Option(help="CPU threads for the student; default: all usable cores.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all usable cores.", min=1)] = None,
+    slots: Annotated[int, typer.Option(help="Plain model: answers written at the same time.", min=1, max=256)] = 4,
+    ctx: Annotated[int, typer.Option(help="Plain model: context of one request, in tokens.", min=64)] = 4096,
+    draft: Annotated[Path | None, typer.Option(help="Plain model: GGUF file of a small model that writes ahead.")] = (
+        None
+    ),
+    lookup: Annotated[
+        int, typer.Option(help="Plain model: tokens to copy ahead from the prompt; 0 is off.", min=0, max=64)
+    ] = 0,
+    kv_type: Annotated[
+        Literal["f16", "q8_0", "q4_0"], typer.Option(help="Plain model: how keys and values are kept.")
+    ] = "f16",
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="Plain model: a LoRA adapter as NAME=PATH; may be repeated.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="Answer with this engine instead of the bundle's own.")] = None,
+    openapi: Annotated[bool, typer.Option("--openapi", help="Print the OpenAPI document and stop.")] = False,
 ) -> None:
-    """Serve a bundle: /v1/chat/completions, /v1/models, /health, /ready, /metrics. Ctrl-C drains and stops."""
-    from locum.bundle.student import open_bundle
+    """Serve OpenAI's API under /v1, with /openapi.json, /health, /ready and /metrics. Ctrl-C drains and stops."""
+    if openapi:
+        from locum.cli.output import print_json
+        from locum.gateway.openapi import openapi_document
+
+        print_json(openapi_document())
+        return
     from locum.gateway.serve import serve as run_server
 
-    run_server(open_bundle(target, threads=threads), host=host, port=port)
+    settings = {"slots": slots, "n_ctx": ctx, "lookup_tokens": lookup, "kv_type": kv_type}
+    run_server(
+        open_target(target, threads=threads, engine=engine, draft=draft, adapters=adapter or (), **settings),
+        host=host,
+        port=port,
+    )
+
+
+def open_target(
+    target: str,
+    *,
+    threads: int | None,
+    engine: str | None,
+    draft: Path | None,
+    adapters: tuple[str, ...] | list[str],
+    **settings: Any,
+) -> Target:
+    """What a name or path stands for, opened.
+
+    Args:
+        target: a bundle folder, a model folder, a GGUF file or a catalogue name.
+        threads: CPU threads; None takes the cores this process may use.
+        engine: instead of a bundle's own.
+        draft: model that writes ahead.
+        adapters: each ``NAME=PATH``.
+        **settings: further fields of ``EngineSettings``.
+
+    Raises:
+        LocumError: there is no such thing, or it is refused.
+    """
+    folder = Path(target).expanduser()
+    if folder.is_dir() and not (folder / "model.json").is_file():
+        from locum.bundle.student import open_bundle
+        from locum.gateway.bundle_target import BundleTarget
+
+        return BundleTarget(open_bundle(folder, threads=threads, engine=engine))
+    from locum.gateway.targets import ModelTarget
+    from locum.runtime.open import open_embedder, open_model
+
+    if folder.is_dir():
+        return ModelTarget(folder.resolve().name, embedder=open_embedder(folder, threads=threads))
+    if engine not in (None, "llamacpp"):
+        raise UserError("cli-usage", f"a plain model is served by llamacpp, not by {engine}", fix="leave out --engine")
+    from locum.runtime.gguf_check import check_gguf
+    from locum.runtime.llama_settings import EngineSettings
+    from locum.sources.bases import ensure_base
+
+    path = ensure_base(folder if folder.suffix == ".gguf" else target, format="gguf")
+    name, header = path.stem, check_gguf(path)
+    facts = {"file": path.name, "architecture": header.architecture, "parameters": header.parameters}
+    if f"{header.architecture}.pooling_type" in header.metadata:
+        return ModelTarget(name, embedder=open_embedder(path, threads=threads), facts=facts)
+    drafting = None if draft is None else ensure_base(draft, format="gguf")
+    chosen = EngineSettings(
+        threads=threads, draft=drafting, adapters=_adapters(adapters), timeout_s=_TIMEOUT_S, **settings
+    )
+    return ModelTarget(name, open_model(path, chosen), facts={**facts, "context": chosen.n_ctx, "slots": chosen.slots})
+
+
+def _adapters(given: tuple[str, ...] | list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for each in given:
+        name, equals, path = each.partition("=")
+        if not (name and equals and path) or name in found:
+            raise UserError("cli-usage", f"--adapter {each!r} is not NAME=PATH, or its name is taken")
+        if not Path(path).expanduser().is_file():
+            raise UserError("source-missing", "there is no such adapter file", where=path)
+        found[name] = Path(path).expanduser()
+    return found

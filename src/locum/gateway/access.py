@@ -7,13 +7,16 @@ cannot be written is counted and does not stop the service.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
+import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -22,6 +25,8 @@ from locum.core.text import one_line
 from locum.gateway.errors import ApiError
 
 Headers = Iterable[tuple[bytes, bytes]]
+_LINES_WAITING = 4096
+_CLOSE_S = 2.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -80,6 +85,7 @@ def _host_name(value: str) -> str:
     return _origin_name(f"//{value}")
 
 
+@lru_cache(256)
 def _origin_name(value: str) -> str:
     try:
         return (urlsplit(value).hostname or "").lower()
@@ -95,36 +101,73 @@ def _not_allowed(header: str, value: bytes) -> ApiError:
 
 
 class AccessLog:
-    """Writes one JSON object a line.
+    """Writes one JSON object a line, from a thread of its own: a disk or a terminal that hangs holds up no answer.
 
     Args:
-        file: appended to; None writes to standard error.
-        on_failure: called when a line could not be written (a full disk).
+        file: appended to, and created at once; None writes to standard error.
+        on_failure: called when a line could not be written (a full disk), or had to be dropped.
     """
 
     def __init__(self, file: Path | None, on_failure: Callable[[], None]) -> None:
         self._file = file
         self._on_failure = on_failure
         self._stream: IO[str] | None = None
-        self._lock = threading.Lock()
+        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue(_LINES_WAITING)
+        self._closed = False
+        try:
+            self._open()
+        except OSError:
+            on_failure()
+        self._writer = threading.Thread(target=self._write_all, name="access-log", daemon=True)
+        self._writer.start()
 
     def write(self, **facts: Any) -> None:
-        """Write a line; control characters and non-ASCII are escaped by JSON."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        shown = {name: one_line(value, 120) if isinstance(value, str) else value for name, value in facts.items()}
-        line = json.dumps({"time": stamp, **shown}, ensure_ascii=True)
-        with self._lock:
-            try:
-                self._open().write(line + "\n")
-                self._open().flush()
-            except (OSError, ValueError):
-                self._drop()
-                self._on_failure()
+        """Write a line; control characters and non-ASCII are escaped by JSON. Does not block."""
+        try:
+            self._lines.put_nowait({"time": time.time(), **facts})
+        except queue.Full:
+            self._on_failure()
+
+    def drain(self, wait_s: float) -> bool:
+        """Wait until all lines so far are written; whether they are."""
+        deadline_s = time.monotonic() + wait_s
+        while self._lines.unfinished_tasks and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        return not self._lines.unfinished_tasks
 
     def close(self) -> None:
-        """Close the file."""
-        with self._lock:
+        """Write what waits, for a moment at most, and close the file; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.drain(_CLOSE_S)
+            with contextlib.suppress(queue.Full):
+                self._lines.put_nowait(None)
+            self._writer.join(_CLOSE_S)
+
+    def _write_all(self) -> None:
+        while True:
+            batch = [self._lines.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < _LINES_WAITING:
+                    batch.append(self._lines.get_nowait())
+            lines = [_line(facts) for facts in batch if facts is not None]
+            if lines:
+                self._write(lines)
+            for _ in batch:
+                self._lines.task_done()
+            if None in batch:
+                self._drop()
+                return
+
+    def _write(self, lines: list[str]) -> None:
+        try:
+            stream = self._open()
+            stream.write("".join(lines))
+            stream.flush()
+        except (OSError, ValueError):
             self._drop()
+            for _ in lines:
+                self._on_failure()
 
     def _open(self) -> IO[str]:
         stream = self._stream
@@ -137,7 +180,11 @@ class AccessLog:
         """Let go of the stream; the next line opens it anew, when there may be space again."""
         stream, self._stream = self._stream, None
         if stream is not None and stream is not sys.stderr:
-            try:
+            with contextlib.suppress(OSError):  # what was buffered is lost, as the line before it
                 stream.close()
-            except OSError:
-                self._on_failure()  # what was buffered is lost, as the line before it
+
+
+def _line(facts: dict[str, Any]) -> str:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(facts["time"]))
+    shown = {name: one_line(value, 120) if isinstance(value, str) else value for name, value in facts.items()}
+    return json.dumps({**shown, "time": stamp}, ensure_ascii=True) + "\n"

@@ -1,313 +1,344 @@
-"""``create_app``: the ASGI application around one student.
+"""``create_app``: the ASGI application around one target.
 
-Notable: a request passes, in this order, the host check, the key, the admission count (503 before anything is
-read), the body cap with its deadline, and the typed document. Answers run in a bounded thread pool; the event
-loop never computes, so ``/health`` answers whatever the load. Every way out is counted and logged once, in
-``_Gateway.__call__``. Not here: the socket and signals (``serve``).
+Notable: a request passes, in this order, the framing and host checks, the key, the admission count (503 before
+anything is read), the body cap with its deadline, and the typed document. Answers are made in bounded threads; the
+event loop never computes, so ``/health`` answers whatever the load. Where an answer comes from is settled before its
+first byte, streamed or not, and a client that leaves stops its answer. Every way out is counted and logged once.
+Not here: the socket and signals (``serve``), who answers (``targets``), what is read and written (``chat``, …).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route as Path
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+import orjson
 
 import locum
-from locum.bundle.student import Student, describe
-from locum.cascade.policy import Mode
-from locum.cascade.router import AuditResult
-from locum.core.errors import LocumError, UpstreamError, UserError
-from locum.core.registry import nearest
-from locum.core.text import one_line
-from locum.gateway import answers, requests
 from locum.gateway.access import AccessLog, Gatekeeper
-from locum.gateway.answers import Reply
-from locum.gateway.batching import BatchedClassifier, LimitedGenerator
-from locum.gateway.errors import ApiError, from_llm_error, json_response
+from locum.gateway.asgi import (
+    ABORT,
+    EVENTS,
+    AsgiApp,
+    ClientGone,
+    Message,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    encode_headers,
+    in_time,
+    read_body,
+    send_reply,
+    wait_for_disconnect,
+)
+from locum.gateway.calls import Answered, Call, truncated_of
+from locum.gateway.chat import ChatCall
+from locum.gateway.completions import TextCall
+from locum.gateway.embeddings import embeddings_body, read_embedding_request
+from locum.gateway.errors import ApiError, unexpected
 from locum.gateway.metrics import CONTENT_TYPE, Metrics
 from locum.gateway.pool import DaemonPool
+from locum.gateway.responses import ResponseCall
 from locum.gateway.settings import Settings
+from locum.gateway.streaming import Run, Timing
+from locum.gateway.targets import Target
 
-_CLOSE_S = 2.0
+_CLOSE_S = 1.0
+_CLOSERS = 4
+_SMALL_BYTES = 16 << 10
 _OPEN_PATHS = frozenset({"/health", "/ready"})
+_UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
+_CLIENT_GONE = 499
+"""The status that is counted and logged when nobody was there to receive one."""
+
+Handler = Callable[[Scope, Receive, Send], Awaitable[Reply | None]]
 
 
-def create_app(student: Student, *, settings: Settings | None = None) -> ASGIApp:
+def create_app(target: Target, *, settings: Settings | None = None) -> AsgiApp:
     """The application.
 
     Args:
-        student: an open bundle; the application wraps its engine for batching and closes it at shutdown.
+        target: what is served; the application starts it, and closes it at shutdown.
         settings: limits; the defaults otherwise.
 
     Returns:
         An ASGI application with a lifespan.
     """
-    service = _Service(student, settings or Settings())
-    inner = Starlette(
-        routes=[
-            Path("/v1/chat/completions", service.chat, methods=["POST"]),
-            Path("/v1/models", service.models, methods=["GET"]),
-            Path("/v1/models/{name:path}", service.model, methods=["GET"]),
-            Path("/health", service.health, methods=["GET"]),
-            Path("/ready", service.ready, methods=["GET"]),
-            Path("/metrics", service.metrics_page, methods=["GET"]),
-        ],
-        exception_handlers={HTTPException: _http_error, ApiError: _api_error, Exception: _api_error},
-        lifespan=service.lifespan,
-    )
-    return _Gateway(inner, service)
+    return _Gateway(_Service(target, settings or Settings()))
 
 
 class _Service:
-    """What the routes share."""
+    """What the routes share, and the routes."""
 
-    def __init__(self, student: Student, settings: Settings) -> None:
-        self.student = student
+    def __init__(self, target: Target, settings: Settings) -> None:
+        self.target = target
         self.settings = settings
-        self.metrics = Metrics(student.name, locum.__version__, student.certificate.hash()[:12])
-        hosts = (settings.host, *settings.allowed_hosts)
-        self.gatekeeper = Gatekeeper(settings.api_key, hosts)
+        self.metrics = Metrics(target.name, locum.__version__, target.certificate or "none")
+        self.gatekeeper = Gatekeeper(settings.api_key, (settings.host, *settings.allowed_hosts))
         self.log = AccessLog(settings.log_file, self.metrics.log_failures.inc)
         self.in_flight = 0
-        self.started = int(time.time())
-        self._pool = DaemonPool(settings.threads, "answer")
-        student.wrap(
-            partial(BatchedClassifier, max_batch=settings.max_batch),
-            partial(LimitedGenerator, limit=settings.llm_concurrency),
-        )
-        student.audits = self._count_audit
+        self._created = int(time.time())
+        self._readers = DaemonPool(settings.threads, "answer")
+        self._closers = DaemonPool(_CLOSERS, "closing")
+        self._openapi: bytes | None = None
+        target.start(settings, self.metrics)
+        self.answering: dict[tuple[str, str], Handler] = {
+            ("POST", "/v1/chat/completions"): partial(self._generate, ChatCall.read),
+            ("POST", "/v1/completions"): partial(self._generate, TextCall.read),
+            ("POST", "/v1/responses"): partial(self._generate, ResponseCall.read),
+            ("POST", "/v1/embeddings"): self._embed,
+        }
+        self.telling: dict[tuple[str, str], Handler] = {
+            ("GET", "/v1/models"): self._models,
+            ("GET", "/openapi.json"): self._document,
+            ("GET", "/health"): self._health,
+            ("GET", "/ready"): self._ready,
+            ("GET", "/metrics"): self._metrics_page,
+        }
+        self.paths = {path for _, path in (*self.answering, *self.telling)}
 
-    @contextlib.asynccontextmanager
-    async def lifespan(self, _app: Starlette) -> AsyncGenerator[None, None]:
-        """Close everything once the server has drained."""
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
-        """Requests had their deadline; what still runs is left behind, and the student closed beside it."""
-        self._pool.close(_CLOSE_S)
-        closing = threading.Thread(target=self.student.close, name="closing", daemon=True)
+    def close(self) -> None:
+        """Requests had their deadline; what still runs is left behind, and the target closed beside it."""
+        self._readers.close(_CLOSE_S)
+        closing = threading.Thread(target=self.target.close, name="closing-target", daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
+        self._closers.close(_CLOSE_S)
         self.log.close()
 
-    def _count_audit(self, result: AuditResult) -> None:
-        outcome = "failed" if result.failed else "agreed" if result.agrees else "differed"
-        self.metrics.audits.labels(outcome).inc()
-
-    def names(self) -> list[str]:
-        """The models that may be asked for."""
-        name = self.student.name
-        return [name, f"{name}@local", *([f"{name}@llm"] if self.student.llm is not None else [])]
-
-    async def chat(self, request: Request) -> Response:
-        """``POST /v1/chat/completions``."""
-        body = await _read_body(request, self.settings.max_body_bytes, self.settings.receive_s)
-        asked = requests.read_chat_request(body)
-        mode = self._mode(asked.model)
-        work = partial(self._pass_through, asked) if mode == "llm" else partial(self._answer, asked, mode)
-        reply = await asyncio.wrap_future(self._pool.submit(work))
-        request.scope["locum.reply"] = reply
-        headers = answers.headers_of(reply)
-        if not asked.stream:
-            return json_response(answers.completion_body(reply), headers=headers)
-        usage = asked.stream_options is not None and asked.stream_options.include_usage
-        events = answers.completion_events(reply, include_usage=usage)
-        headers["cache-control"] = "no-store"
-        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-    def _mode(self, name: str) -> Mode:
-        """How ``model`` asks to be answered.
+    def handler(self, method: str, path: str) -> Handler:
+        """Who handles a request.
 
         Raises:
-            ApiError: 404 for an unknown model; 400 when the LLM is asked for and there is none.
+            ApiError: 404 or 405.
         """
-        mine, _, suffix = name.partition("@")
-        if mine == self.student.name and suffix == "llm" and self.student.llm is None:
-            why = self.student.llm_problem or "the task file names none"
-            raise ApiError(400, "llm_not_configured", f"there is no LLM behind {name!r}: {why}", param="model")
-        if name not in self.names():
-            close = nearest(name, self.names()) or self.student.name
-            said = f"no model {one_line(name, 80)!r} is served here; did you mean {close!r}?"
-            raise ApiError(404, "model_not_found", said, param="model")
-        return "local" if suffix == "local" else "llm" if suffix == "llm" else "cascade"
+        found = self.answering.get((method, path)) or self.telling.get((method, path))
+        if found is not None:
+            return found
+        if path.startswith("/v1/models/") and method == "GET":
+            return self._model
+        if path in self.paths or path.startswith("/v1/models/"):
+            allowed = "GET" if ("GET", path) in self.telling or path not in self.paths else "POST"
+            said = f"this path takes {allowed}"
+            raise ApiError(405, "method_not_allowed", said, headers={"allow": allowed})
+        raise ApiError(404, "not_found", "there is nothing at this path; see /v1/models")
 
-    def _answer(self, asked: requests.ChatRequest, mode: Mode) -> Reply:
-        """In a thread: the student, and by the policy the LLM."""
-        text, ignored = requests.input_of(asked, self.settings.max_input_chars)
+    async def _generate(
+        self, read: Callable[[bytes], Call], scope: Scope, receive: Receive, send: Send
+    ) -> Reply | None:
+        """The endpoints that write text: whole as a reply, or streamed here."""
+        body = await read_body(scope, receive, self.settings.max_body_bytes, self.settings.receive_s)
+        call = read(body) if len(body) <= _SMALL_BYTES else await self._in_thread(partial(read, body))
+        requests = call.requests(self.settings.max_tokens)
+        if len(requests) > self.settings.threads:
+            raise ApiError(400, "invalid_value", f"n: at most {self.settings.threads} choices here", param="n")
+        self.target.admit(call.model, requests)
+        loop = asyncio.get_running_loop()
+        run = Run(self.target, call, requests, readers=self._readers, closers=self._closers, loop=loop)
+        gone = loop.create_task(wait_for_disconnect(receive))
+        gone.add_done_callback(lambda done: None if done.cancelled() else run.abandon())
         try:
-            answer = self.student(text, mode)
-        except UpstreamError as error:
-            self.metrics.llm_failures.labels(error.code).inc()
-            raise from_llm_error(error) from error
-        except LocumError as error:
-            raise ApiError(500, "engine_failed", f"the student's engine failed [{error.code}]") from error
-        if answer.confidence is not None and math.isfinite(answer.confidence):
-            self.metrics.confidence.observe(answer.confidence)
-        return answers.from_answer(
-            answer,
-            identifier=f"chatcmpl-{uuid.uuid4().hex}",
-            model=asked.model,
-            void=self.student.void,
-            ignored_messages=ignored,
-            fingerprint=f"locum-{self.student.manifest.hashes['model'][:12]}",
-        )
+            if call.stream:
+                await self._stream(call, run, scope, send)
+                return None
+            answers = await run.answers()
+            self._measure(scope, answers, run.timings)
+            headers = answers[0].opened.origin.headers(truncated_of(answers))
+            return Reply(orjson.dumps(call.body(answers)), headers=headers)
+        finally:
+            gone.cancel()
+            run.cancel()
 
-    def _pass_through(self, asked: requests.ChatRequest) -> Reply:
-        """In a thread: the conversation as it is, to the LLM."""
+    async def _stream(self, call: Call, run: Run, scope: Scope, send: Send) -> None:
+        """Headers once it is known who answers; then what is ready, again and again."""
+        begun = await run.begun()
+        origin = begun.opened.origin
+        scope["locum.route"] = origin.route
+        headers = {**origin.headers(begun.truncated_tokens), "cache-control": "no-store", "x-accel-buffering": "no"}
+        limit_s = self.settings.write_s
+        start: Message = {"type": "http.response.start", "status": 200, "headers": encode_headers(headers, EVENTS)}
+        await in_time(send(start), limit_s)
         try:
-            completion = self.student.complete(requests.as_completion_request(asked))
-        except UpstreamError as error:
-            self.metrics.llm_failures.labels(error.code).inc()
-            raise from_llm_error(error) from error
-        except UserError as error:
-            raise ApiError(400, "llm_not_configured", one_line(error.cause), param="model") from error
-        except LocumError as error:
-            self.metrics.llm_failures.labels(error.code).inc()
-            raise ApiError(502, "llm_failed", f"the LLM failed [{error.code}]") from error
-        return answers.from_completion(completion, identifier=f"chatcmpl-{uuid.uuid4().hex}", model=asked.model)
+            async for ready in run.pieces():
+                await in_time(send({"type": "http.response.body", "body": ready, "more_body": True}), limit_s)
+            answers = await run.answers()
+            self._measure(scope, answers, run.timings)
+            last = call.tail(answers)
+        except ApiError as error:
+            self.metrics.broken_off.inc()
+            scope["locum.error"] = error.code
+            last = call.failure(error)
+        await in_time(send({"type": "http.response.body", "body": last}), limit_s)
 
-    async def models(self, _request: Request) -> Response:
+    def _measure(self, scope: Scope, answers: Sequence[Answered], timings: Mapping[int, Timing]) -> None:
+        scope["locum.route"] = answers[0].opened.origin.route
+        metrics = self.metrics
+        for index, answered in enumerate(answers):
+            completion, timing = answered.completion, timings[index]
+            metrics.input_tokens.inc(completion.input_tokens)
+            metrics.cached_tokens.inc(completion.cached_tokens)
+            metrics.output_tokens.inc(completion.output_tokens)
+            metrics.first_token_s.labels(timing.route).observe(timing.first_s)
+            if completion.output_tokens > 1 and timing.whole_s > timing.first_s:
+                speed = (completion.output_tokens - 1) / (timing.whole_s - timing.first_s)
+                metrics.tokens_per_s.labels(timing.route).observe(speed)
+        if truncated_of(answers):
+            metrics.truncations.inc()
+
+    async def _embed(self, scope: Scope, receive: Receive, _send: Send) -> Reply:
+        """``POST /v1/embeddings``."""
+        body = await read_body(scope, receive, self.settings.max_body_bytes, self.settings.receive_s)
+
+        def work() -> bytes:
+            asked = read_embedding_request(body)
+            self.target.check(asked.model)
+            if asked.texts and max(map(len, asked.texts)) > self.settings.max_input_chars:
+                said = f"a text has more than {self.settings.max_input_chars:,} characters"
+                raise ApiError(400, "input_too_long", said, param="input")
+            made = self.target.embed(asked.model, asked.texts)
+            if asked.dimensions not in (None, made.vectors.shape[1]):
+                said = f"dimensions: this model has {made.vectors.shape[1]}"
+                raise ApiError(400, "unsupported_value", said, param="dimensions")
+            self.metrics.input_tokens.inc(made.tokens)
+            done = embeddings_body(asked, made.vectors, made.tokens)
+            return orjson.dumps(done, option=orjson.OPT_SERIALIZE_NUMPY)
+
+        made = await self._in_thread(work)
+        scope["locum.route"] = "local"
+        return Reply(made, headers={"x-locum-route": "local", "x-locum-certificate": "none"})
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.wrap_future(self._readers.submit(work))
+
+    async def _models(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:
         """``GET /v1/models``."""
-        return json_response(answers.models_body(self.names(), self.started))
+        data = [self._model_json(name) for name in self.target.names()]
+        return Reply(orjson.dumps({"object": "list", "data": data}))
 
-    async def model(self, request: Request) -> Response:
+    async def _model(self, scope: Scope, _receive: Receive, _send: Send) -> Reply:
         """``GET /v1/models/NAME``."""
-        name = str(request.path_params["name"])
-        self._mode(name)
-        return json_response(answers.model_body(name, self.started))
+        name = str(scope["path"]).removeprefix("/v1/models/")
+        self.target.check(name)
+        return Reply(orjson.dumps(self._model_json(name)))
 
-    async def health(self, _request: Request) -> Response:
+    def _model_json(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "locum"}
+
+    async def _document(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:
+        """``GET /openapi.json``."""
+        if self._openapi is None:
+            from locum.gateway.openapi import openapi_document
+
+            self._openapi = orjson.dumps(await self._in_thread(openapi_document))
+        return Reply(self._openapi)
+
+    async def _health(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:
         """The process answers; nothing else is said."""
-        return json_response({"status": "ok"})
+        return Reply(b'{"status":"ok"}')
 
-    async def ready(self, _request: Request) -> Response:
+    async def _ready(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:
         """What is served, and whether its certificate is in force."""
-        return json_response({"status": "ready", **describe(self.student)})
+        return Reply(orjson.dumps({"status": "ready", **self.target.describe()}))
 
-    async def metrics_page(self, _request: Request) -> Response:
+    async def _metrics_page(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:
         """Prometheus's text format."""
-        self.metrics.certificate_valid.set(0 if self.student.void else 1)
+        covered = self.target.certificate is not None and self.target.void is None
+        self.metrics.certificate_valid.set(1 if covered else 0)
         self.metrics.in_flight.set(self.in_flight)
-        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
-
-
-async def _read_body(request: Request, limit: int, deadline_s: float) -> bytes:
-    """The body, refused as soon as it is too large or too slow.
-
-    Raises:
-        ApiError: 413 ``body_too_large``, 408 ``receive_timeout``.
-    """
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > limit:
-        raise ApiError(413, "body_too_large", f"the body has {announced} bytes; at most {limit} are read")
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(deadline_s):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise ApiError(413, "body_too_large", f"the body is larger than {limit} bytes")
-                parts.append(part)
-    except TimeoutError:
-        raise ApiError(408, "receive_timeout", f"the body did not arrive within {deadline_s:g} s") from None
-    return b"".join(parts)
-
-
-async def _api_error(_request: Request, error: Exception) -> Response:
-    return error.to_response() if isinstance(error, ApiError) else _unexpected(error).to_response()
-
-
-async def _http_error(_request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    if status == 404:
-        return ApiError(404, "not_found", "there is nothing at this path; see /v1/models").to_response()
-    if status == 405:
-        return ApiError(405, "method_not_allowed", "this path does not take this method").to_response()
-    return _unexpected(error).to_response()
-
-
-def _unexpected(error: Exception) -> ApiError:
-    return ApiError(500, "internal_error", f"an unexpected error ({type(error).__name__}); please report it")
+        return Reply(self.metrics.text(), media_type=CONTENT_TYPE)
 
 
 class _Gateway:
     """The outermost layer: admission, access, the last resort for errors, and the account of each request."""
 
-    def __init__(self, inner: Starlette, service: _Service) -> None:
-        self._inner = inner
+    def __init__(self, service: _Service) -> None:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection event: a request, or the lifespan."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._inner(scope, receive, send)
-            return  # no other protocol is spoken
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._request(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Close everything once the server has drained."""
+        while True:
+            kind = (await receive())["type"]
+            if kind == "lifespan.shutdown":
+                await asyncio.to_thread(self._service.close)
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         start_s = time.perf_counter()
         identifier = uuid.uuid4().hex[:16]
-        status = 500
-        begun = False
+        status = 0
 
         async def sending(message: Message) -> None:
-            nonlocal status, begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, begun = message["status"], True
-                message["headers"] = [*message["headers"], (b"x-request-id", identifier.encode())]
+                status = message["status"]
+                message["headers"].append((b"x-request-id", identifier.encode()))
             await send(message)
 
         try:
-            await self._admitted(scope, receive, sending)
+            reply = await self._admitted(scope, receive, sending)
+            if reply is not None:
+                await in_time(send_reply(sending, reply), self._service.settings.write_s)
         except ApiError as error:
-            await error.to_response()(scope, receive, sending)
+            scope["locum.error"] = error.code
+            await send_reply(sending, _refusal(error))
+        except ClientGone:
+            status = _CLIENT_GONE
+            self._service.metrics.cancellations.inc()
+            abort = scope.get("extensions", {}).get(ABORT)
+            if abort is not None:
+                abort()
         except Exception as error:  # noqa: BLE001 - the last resort: the caller gets an envelope, the log its type
-            if not begun:
-                await _unexpected(error).to_response()(scope, receive, sending)
-            self._service.log.write(id=identifier, error=type(error).__name__)
+            scope["locum.error"] = type(error).__name__
+            if not status:
+                await send_reply(sending, _refusal(unexpected(error)))
         finally:
             self._account(scope, identifier, status, time.perf_counter() - start_s)
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         service = self._service
-        path = scope["path"]
+        method, path = scope["method"], scope["path"]
         service.gatekeeper.check_framing(scope["headers"])
         service.gatekeeper.check_host(scope["headers"])
         if path not in _OPEN_PATHS:
             service.gatekeeper.check_key(scope["headers"])
-        if path != "/v1/chat/completions":
-            await self._inner(scope, receive, send)
-            return
+        handler = service.handler(method, path)
+        if (method, path) not in service.answering:
+            return await handler(scope, receive, send)
         if service.in_flight >= service.settings.threads + service.settings.max_waiting:
             raise ApiError(503, "overloaded", f"{service.in_flight} requests are under way already", retry_after_s=1)
         service.in_flight += 1
         try:
-            await self._inner(scope, receive, send)
+            return await handler(scope, receive, send)
         finally:
             service.in_flight -= 1
 
     def _account(self, scope: Scope, identifier: str, status: int, seconds: float) -> None:
-        service = self._service
-        reply = scope.get("locum.reply")
-        route = reply.route if isinstance(reply, Reply) else "none"
-        if scope["path"] in _OPEN_PATHS or scope["path"] == "/metrics":
+        service, path = self._service, scope["path"]
+        if path in _UNCOUNTED:
             return
+        route = scope.get("locum.route", "none")
         service.metrics.requests.labels(route, str(status)).inc()
         service.metrics.seconds.labels(route).observe(seconds)
-        facts: dict[str, Any] = {"id": identifier, "method": scope["method"], "path": scope["path"], "status": status}
-        service.log.write(**facts, route=route, ms=round(1000 * seconds, 3))
+        facts = {"id": identifier, "method": scope["method"], "path": path, "status": status, "route": route}
+        if "locum.error" in scope:
+            facts["error"] = scope["locum.error"]
+        service.log.write(**facts, ms=round(1000 * seconds, 3))
+
+
+def _refusal(error: ApiError) -> Reply:
+    return Reply(error.to_bytes(), status=error.status, headers=error.headers)

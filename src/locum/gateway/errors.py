@@ -1,17 +1,18 @@
 """``ApiError``: a refusal in the form of OpenAI's API, ``{"error": {message, type, param, code}}``.
 
 Notable: codes are stable and listed in ``API_CODES``; a message never repeats the content of a request beyond
-field and model names, with hidden characters spelled. Not here: where each is raised.
+field and model names, with hidden characters spelled. What engines raise becomes one of these here, in one place.
+Not here: where each is raised.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from starlette.responses import Response
+import orjson
 
-from locum.core.errors import LocumError
-from locum.core.files import canonical_json
+from locum.core.errors import DeviceError, LocumError, ModelFileError, SourceError, UpstreamError, UserError
 from locum.core.text import one_line
 
 API_CODES: dict[str, str] = {
@@ -19,9 +20,10 @@ API_CODES: dict[str, str] = {
     "invalid_value": "A field has a value or type that it may not have.",
     "unknown_field": "A field is not one that the gateway knows.",
     "missing_field": "A required field is absent.",
-    "unsupported_value": "OpenAI's API knows the value, this gateway does not.",
-    "empty_input": "The last user message holds no text.",
-    "input_too_long": "The last user message is longer than the gateway reads.",
+    "unsupported_value": "OpenAI's API knows the field or value, what is served here does not.",
+    "empty_input": "The input, or the last user message, holds no text.",
+    "input_too_long": "The input is longer than the gateway reads.",
+    "context_length_exceeded": "The prompt does not fit the model's context, and truncate was not set.",
     "model_not_found": "No such model is served here.",
     "llm_not_configured": "The model NAME@llm needs an LLM in the task file.",
     "invalid_api_key": "The key is missing or wrong.",
@@ -29,19 +31,23 @@ API_CODES: dict[str, str] = {
     "not_found": "There is nothing at this path.",
     "method_not_allowed": "The path does not take this method.",
     "body_too_large": "The body is larger than the gateway reads.",
-    "receive_timeout": "The body did not arrive in time.",
+    "headers_too_large": "The headers are larger than the gateway reads.",
+    "receive_timeout": "The headers or the body did not arrive in time.",
     "ambiguous_length": "The length of the body is told in two ways.",
     "overloaded": "Too many requests wait; try again.",
     "shutting_down": "The gateway is stopping.",
     "llm_failed": "The LLM did not answer properly; nothing uncertified is given instead.",
     "llm_timeout": "The LLM did not answer in time.",
-    "engine_failed": "The student's engine failed.",
+    "engine_failed": "The model's engine failed.",
+    "engine_unavailable": "The model's engine is starting again; try again.",
+    "engine_timeout": "The model's engine did not answer in time.",
     "internal_error": "An unexpected error inside the gateway.",
 }
 
-
 _BODY_UNREAD = frozenset({401, 403, 408, 413, 503})
 """Refusals that may come before the body was read; the connection is closed rather than the rest received."""
+_RESTART_S = 2
+_UNAVAILABLE = frozenset({"runtime-child-died", "runtime-child-start", "runtime-closed"})
 
 
 class ApiError(Exception):
@@ -53,10 +59,18 @@ class ApiError(Exception):
         message: cause and fix.
         param: the field at fault.
         retry_after_s: sent as ``Retry-After``.
+        headers: further headers.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, *, param: str | None = None, retry_after_s: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         if code not in API_CODES:
             raise KeyError(f"API code {code!r} is not listed")
@@ -66,6 +80,7 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self._headers = headers or {}
 
     @property
     def type(self) -> str:
@@ -81,19 +96,26 @@ class ApiError(Exception):
         fields = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": fields}
 
-    def to_response(self) -> Response:
-        """The envelope as a response."""
-        headers = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+    def to_bytes(self) -> bytes:
+        """The envelope as JSON."""
+        return orjson.dumps(self.to_json())
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What is sent beside the envelope."""
+        headers = dict(self._headers)
+        if self.retry_after_s is not None:
+            headers["retry-after"] = str(self.retry_after_s)
         if self.status in _BODY_UNREAD or self.code == "ambiguous_length":
             headers["connection"] = "close"
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
-        return json_response(self.to_json(), status=self.status, headers=headers)
+        return headers
 
 
-def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON response; NaN cannot be sent."""
-    return Response(canonical_json(value).encode(), status_code=status, headers=headers, media_type="application/json")
+def unexpected(error: BaseException) -> ApiError:
+    """What an error that nobody foresaw becomes: its type and nothing else of it."""
+    return ApiError(500, "internal_error", f"an unexpected error ({type(error).__name__}); please report it")
 
 
 def from_llm_error(error: LocumError) -> ApiError:
@@ -103,6 +125,31 @@ def from_llm_error(error: LocumError) -> ApiError:
         return ApiError(504, "llm_timeout", cause)
     if error.code == "gateway-llm-busy":
         return ApiError(503, "overloaded", error.cause, retry_after_s=1)
-    if error.code == "upstream-rate-limited":
-        return ApiError(503, "llm_failed", cause, retry_after_s=5)
+    if error.code in ("upstream-rate-limited", "upstream-circuit-open"):
+        wait_s = getattr(error, "retry_after_s", None)
+        return ApiError(503, "llm_failed", cause, retry_after_s=5 if wait_s is None else max(1, math.ceil(wait_s)))
     return ApiError(502, "llm_failed", cause)
+
+
+def from_engine_error(error: LocumError) -> ApiError:
+    """What a local engine raised.
+
+    The request's own mistakes are a 400 with the engine's words, a process that is starting again is a 503 that
+    says when to come back, and what remains is a 500 without details, which may speak of the machine.
+    """
+    if isinstance(error, UpstreamError):
+        return from_llm_error(error)
+    if error.code == "runtime-too-long":
+        return ApiError(400, "context_length_exceeded", one_line(error.cause), param="messages")
+    if error.code == "runtime-unsupported-option":
+        return ApiError(400, "unsupported_value", one_line(error.cause))
+    if error.code in _UNAVAILABLE:
+        said = f"the model's engine is not running, it is started again [{error.code}]"
+        return ApiError(503, "engine_unavailable", said, retry_after_s=_RESTART_S)
+    if error.code == "runtime-busy":
+        return ApiError(503, "overloaded", one_line(error.cause), retry_after_s=1)
+    if error.code == "runtime-timeout":
+        return ApiError(504, "engine_timeout", f"the model's engine did not answer in time [{error.code}]")
+    if isinstance(error, UserError) and not isinstance(error, (ModelFileError, DeviceError, SourceError)):
+        return ApiError(400, "invalid_value", f"{one_line(error.cause)} [{error.code}]")
+    return ApiError(500, "engine_failed", f"the model's engine failed [{error.code}]")

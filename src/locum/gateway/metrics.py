@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests by route, latency, confidence, the certificate's state, failures.
+"""What Prometheus reads: requests by route, latency, tokens, confidence, the certificate's state, failures.
 
 Notable: labels come from closed sets (routes, statuses, codes), so neither a text nor a key nor an
 attacker's model name can become one. Each gateway has a registry of its own.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SPEEDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 _CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 1.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -17,9 +18,9 @@ class Metrics:
     """The gateway's counters.
 
     Args:
-        name: the bundle's name.
+        name: of what is served.
         version: of Locum.
-        certificate: first 12 characters of the certificate's hash.
+        certificate: first 12 characters of the certificate's hash, or none.
     """
 
     def __init__(self, name: str, version: str, certificate: str) -> None:
@@ -50,9 +51,25 @@ class Metrics:
         self.audits = Counter(
             "locum_audits", "Local answers also sent to the LLM, by outcome.", ["outcome"], registry=self.registry
         )
+        self.input_tokens = self._counter("locum_input_tokens", "Tokens of prompts.")
+        self.cached_tokens = self._counter("locum_cached_tokens", "Tokens of prompts that were not read again.")
+        self.output_tokens = self._counter("locum_output_tokens", "Tokens written.")
+        self.truncations = self._counter("locum_truncations", "Prompts that were cut to fit the context, as asked.")
+        self.cancellations = self._counter("locum_cancellations", "Answers stopped because the client was gone.")
+        self.broken_off = self._counter("locum_broken_off", "Streamed answers that failed on their way.")
+        self.first_token_s = Histogram(
+            "locum_first_token_seconds", "Time to the first piece.", ["route"], buckets=_SECONDS, registry=self.registry
+        )
+        self.tokens_per_s = Histogram(
+            "locum_tokens_per_second", "Speed of one answer after its first piece.", ["route"], buckets=_SPEEDS,
+            registry=self.registry,
+        )  # fmt: skip
         self.in_flight = Gauge("locum_in_flight", "Requests being answered.", registry=self.registry)
         info = Gauge("locum_info", "What is served.", ["name", "version", "certificate"], registry=self.registry)
         info.labels(name, version, certificate).set(1)
+
+    def _counter(self, name: str, what: str) -> Counter:
+        return Counter(name, what, registry=self.registry)
 
     def text(self) -> bytes:
         """Prometheus's text format."""

@@ -1,7 +1,7 @@
 """``serve``: the gateway on a socket, until SIGTERM or Ctrl-C; then it drains and returns.
 
 Notable: without a key it listens on this machine only. SIGTERM stops accepting, lets answers under way finish
-within a deadline, closes the student and returns normally, so the process exits with 0. Connections are capped
+within a deadline, closes the target and returns normally, so the process exits with 0. Connections are capped
 below the limit of open files, so that a flood is refused with 503 and not with a failing ``accept``.
 """
 
@@ -16,22 +16,25 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 
-from locum.bundle.student import Student
 from locum.core.errors import UserError
 from locum.core.progress import note
 from locum.gateway.app import create_app
+from locum.gateway.asgi import AsgiApp
 from locum.gateway.settings import KEY_VARIABLE, Settings
+from locum.gateway.targets import Target
+from locum.gateway.wire import GuardedHttp
 
-_HEADER_BYTES_MAX = 32 << 10
+_KEEP_ALIVE_S = 10
 _SPARE_FILES = 64
 _MAX_CONNECTIONS = 4096
 
 
 def serve(
-    student: Student,
+    target: Target,
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
@@ -41,7 +44,7 @@ def serve(
     """Serve until told to stop.
 
     Args:
-        student: an open bundle; it is closed at the end.
+        target: what is served; it is closed at the end.
         host: address to listen on; beyond loopback the environment variable ``LOCUM_API_KEY`` must hold a key.
         port: 0 takes a free one.
         settings: further limits; their host, port and key are replaced by the above.
@@ -56,30 +59,43 @@ def serve(
         check_exposure(chosen)
         listener = _listen(chosen)
     except UserError:
-        student.close()
+        target.close()
         raise
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}/v1"
-    config = uvicorn.Config(
-        create_app(student, settings=chosen),
-        http="h11",
+    config = server_config(create_app(target, settings=chosen), chosen)
+    server = _Server(config, lambda: (on_ready or _announce(target))(url))
+    note(f"serving {target.name} at {url}")
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(server.serve(sockets=[listener]))
+    finally:
+        listener.close()
+
+
+def server_config(app: AsgiApp, settings: Settings) -> uvicorn.Config:
+    """How uvicorn runs the application: the guarded protocol, no log of its own, a capped number of connections.
+
+    Args:
+        app: of ``create_app``.
+        settings: header and drain deadlines.
+    """
+    protocol = type("Http", (GuardedHttp,), {"header_s": settings.header_s})
+    return uvicorn.Config(
+        cast("Any", app),
+        http=protocol,
+        loop="auto",
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
+        date_header=False,
         proxy_headers=False,
         limit_concurrency=_max_connections(),
-        timeout_graceful_shutdown=chosen.drain_s,
-        timeout_keep_alive=10,
-        h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
+        timeout_graceful_shutdown=settings.drain_s,
+        timeout_keep_alive=_KEEP_ALIVE_S,
     )
-    server = _Server(config, lambda: (on_ready or _announce(student))(url))
-    note(f"serving {student.name} at {url}")
-    try:
-        asyncio.run(server.serve(sockets=[listener]))
-    finally:
-        listener.close()
 
 
 def check_exposure(settings: Settings) -> None:
@@ -96,11 +112,13 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
-def _announce(student: Student) -> Callable[[str], None]:
+def _announce(target: Target) -> Callable[[str], None]:
     def say(url: str) -> None:
-        void = student.void
-        state = f"nothing is answered locally: {void}" if void else "its certificate is in force"
-        sys.stderr.write(f"serving {student.name} at {url} ({state}); Ctrl-C stops\n")
+        if target.certificate is None:
+            state = "a plain model, nothing is certified"
+        else:
+            state = f"nothing is answered locally: {target.void}" if target.void else "its certificate is in force"
+        sys.stderr.write(f"serving {target.name} at {url} ({state}); Ctrl-C stops\n")
         sys.stderr.flush()
 
     return say

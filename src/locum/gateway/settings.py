@@ -21,7 +21,10 @@ class Settings:
             where no key is asked for: a web page in a browser on this machine can reach loopback, too.
         max_body_bytes: larger bodies are refused with 413 while they arrive.
         max_input_chars: longer inputs are refused with 400.
+        max_tokens: most tokens of an answer whose request sets no limit.
         receive_s: a whole request body must have arrived by then.
+        header_s: a request's headers must have arrived by then, from the connection's or the last answer's end.
+        write_s: a client that reads nothing for so long is cut off, and its answer stopped.
         max_batch: texts that the student reads in one call when several wait.
         threads: requests answered at once; those with the LLM hold a thread while they wait for it.
         max_waiting: requests that may wait for a thread; more get 503.
@@ -37,7 +40,10 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     max_body_bytes: int = 1 << 20
     max_input_chars: int = 100_000
+    max_tokens: int = 1024
     receive_s: float = 20.0
+    header_s: float = 10.0
+    write_s: float = 20.0
     max_batch: int = 16
     threads: int = 48
     max_waiting: int = 256

@@ -1,0 +1,222 @@
+"""``BundleTarget``: a bundle behind the gateway: NAME (the cascade), NAME@local (never leaves), NAME@llm (as it is).
+
+Notable: which text is classified is defined once, in ``input_of``: the text of the **last user message**, or the
+prompt. Earlier turns and system messages are accepted, so that a client of the LLM need not change, and not read; how
+many is told in the answer. A label is not sampled: temperature, seed, stop strings and lengths change nothing and are
+accepted; what would have to shape the answer (tools, a schema, several choices, log-probabilities) is refused for
+the cascade and NAME@local, and passed on by NAME@llm. Not here: the decision (``cascade``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from locum.bundle.student import Student, describe
+from locum.cascade.policy import Mode
+from locum.cascade.router import AuditResult
+from locum.core.errors import LocumError, UpstreamError, UserError
+from locum.core.text import one_line
+from locum.gateway.batching import BatchedClassifier, LimitedGenerator
+from locum.gateway.calls import Opened, Origin
+from locum.gateway.errors import ApiError, from_llm_error
+from locum.gateway.metrics import Metrics
+from locum.gateway.settings import Settings
+from locum.gateway.targets import Embedded, unknown_model
+from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
+from locum.schema.certificate import Answer
+
+
+class BundleTarget:
+    """One student, with its policy and the LLM behind it.
+
+    Args:
+        student: an open bundle; its engine and LLM are wrapped for batching and limits at ``start``.
+    """
+
+    def __init__(self, student: Student) -> None:
+        self._student = student
+        self._metrics: Metrics | None = None
+        self._max_input_chars = Settings().max_input_chars
+        self._fingerprint = f"locum-{student.manifest.hashes['model'][:12]}"
+        self._certificate = student.certificate.hash()[:12]
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self._student.name
+
+    @property
+    def certificate(self) -> str:
+        """First 12 characters of its hash."""
+        return self._certificate
+
+    @property
+    def void(self) -> str | None:
+        """Why the certificate covers nothing now."""
+        return self._student.void
+
+    def start(self, settings: Settings, metrics: Metrics) -> None:
+        """Read in batches, limit who is with the LLM, count audits."""
+        self._metrics = metrics
+        self._max_input_chars = settings.max_input_chars
+        self._student.wrap(
+            partial(BatchedClassifier, max_batch=settings.max_batch),
+            partial(LimitedGenerator, limit=settings.llm_concurrency),
+        )
+        self._student.audits = self._count_audit
+
+    def names(self) -> list[str]:
+        """The cascade, the student alone, and the LLM where there is one."""
+        name = self.name
+        return [name, f"{name}@local", *([f"{name}@llm"] if self._student.llm is not None else [])]
+
+    def check(self, model: str) -> None:
+        """Refuse a model that is not served.
+
+        Raises:
+            ApiError: 404 for an unknown model; 400 when the LLM is asked for and there is none.
+        """
+        self._mode(model)
+
+    def admit(self, model: str, requests: Sequence[CompletionRequest]) -> None:
+        """Refuse what a label cannot be.
+
+        Raises:
+            ApiError: as ``check``; 400 ``unsupported_value``, ``empty_input`` or ``input_too_long``.
+        """
+        if self._mode(model) == "llm":
+            return
+        if len(requests) > 1:
+            self._refuse("n", "there is one answer to an input")
+        request = requests[0]
+        if request.tools:
+            self._refuse("tools", "a label calls no function")
+        if request.logprobs is not None:
+            self._refuse("logprobs", "a label has a confidence instead, in x-locum-confidence")
+        if request.json_schema is not None:
+            self._refuse("response_format", "the answer is a label, plain text")
+        for field in ("grammar", "adapter", "truncate"):
+            if getattr(request, field):
+                self._refuse(field, "it shapes written text, and the answer is a label")
+        input_of(request, self._max_input_chars)
+
+    def open(self, model: str, request: CompletionRequest) -> Opened:
+        """The student's answer, or by the policy the LLM's; or the LLM's as it is.
+
+        Raises:
+            ApiError: the engine or the LLM failed, and nothing uncertified takes its place.
+        """
+        mode = self._mode(model)
+        if mode == "llm":
+            return self._pass_through(request)
+        text, ignored = input_of(request, self._max_input_chars)
+        try:
+            answer = self._student(text, mode)
+        except UpstreamError as error:
+            self._count_llm_failure(error)
+            raise from_llm_error(error) from error
+        except LocumError as error:
+            raise ApiError(500, "engine_failed", f"the student's engine failed [{error.code}]") from error
+        confidence = _finite(answer.confidence)
+        if self._metrics is not None and confidence is not None:
+            self._metrics.confidence.observe(confidence)
+        return Opened(self._origin(answer, confidence, ignored), _as_stream(answer, model), self._fingerprint)
+
+    def embed(self, model: str, texts: Sequence[str]) -> Embedded:
+        """Nothing: a student of labels does not embed.
+
+        Raises:
+            ApiError: always.
+        """
+        del texts
+        self.check(model)
+        raise ApiError(400, "unsupported_value", f"{self.name} answers with labels and does not embed", param="model")
+
+    def describe(self) -> dict[str, Any]:
+        """What is served, and whether its certificate is in force."""
+        return describe(self._student)
+
+    def close(self) -> None:
+        """Close the student."""
+        self._student.close()
+
+    def _mode(self, model: str) -> Mode:
+        mine, _, suffix = model.partition("@")
+        if mine == self.name and suffix == "llm" and self._student.llm is None:
+            why = self._student.llm_problem or "the task file names none"
+            raise ApiError(400, "llm_not_configured", f"there is no LLM behind {model!r}: {why}", param="model")
+        if model not in self.names():
+            raise unknown_model(model, self.names())
+        return "local" if suffix == "local" else "llm" if suffix == "llm" else "cascade"
+
+    def _pass_through(self, request: CompletionRequest) -> Opened:
+        try:
+            stream = self._student.stream(request)
+        except UpstreamError as error:
+            self._count_llm_failure(error)
+            raise from_llm_error(error) from error
+        except UserError as error:
+            code = "unsupported_value" if error.code == "runtime-unsupported-option" else "llm_not_configured"
+            raise ApiError(400, code, one_line(error.cause)) from error
+        except LocumError as error:
+            self._count_llm_failure(error)
+            raise ApiError(502, "llm_failed", f"the LLM failed [{error.code}]") from error
+        return Opened(Origin("llm", "asked for by name"), stream, self._student.llm or "")
+
+    def _origin(self, answer: Answer, confidence: float | None, ignored: int) -> Origin:
+        return Origin(
+            route=answer.route,
+            reason=answer.reason,
+            confidence=confidence,
+            certificate=answer.certificate,
+            void=self.void,
+            ignored_messages=ignored,
+            refusal=None if answer.output is not None else f"abstain: {answer.reason or 'nobody answered'}",
+        )
+
+    def _refuse(self, param: str, why: str) -> None:
+        hint = f"; ask {self.name}@llm for it" if self._student.llm is not None else ""
+        raise ApiError(400, "unsupported_value", f"{param}: {why}{hint}", param=param)
+
+    def _count_llm_failure(self, error: LocumError) -> None:
+        if self._metrics is not None:
+            self._metrics.llm_failures.labels(error.code).inc()
+
+    def _count_audit(self, result: AuditResult) -> None:
+        outcome = "failed" if result.failed else "agreed" if result.agrees else "differed"
+        if self._metrics is not None:
+            self._metrics.audits.labels(outcome).inc()
+
+
+def input_of(request: CompletionRequest, max_chars: int) -> tuple[str, int]:
+    """The text to classify, and how many of the messages are not read.
+
+    The text is the prompt, or that of the last user message; system messages, earlier turns and what an assistant
+    said are not part of it, because the certificate speaks of single inputs.
+
+    Raises:
+        ApiError: 400 ``empty_input`` or ``input_too_long``.
+    """
+    param, text, ignored = "prompt", request.prompt, 0
+    if text is None:
+        users = [index for index, message in enumerate(request.messages) if message.role == "user"]
+        text = request.messages[users[-1]].content if users else ""
+        param, ignored = (f"messages.{users[-1]}.content" if users else "messages"), len(request.messages) - 1
+    if not text.strip():
+        raise ApiError(400, "empty_input", "the last user message holds no text", param=param)
+    if len(text) > max_chars:
+        said = f"the input has {len(text):,} characters; at most {max_chars:,} are read"
+        raise ApiError(400, "input_too_long", said, param=param)
+    return text, ignored
+
+
+def _as_stream(answer: Answer, model: str) -> FinishedStream:
+    """A label is an answer in one piece; its tokens are not counted."""
+    return FinishedStream(Completion(answer.output or "", "stop", 0, 0, model))
+
+
+def _finite(confidence: float | None) -> float | None:
+    return confidence if confidence is not None and math.isfinite(confidence) else None

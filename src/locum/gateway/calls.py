@@ -1,0 +1,207 @@
+"""``Call``: one request for text, whatever its endpoint, between its document and the bytes of its answer.
+
+Notable: an endpoint brings three things, and none of them waits: what to ask (``requests``), the body of a whole
+answer, and the events of a streamed one. The events are made piece by piece in the thread that reads the engine, from
+parts that are encoded once, because this is what each token costs. ``Opened`` says where an answer comes from
+before its first byte; ``Answered`` is one that has ended. Not here: who answers (``targets``), threads and
+sockets (``streaming``, ``app``).
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from locum.gateway.errors import ApiError
+from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob
+from locum.runtime.protocol import CompletionStream
+
+_LOGPROB_MIN = -9999.0
+"""What OpenAI's API writes for a log-probability that is minus infinity, which JSON cannot hold."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an answer comes from; known before its first byte.
+
+    Attributes:
+        route: local, llm or abstain.
+        certificate: first 12 characters of the hash of the certificate that covers this answer; None: none does.
+        void: why the bundle's certificate does not hold; None when it does, or where there is none.
+        ignored_messages: messages of the request that are not part of the input.
+        refusal: why nobody answered; None when somebody did.
+    """
+
+    route: str
+    reason: str = ""
+    confidence: float | None = None
+    certificate: str | None = None
+    void: str | None = None
+    ignored_messages: int = 0
+    refusal: str | None = None
+
+    def headers(self, truncated_tokens: int) -> dict[str, str]:
+        """The same for those who read no body."""
+        headers = {
+            "x-locum-route": self.route,
+            "x-locum-certificate": self.certificate or ("void" if self.void else "none"),
+        }
+        if self.confidence is not None:
+            headers["x-locum-confidence"] = f"{self.confidence:.4f}"
+        if truncated_tokens:
+            headers["x-locum-truncated"] = str(truncated_tokens)
+        return headers
+
+    def to_json(self, truncated_tokens: int) -> dict[str, Any]:
+        """The ``locum`` object of a body."""
+        return {
+            "route": self.route,
+            "confidence": None if self.confidence is None else round(self.confidence, 6),
+            "certificate": self.certificate,
+            "certificate_void": self.void,
+            "reason": self.reason,
+            "ignored_messages": self.ignored_messages,
+            "truncated_tokens": truncated_tokens,
+        }
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An answer that has begun: who gives it, and its pieces.
+
+    Attributes:
+        fingerprint: of what answers.
+    """
+
+    origin: Origin
+    stream: CompletionStream
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer that has ended."""
+
+    opened: Opened
+    completion: Completion
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What every piece of an answer repeats."""
+
+    model: str
+    prefix: str
+    created: int = field(default_factory=lambda: int(time.time()))
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def identifier(self) -> str:
+        """The answer's name, such as ``chatcmpl-…``."""
+        return f"{self.prefix}{self.key}"
+
+
+class Call(Protocol):
+    """One request for text, as its endpoint puts and answers it."""
+
+    @property
+    def model(self) -> str:
+        """The model as it was asked for."""
+        ...
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is wanted piece by piece."""
+        ...
+
+    def requests(self, max_tokens: int) -> list[CompletionRequest]:
+        """What to ask, one entry a choice; ``max_tokens`` where the caller set none."""
+        ...
+
+    def body(self, answers: Sequence[Answered]) -> dict[str, Any]:
+        """The whole answer, one entry a choice."""
+        ...
+
+    def events(self, index: int) -> Events:
+        """Makes the events of the choice at ``index``."""
+        ...
+
+    def tail(self, answers: Sequence[Answered]) -> bytes:
+        """What follows once every choice has ended."""
+        ...
+
+    def failure(self, error: ApiError) -> bytes:
+        """The event that says that the answer failed on its way; nothing follows it."""
+        ...
+
+
+class Events(Protocol):
+    """The events of one choice; used by one thread."""
+
+    def begin(self, opened: Opened, truncated_tokens: int) -> bytes:
+        """What comes before the first piece."""
+        ...
+
+    def piece(self, chunk: Chunk) -> bytes:
+        """One piece; empty when there is nothing to say."""
+        ...
+
+    def end(self, completion: Completion) -> bytes:
+        """The end of the choice."""
+        ...
+
+
+def event(data: Any, name: str | None = None) -> bytes:
+    """A server-sent event (WHATWG HTML, 9.2) with JSON as its data."""
+    head = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return head + b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+def error_event(error: ApiError) -> bytes:
+    """The envelope of an error as an event."""
+    return b"event: error\ndata: " + error.to_bytes() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def usage_of(answers: Sequence[Answered]) -> dict[str, Any] | None:
+    """Token counts over all choices, the prompt counted once; None where nobody counted."""
+    read = max((each.completion.input_tokens for each in answers), default=0)
+    written = sum(each.completion.output_tokens for each in answers)
+    if not read and not written:
+        return None
+    cached = max(each.completion.cached_tokens for each in answers)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def truncated_of(answers: Sequence[Answered]) -> int:
+    """How many tokens of the prompt were dropped, at most over the choices."""
+    return max((each.completion.truncated_tokens for each in answers), default=0)
+
+
+def finite(logprob: float) -> float:
+    """A log-probability that JSON can hold."""
+    return max(_LOGPROB_MIN, logprob)
+
+
+def token_json(token: TokenLogprob) -> dict[str, Any]:
+    """A token with its alternatives, as chats and responses write it."""
+    return {
+        **_one(token.token, token.logprob),
+        "top_logprobs": [_one(text, logprob) for text, logprob in token.top],
+    }
+
+
+def _one(text: str, logprob: float) -> dict[str, Any]:
+    return {"token": text, "logprob": finite(logprob), "bytes": list(text.encode("utf-8", "replace"))}

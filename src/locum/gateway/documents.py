@@ -1,0 +1,200 @@
+"""What the endpoints' documents share: typed and bounded fields, conversations, tools, formats, sampling.
+
+Notable: fields are allowed by name, never denied by name, so a nested ``api_base`` or an image URL has nowhere to
+stand. Types are strict: a string is no number. A fault names its field, and an unknown field the nearest known one.
+What a document means for an engine is said by its ``CompletionRequest``. Not here: the endpoints' own documents
+(``chat``, ``completions``, ``responses``, ``embeddings``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from locum.core.registry import nearest
+from locum.core.text import one_line
+from locum.gateway.errors import ApiError
+from locum.gateway.strict_json import parse_json
+from locum.runtime.completion import Tool
+
+Text = Annotated[str, StringConstraints(max_length=1_000_000)]
+Short = Annotated[str, StringConstraints(max_length=512)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Length = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Metadata = Annotated[dict[Short, Short], Field(max_length=16)]
+Temperature = Annotated[float, Field(ge=0, le=2, description="0 takes the most probable token; default 1.")]
+TopK = Annotated[int, Field(ge=0, le=100_000, description="Sample from so many tokens; 0 is off.")]
+MinP = Annotated[float, Field(ge=0, le=1, description="Drop tokens below this share of the best one's probability.")]
+RepeatPenalty = Annotated[float, Field(ge=0.1, le=10, description="Divides the logit of a token that occurred.")]
+Grammar = Annotated[str, Field(min_length=1, max_length=65_536, description="GBNF grammar of the whole answer.")]
+Truncate = Annotated[bool, Field(description="Drop the oldest part of a prompt that does not fit, and say so.")]
+JsonObject = dict[str, Any]
+MAX_CHOICES = 16
+
+
+class Document(BaseModel):
+    """A request, or a part of one: unknown fields are refused, types are not converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+D = TypeVar("D", bound=Document)
+
+
+class Sampling(Document):
+    """How the next token is chosen; the last six fields are Locum's own, beside OpenAI's."""
+
+    temperature: Temperature | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Seed | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repeat_penalty: RepeatPenalty | None = None
+    grammar: Grammar | None = None
+    adapter: Annotated[str, Field(max_length=128, description="Name of the LoRA adapter to answer with.")] | None = None
+    truncate: Truncate | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """The fields of a ``CompletionRequest`` that are set here."""
+        fields: dict[str, Any] = {"temperature": 1.0 if self.temperature is None else self.temperature}
+        for name in ("top_p", "seed", "top_k", "min_p", "repeat_penalty", "grammar", "adapter", "truncate"):
+            value = getattr(self, name)
+            if value is not None:
+                fields[name] = value
+        return fields
+
+
+class StreamOptions(Document):
+    """What a stream carries besides the answer."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+
+
+class SchemaFormat(Document):
+    """A JSON Schema with a name."""
+
+    name: Name
+    schema_: Annotated[JsonObject, Field(alias="schema")]
+    description: Text | None = None
+    strict: bool | None = None
+
+
+class FunctionSpec(Document):
+    """A function that the model may call."""
+
+    name: Name
+    description: Text | None = None
+    parameters: JsonObject | None = None
+    strict: bool | None = None
+
+    def tool(self) -> Tool:
+        """As an engine takes it."""
+        return Tool(self.name, self.description or "", self.parameters or {"type": "object", "properties": {}})
+
+
+_WORDS = frozenset({"auto", "none", "required"})
+
+
+def check_tools(tools: Sequence[Tool], choice: str) -> None:
+    """Refuse tools that could not be told apart, and a choice that is none of them.
+
+    Raises:
+        ApiError: 400 ``invalid_value``.
+    """
+    names = [tool.name for tool in tools]
+    if len(set(names)) != len(names) or _WORDS & set(names):
+        refuse("tools", "each function needs a name of its own, other than auto, none and required")
+    if choice not in _WORDS and choice not in names:
+        refuse("tool_choice", f"there is no function {choice!r} among the tools")
+    if choice == "required" and not names:
+        refuse("tool_choice", "a call is required, and there are no tools")
+
+
+def refuse(param: str, why: str, code: str = "invalid_value") -> NoReturn:
+    """Refuse a field's value.
+
+    Raises:
+        ApiError: always; status 400.
+    """
+    raise ApiError(400, code, f"{param}: {why}", param=param)
+
+
+def seeded(seed: int | None, index: int) -> int | None:
+    """The seed of the choice at ``index``: each its own, and the first the one that was asked for."""
+    if seed is None or index == 0:
+        return seed
+    return (seed + index + 2**63) % 2**64 - 2**63
+
+
+def stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Stop strings as an engine takes them."""
+    return (stop,) if isinstance(stop, str) else tuple(stop or ())
+
+
+def read_document(kind: type[D], body: bytes) -> D:
+    """The typed request.
+
+    Raises:
+        ApiError: 400, naming the first field at fault and, for an unknown field, the nearest known one.
+    """
+    value = parse_json(body)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as problem:
+        # Of a union's alternatives the deepest fault is the one the caller meant.
+        found = problem.errors(include_url=False, include_input=False)
+        faults = sorted(found, key=lambda fault: -len(_path(fault["loc"], value)))
+        unknown = [fault for fault in faults if fault["type"] == "extra_forbidden"]
+        raise _field_error(kind, dict((unknown or faults)[0]), value) from None
+
+
+def _path(location: tuple[int | str, ...], value: Any) -> list[str]:
+    """The steps of a fault's location that are in the request; the rest name alternatives of a union."""
+    steps: list[str] = []
+    here = value
+    for place, step in enumerate(location):
+        is_last = place == len(location) - 1
+        if isinstance(here, dict) and step in here:
+            here = cast("dict[int | str, Any]", here)[step]
+        elif isinstance(here, list) and isinstance(step, int) and 0 <= step < len(cast("list[Any]", here)):
+            here = cast("list[Any]", here)[step]
+        elif not (is_last and isinstance(here, dict) and _may_be_a_field(str(step))):
+            continue  # an alternative of a union
+        steps.append(str(step))
+    return steps
+
+
+def _may_be_a_field(step: str) -> bool:
+    """Whether a step that is not in the request is an absent field, and not the name of a type."""
+    return "[" not in step and "-" not in step and not step[:1].isupper() and step not in _TYPE_NAMES
+
+
+_TYPE_NAMES = frozenset({"str", "int", "float", "bool", "literal", "none", "dict"})
+
+
+def _field_error(kind: type[Document], fault: dict[str, Any], value: dict[str, Any]) -> ApiError:
+    steps = _path(fault["loc"], value)
+    param = one_line(".".join(steps), 120)
+    last = steps[-1] if steps else ""
+    if fault["type"] == "extra_forbidden":
+        known = nearest(last, _known_fields(kind, len(steps) == 1))
+        hint = f"did you mean {known!r}?" if known else "this gateway does not take it"
+        return ApiError(400, "unknown_field", f"unknown field {param!r}: {hint}", param=param)
+    if fault["type"] == "missing":
+        return ApiError(400, "missing_field", f"the field {param!r} is required", param=param)
+    code = "unsupported_value" if fault["type"] in ("literal_error", "union_tag_invalid") else "invalid_value"
+    return ApiError(400, code, f"{param}: {one_line(fault['msg'], 300)}", param=param)
+
+
+def _known_fields(kind: type[Document], at_top: bool) -> set[str]:
+    """The names that may stand there: a document's own, or those of any of its parts."""
+    if at_top:
+        return set(kind.model_fields)
+    parts: dict[str, Any] = kind.model_json_schema().get("$defs", {})
+    return {name for part in parts.values() for name in part.get("properties", {})}

@@ -1,0 +1,66 @@
+"""``POST /v1/embeddings``: its document and its body.
+
+Notable: base64 is what OpenAI's clients ask for by default, little-endian 32-bit floats; it is a quarter of the
+size of decimal digits and loses nothing. Not here: the model (``targets``).
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from locum.gateway.documents import Document, Short, Text, read_document, refuse
+
+MAX_INPUTS = 512
+
+
+class EmbeddingRequest(Document):
+    """``POST /v1/embeddings``."""
+
+    model: Short
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=65_536, description="Only the model's own number.")] | None = None
+    user: Short | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """What to embed, in order."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+def read_embedding_request(body: bytes) -> EmbeddingRequest:
+    """From a body.
+
+    Raises:
+        ApiError: 400, naming the field at fault.
+    """
+    asked = read_document(EmbeddingRequest, body)
+    if any(not text for text in asked.texts):
+        refuse("input", "an empty text has no embedding", "empty_input")
+    return asked
+
+
+def embeddings_body(asked: EmbeddingRequest, vectors: NDArray[np.float32], tokens: int) -> dict[str, Any]:
+    """The body.
+
+    Args:
+        asked: the request.
+        vectors: ``[len(texts), dimensions]``.
+        tokens: read over all texts.
+    """
+    rows = np.ascontiguousarray(vectors, dtype="<f4")
+    coded: list[Any] = list(rows)
+    if asked.encoding_format == "base64":
+        coded = [base64.b64encode(row.tobytes()).decode("ascii") for row in rows]
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(coded)],
+        "model": asked.model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "locum": {"route": "local"},
+    }

@@ -1,0 +1,196 @@
+"""What ``POST /v1/responses`` takes, and what it asks an engine.
+
+Notable: nothing is kept between requests, so whatever refers to an earlier response is refused in words, and
+``store`` may only be false. Items of text, function calls and their results are read; other kinds have no
+document and so no way in. Not here: the answer (``responses``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from locum.gateway.documents import (
+    Document,
+    FunctionSpec,
+    JsonObject,
+    Length,
+    Metadata,
+    Name,
+    Sampling,
+    Short,
+    StopText,
+    StreamOptions,
+    Text,
+    check_tools,
+    refuse,
+    stops,
+)
+from locum.runtime.completion import CompletionRequest
+from locum.schema.message import Message, ToolCall
+
+
+class ResponseText(Document):
+    """A piece of text in a message, as users write it or as an earlier answer gave it."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: Text
+    annotations: Annotated[list[JsonObject], Field(max_length=0)] | None = None
+    logprobs: list[JsonObject] | None = None
+
+
+class MessageItem(Document):
+    """A message of the conversation."""
+
+    type: Literal["message"] | None = None
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Text | Annotated[list[ResponseText], Field(min_length=1, max_length=256)]
+    id: Short | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+    def message(self) -> Message:
+        """As an engine takes it."""
+        text = self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+        return Message("system" if self.role == "developer" else self.role, text)
+
+
+class FunctionCallItem(Document):
+    """A call that the model made in an earlier answer."""
+
+    type: Literal["function_call"]
+    call_id: Short
+    name: Short
+    arguments: Text
+    id: Short | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+
+class FunctionOutputItem(Document):
+    """What a called function gave."""
+
+    type: Literal["function_call_output"]
+    call_id: Short
+    output: Text
+    id: Short | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+
+class FunctionTool(FunctionSpec):
+    """A function that the model may call."""
+
+    type: Literal["function"]
+
+
+class ChosenFunction(Document):
+    """A choice of one function."""
+
+    type: Literal["function"]
+    name: Name
+
+
+class TextFormat(Document):
+    """What the answer must be; a schema stands beside its name here."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Name | None = None
+    schema_: Annotated[JsonObject | None, Field(alias="schema")] = None
+    description: Text | None = None
+    strict: bool | None = None
+
+    def schema_of(self) -> JsonObject | None:
+        """The schema to keep to; None for plain text."""
+        if (self.type == "json_schema") != (self.schema_ is not None):
+            refuse("text.format.schema", "it is needed for the type json_schema, and for no other")
+        return {"type": "object"} if self.type == "json_object" else self.schema_
+
+
+class TextConfig(Document):
+    """The form of the answer."""
+
+    format: TextFormat | None = None
+
+
+class ResponseRequest(Sampling):
+    """``POST /v1/responses``."""
+
+    model: Short
+    input: (
+        Text
+        | Annotated[list[MessageItem | FunctionCallItem | FunctionOutputItem], Field(min_length=1, max_length=1024)]
+    )
+    instructions: Text | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_output_tokens: Length | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    include: Annotated[list[Literal["message.output_text.logprobs"]], Field(max_length=1)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    text: TextConfig | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ChosenFunction | None = None
+    parallel_tool_calls: bool | None = None
+    truncation: Annotated[Literal["auto", "disabled"], Field(description="auto is truncate: true.")] | None = None
+    store: Annotated[bool, Field(description="Only false: nothing is kept.")] | None = None
+    background: Annotated[bool, Field(description="Only false.")] | None = None
+    previous_response_id: Annotated[Short, Field(description="Always refused: nothing is kept.")] | None = None
+    metadata: Metadata | None = None
+    user: Short | None = None
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether tokens are to come with their log-probabilities."""
+        return bool(self.include) or self.top_logprobs is not None
+
+    @property
+    def chosen(self) -> str:
+        """The tool choice in one word."""
+        return self.tool_choice.name if isinstance(self.tool_choice, ChosenFunction) else self.tool_choice or "auto"
+
+    def request(self) -> CompletionRequest:
+        """What to ask an engine.
+
+        Raises:
+            ApiError: 400, when fields do not go together, or something is asked that needs a memory.
+        """
+        if self.previous_response_id is not None:
+            refuse("previous_response_id", "nothing is kept here: send the conversation in input", "unsupported_value")
+        if self.store:
+            refuse("store", "nothing is kept here: send store: false", "unsupported_value")
+        if self.background:
+            refuse("background", "answers are given while the caller waits", "unsupported_value")
+        tools = tuple(tool.tool() for tool in self.tools or ())
+        check_tools(tools, self.chosen)
+        fields: dict[str, Any] = self.sampling()
+        if self.truncation == "auto":
+            fields["truncate"] = True
+        schema = self.text.format.schema_of() if self.text is not None and self.text.format is not None else None
+        if schema is not None and self.grammar is not None:
+            refuse("grammar", "the answer is already held to text.format; give one of them")
+        return CompletionRequest(
+            messages=tuple(self._messages()),
+            stop=stops(self.stop),
+            logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
+            json_schema=schema,
+            tools=tools,
+            tool_choice=self.chosen,
+            **fields,
+        )
+
+    def _messages(self) -> list[Message]:
+        """The conversation; calls that follow one another belong to one turn of the assistant."""
+        messages = [Message("system", self.instructions)] if self.instructions else []
+        items = [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        for item in items:
+            if isinstance(item, MessageItem):
+                messages.append(item.message())
+            elif isinstance(item, FunctionOutputItem):
+                messages.append(Message("tool", item.output, tool_call_id=item.call_id))
+            else:
+                call = ToolCall(item.call_id, item.name, item.arguments)
+                last = messages[-1] if messages else None
+                if last is not None and last.role == "assistant":
+                    messages[-1] = Message("assistant", last.content, (*last.tool_calls, call))
+                else:
+                    messages.append(Message("assistant", "", (call,)))
+        return messages

@@ -1,0 +1,306 @@
+"""``POST /v1/responses``: the answer, whole or as the documented events.
+
+Notable: every event carries a running number, so one request is one choice and one thread writes all of its events.
+The text of an answer is one message item, and each function call an item of its own, in the order they were
+begun. An abstention is a message whose only part is a refusal. Not here: what is taken (``response_documents``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from locum.gateway.calls import Answered, Opened, Stamp, event, token_json, truncated_of
+from locum.gateway.documents import read_document
+from locum.gateway.errors import ApiError
+from locum.gateway.response_documents import ResponseRequest
+from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob
+
+
+class ResponseCall:
+    """One request of the Responses API.
+
+    Args:
+        asked: its document.
+
+    Raises:
+        ApiError: 400, when fields do not go together.
+    """
+
+    def __init__(self, asked: ResponseRequest) -> None:
+        self._asked = asked
+        self._request = asked.request()
+        self._events: ResponseEvents | None = None
+        self.stamp = Stamp(asked.model, "resp_")
+
+    @classmethod
+    def read(cls, body: bytes) -> ResponseCall:
+        """From a body.
+
+        Raises:
+            ApiError: 400, naming the field at fault.
+        """
+        return cls(read_document(ResponseRequest, body))
+
+    @property
+    def model(self) -> str:
+        """The model as it was asked for."""
+        return self._asked.model
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is wanted piece by piece."""
+        return self._asked.stream is True
+
+    def requests(self, max_tokens: int) -> list[CompletionRequest]:
+        """The one request."""
+        return [replace(self._request, max_tokens=self._asked.max_output_tokens or max_tokens)]
+
+    def body(self, answers: Sequence[Answered]) -> dict[str, Any]:
+        """A ``response`` that is completed, or incomplete."""
+        answered = answers[0]
+        return self.response(answered.completion, _items(self.stamp, answered), answered.opened, truncated_of(answers))
+
+    def events(self, index: int) -> ResponseEvents:
+        """The events of the answer; there is one choice."""
+        del index
+        self._events = ResponseEvents(self, self.stamp)
+        return self._events
+
+    def tail(self, answers: Sequence[Answered]) -> bytes:
+        """The whole response once more; this API has no ``[DONE]``."""
+        whole = self.body(answers)
+        return self.numbered(f"response.{whole['status']}", response=whole)
+
+    def failure(self, error: ApiError) -> bytes:
+        """An ``error`` event."""
+        return self.numbered("error", code=error.code, message=error.message, param=error.param)
+
+    def numbered(self, kind: str, **data: Any) -> bytes:
+        """An event of the stream, whoever writes it."""
+        events = self._events or ResponseEvents(self, self.stamp)
+        return events.event(kind, **data)
+
+    def response(
+        self, completion: Completion | None, output: list[dict[str, Any]], opened: Opened, truncated_tokens: int
+    ) -> dict[str, Any]:
+        """The response object; ``completion`` None while it is being made."""
+        asked = self._asked
+        status, why = _status(completion)
+        schema = asked.text.model_dump(exclude_none=True, by_alias=True) if asked.text is not None else {}
+        return {
+            "id": self.stamp.identifier,
+            "object": "response",
+            "created_at": self.stamp.created,
+            "status": status,
+            "error": None,
+            "incomplete_details": why,
+            "instructions": asked.instructions,
+            "max_output_tokens": asked.max_output_tokens,
+            "metadata": asked.metadata or {},
+            "model": asked.model,
+            "output": output,
+            "parallel_tool_calls": asked.parallel_tool_calls is not False,
+            "previous_response_id": None,
+            "store": False,
+            "temperature": 1.0 if asked.temperature is None else asked.temperature,
+            "text": {"format": {"type": "text"}, **schema},
+            "tool_choice": {"type": "function", "name": asked.chosen}
+            if asked.chosen not in ("auto", "none", "required")
+            else asked.chosen,
+            "tools": [{"strict": None, **tool.model_dump(exclude_none=True)} for tool in asked.tools or ()],
+            "top_p": 1.0 if asked.top_p is None else asked.top_p,
+            "truncation": "auto" if self._request.truncate else "disabled",
+            "usage": None if completion is None else _usage(completion),
+            "user": asked.user,
+            "locum": opened.origin.to_json(truncated_tokens),
+        }
+
+
+class ResponseEvents:
+    """The events of one answer, numbered."""
+
+    def __init__(self, call: ResponseCall, stamp: Stamp) -> None:
+        self._call = call
+        self._stamp = stamp
+        self._number = 0
+        self._opened: Opened | None = None
+        self._has_text = False
+        self._text: list[str] = []
+        self._tokens: list[TokenLogprob] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._places: dict[int, int] = {}
+
+    def event(self, kind: str, **data: Any) -> bytes:
+        """The next event."""
+        number = self._number
+        self._number += 1
+        return event({"type": kind, "sequence_number": number, **data}, kind)
+
+    def begin(self, opened: Opened, truncated_tokens: int) -> bytes:
+        """That there is a response; and a refusal at once, where nobody answers."""
+        self._opened = opened
+        empty = self._call.response(None, [], opened, truncated_tokens)
+        parts = [self.event("response.created", response=empty), self.event("response.in_progress", response=empty)]
+        if opened.origin.refusal is not None:
+            parts.append(self._refuse(opened.origin.refusal))
+        return b"".join(parts)
+
+    def piece(self, chunk: Chunk) -> bytes:
+        """Deltas of the text and of function calls."""
+        parts: list[bytes] = []
+        if chunk.text or chunk.logprobs:
+            if not self._has_text:
+                parts.append(self._begin_text())
+            self._text.append(chunk.text)
+            self._tokens.extend(chunk.logprobs)
+            parts.append(self._text_delta(chunk))
+        for call in chunk.tool_calls:
+            if call.index not in self._calls:
+                parts.append(self._begin_call(call.index, call.id or f"call_{call.index}", call.name or ""))
+            if call.arguments:
+                item = self._calls[call.index]
+                item["arguments"] += call.arguments
+                delta = {"item_id": item["id"], "output_index": self._places[call.index], "delta": call.arguments}
+                parts.append(self.event("response.function_call_arguments.delta", **delta))
+        return b"".join(parts)
+
+    def end(self, completion: Completion) -> bytes:
+        """That each item is done."""
+        del completion
+        parts: list[bytes] = []
+        if not self._places and self._opened is not None and self._opened.origin.refusal is None:
+            parts.append(self._begin_text())  # an empty answer is an empty message, as in the whole response
+        if self._has_text:
+            part = _text_part("".join(self._text), self._tokens)
+            at = {"item_id": _message_id(self._stamp), "output_index": self._places[-1], "content_index": 0}
+            tokens = [token_json(token) for token in self._tokens]
+            parts.append(self.event("response.output_text.done", **at, text=part["text"], logprobs=tokens))
+            parts.append(self.event("response.content_part.done", **at, part=part))
+            parts.append(self._item_done(self._places[-1], _message(self._stamp, [part])))
+        for index, item in self._calls.items():
+            at = {"item_id": item["id"], "output_index": self._places[index], "name": item["name"]}
+            parts.append(self.event("response.function_call_arguments.done", **at, arguments=item["arguments"]))
+            parts.append(self._item_done(self._places[index], {**item, "status": "completed"}))
+        return b"".join(parts)
+
+    def _begin_text(self) -> bytes:
+        self._has_text = True
+        self._places[-1] = len(self._places)
+        item = {**_message(self._stamp, []), "status": "in_progress"}
+        at = {"item_id": item["id"], "output_index": self._places[-1], "content_index": 0}
+        added = self.event("response.output_item.added", output_index=self._places[-1], item=item)
+        return added + self.event("response.content_part.added", **at, part=_text_part("", []))
+
+    def _text_delta(self, chunk: Chunk) -> bytes:
+        if chunk.logprobs:
+            tokens = [token_json(token) for token in chunk.logprobs]
+            at = {"item_id": _message_id(self._stamp), "output_index": self._places[-1], "content_index": 0}
+            return self.event("response.output_text.delta", **at, delta=chunk.text, logprobs=tokens)
+        number = self._number
+        self._number += 1
+        return _DELTA % (number, _message_id(self._stamp).encode(), self._places[-1], orjson.dumps(chunk.text))
+
+    def _begin_call(self, index: int, call_id: str, name: str) -> bytes:
+        self._places[index] = len(self._places)
+        item = _call_item(self._stamp, index, call_id, name, "")
+        self._calls[index] = item
+        shown = {**item, "status": "in_progress"}
+        return self.event("response.output_item.added", output_index=self._places[index], item=shown)
+
+    def _item_done(self, place: int, item: dict[str, Any]) -> bytes:
+        return self.event("response.output_item.done", output_index=place, item=item)
+
+    def _refuse(self, why: str) -> bytes:
+        item, part = _message(self._stamp, []), {"type": "refusal", "refusal": why}
+        at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+        return b"".join(
+            [
+                self.event("response.output_item.added", output_index=0, item={**item, "status": "in_progress"}),
+                self.event("response.content_part.added", **at, part={"type": "refusal", "refusal": ""}),
+                self.event("response.refusal.delta", **at, delta=why),
+                self.event("response.refusal.done", **at, refusal=why),
+                self.event("response.content_part.done", **at, part=part),
+                self._item_done(0, {**item, "content": [part]}),
+            ]
+        )
+
+
+_DELTA = (
+    b"event: response.output_text.delta\n"
+    b'data: {"type":"response.output_text.delta","sequence_number":%d,"item_id":"%s","output_index":%d,'
+    b'"content_index":0,"logprobs":[],"delta":%s}\n\n'
+)
+
+
+def _items(stamp: Stamp, answered: Answered) -> list[dict[str, Any]]:
+    """The output: the text first, then each call."""
+    completion, refusal = answered.completion, answered.opened.origin.refusal
+    if refusal is not None:
+        return [_message(stamp, [{"type": "refusal", "refusal": refusal}])]
+    calls = [
+        _call_item(stamp, index, call.id, call.name, call.arguments) for index, call in enumerate(completion.tool_calls)
+    ]
+    if calls and not completion.text:
+        return calls
+    return [_message(stamp, [_text_part(completion.text, completion.logprobs)]), *calls]
+
+
+def _message_id(stamp: Stamp) -> str:
+    return f"msg_{stamp.key}"
+
+
+def _message(stamp: Stamp, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "id": _message_id(stamp),
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": parts,
+    }
+
+
+def _text_part(text: str, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+    return {
+        "type": "output_text",
+        "text": text,
+        "annotations": [],
+        "logprobs": [token_json(token) for token in tokens],
+    }
+
+
+def _call_item(stamp: Stamp, index: int, call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {
+        "id": f"fc_{stamp.key}_{index}",
+        "type": "function_call",
+        "status": "completed",
+        "call_id": call_id,
+        "name": name,
+        "arguments": arguments,
+    }
+
+
+def _status(completion: Completion | None) -> tuple[str, dict[str, str] | None]:
+    if completion is None:
+        return "in_progress", None
+    if completion.finish_reason == "length":
+        return "incomplete", {"reason": "max_output_tokens"}
+    if completion.finish_reason == "content_filter":
+        return "incomplete", {"reason": "content_filter"}
+    return "completed", None
+
+
+def _usage(completion: Completion) -> dict[str, Any] | None:
+    read, written = completion.input_tokens, completion.output_tokens
+    if not read and not written:
+        return None
+    return {
+        "input_tokens": read,
+        "input_tokens_details": {"cached_tokens": completion.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": written,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": read + written,
+    }

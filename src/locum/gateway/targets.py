@@ -1,0 +1,231 @@
+"""``Target``: what a gateway serves, behind one seam. ``ModelTarget``: a plain model, without policy or certificate.
+
+Notable: a target decides who answers before it gives the first piece, so an answer's headers never change their mind.
+Everything that it does may block; the gateway calls it from threads. Not here: bundles (``bundle_target``), which
+bring a certificate, and with it more imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locum.core.errors import LocumError
+from locum.core.registry import nearest
+from locum.core.text import one_line
+from locum.gateway.calls import Opened, Origin
+from locum.gateway.errors import ApiError, from_engine_error
+from locum.gateway.metrics import Metrics
+from locum.gateway.settings import Settings
+from locum.runtime.completion import CompletionRequest
+from locum.runtime.protocol import Embedder, Generator
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Vectors, ``[n_texts, dimensions]``, and how many tokens were read for them."""
+
+    vectors: NDArray[np.float32]
+    tokens: int
+
+
+class Target(Protocol):
+    """What is served. ``start`` comes first and once; the rest is safe to call from several threads."""
+
+    @property
+    def name(self) -> str:
+        """The first of ``names``."""
+        ...
+
+    @property
+    def certificate(self) -> str | None:
+        """First 12 characters of the hash of its certificate; None when it has none."""
+        ...
+
+    @property
+    def void(self) -> str | None:
+        """Why nothing is covered by a certificate now; None while one is in force."""
+        ...
+
+    def start(self, settings: Settings, metrics: Metrics) -> None:
+        """Set limits and counters."""
+        ...
+
+    def names(self) -> list[str]:
+        """The models that may be asked for."""
+        ...
+
+    def check(self, model: str) -> None:
+        """Refuse a model that is not served; does not block.
+
+        Raises:
+            ApiError: 404 ``model_not_found``, or 400 when it could be served with other settings.
+        """
+        ...
+
+    def admit(self, model: str, requests: Sequence[CompletionRequest]) -> None:
+        """Refuse what makes no sense for a model; does not block.
+
+        Raises:
+            ApiError: as ``check``, or 400 ``unsupported_value``.
+        """
+        ...
+
+    def open(self, model: str, request: CompletionRequest) -> Opened:
+        """Decide who answers, and begin; may block.
+
+        Raises:
+            ApiError: there is no answer.
+        """
+        ...
+
+    def embed(self, model: str, texts: Sequence[str]) -> Embedded:
+        """Vectors of texts; may block.
+
+        Raises:
+            ApiError: there are none.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """For ``/ready``."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; a second call does nothing."""
+        ...
+
+
+def unknown_model(model: str, names: Sequence[str]) -> ApiError:
+    """The refusal of a model that is not served, with the nearest one that is."""
+    close = nearest(model, names) or names[0]
+    said = f"no model {one_line(model, 80)!r} is served here; did you mean {close!r}?"
+    return ApiError(404, "model_not_found", said, param="model")
+
+
+class ModelTarget:
+    """A plain model: everything is answered here, and nothing is certified.
+
+    Args:
+        name: what callers ask for.
+        generator: writes text; None when the model cannot.
+        embedder: embeds; None when the model cannot.
+        facts: further facts for ``/ready`` (file, engine).
+
+    Raises:
+        ValueError: there is neither a generator nor an embedder.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        generator: Generator | None = None,
+        embedder: Embedder | None = None,
+        *,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        if generator is None and embedder is None:
+            raise ValueError("a model target needs a generator or an embedder")
+        self._name = name
+        self._generator = generator
+        self._embedder = embedder
+        self._facts = facts or {}
+        self._max_input_chars = Settings().max_input_chars
+
+    @property
+    def name(self) -> str:
+        """What callers ask for."""
+        return self._name
+
+    @property
+    def certificate(self) -> None:
+        """None: nothing was proved about a plain model."""
+
+    @property
+    def void(self) -> None:
+        """None: there is no certificate that could be void."""
+
+    def start(self, settings: Settings, metrics: Metrics) -> None:
+        """Take the limits."""
+        del metrics
+        self._max_input_chars = settings.max_input_chars
+
+    def names(self) -> list[str]:
+        """One model."""
+        return [self._name]
+
+    def check(self, model: str) -> None:
+        """Refuse other names.
+
+        Raises:
+            ApiError: 404 ``model_not_found``.
+        """
+        if model != self._name:
+            raise unknown_model(model, self.names())
+
+    def admit(self, model: str, requests: Sequence[CompletionRequest]) -> None:
+        """Refuse other names, text from a model that only embeds, and input longer than the gateway reads.
+
+        Raises:
+            ApiError: 404, or 400.
+        """
+        self.check(model)
+        if self._generator is None:
+            raise ApiError(400, "unsupported_value", f"{self._name} embeds and does not write text", param="model")
+        for request in requests:
+            size = len(request.prompt or "") + sum(len(message.content) for message in request.messages)
+            if size > self._max_input_chars:
+                said = f"the input has {size:,} characters; at most {self._max_input_chars:,} are read"
+                raise ApiError(400, "input_too_long", said, param="messages" if request.prompt is None else "prompt")
+
+    def open(self, model: str, request: CompletionRequest) -> Opened:
+        """Begin an answer.
+
+        Raises:
+            ApiError: the engine refuses or fails.
+        """
+        self.check(model)
+        if self._generator is None:
+            raise ApiError(400, "unsupported_value", f"{self._name} embeds and does not write text", param="model")
+        try:
+            stream = self._generator.stream(request)
+        except LocumError as error:
+            raise from_engine_error(error) from error
+        return Opened(Origin("local", "a plain model"), stream, f"locum-{self._generator.model}")
+
+    def embed(self, model: str, texts: Sequence[str]) -> Embedded:
+        """Vectors of texts.
+
+        Raises:
+            ApiError: the model has none, or its engine refuses or fails.
+        """
+        self.check(model)
+        if self._embedder is None:
+            raise ApiError(400, "unsupported_value", f"{self._name} writes text and does not embed", param="model")
+        embedder = self._embedder
+        try:
+            return Embedded(embedder.embed(texts), sum(embedder.count_tokens(text) for text in texts))
+        except LocumError as error:
+            raise from_engine_error(error) from error
+
+    def describe(self) -> dict[str, Any]:
+        """Name and abilities."""
+        return {
+            "name": self._name,
+            "kind": "model",
+            "generates": self._generator is not None,
+            "embeds": self._embedder is not None,
+            "certificate": None,
+            "certificate_void": None,
+            **self._facts,
+        }
+
+    def close(self) -> None:
+        """Close the engines."""
+        for engine in (self._generator, self._embedder):
+            if engine is not None:
+                engine.close()
