@@ -118,11 +118,11 @@ def test_models(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(name in shown for name in names)
 
 
-def test_models_fetch_offline_and_unknown(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_pull_offline_and_unknown(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCUM_CACHE", str(tmp_path))
     monkeypatch.setenv("LOCUM_OFFLINE", "1")
-    assert run("models", "--fetch", "all-MiniLM-L6-v2", "--json").document["error"]["code"] == "source-offline"
-    assert "did you mean" in run("models", "--fetch", "all-MiniLM-L6-v1").stderr
+    assert run("models", "pull", "all-MiniLM-L6-v2", "--json").document["error"]["code"] == "source-offline"
+    assert "did you mean" in run("models", "pull", "all-MiniLM-L6-v1").stderr
 
 
 def test_serve_refuses_what_is_no_bundle(run: Any, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Where to write every answer; default: DATA with .predictions.jsonl.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Who runs the student; default: the engine that the build chose.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle: accuracy and macro-F1 with 95 % intervals, share kept local, latency."""
@@ -27,7 +30,7 @@ def evaluate(
 
     target = predictions or Path(f"{data.stem}.predictions.jsonl")
     with live_view():
-        found = evaluate_bundle(bundle, data, predictions=target)
+        found = evaluate_bundle(bundle, data, predictions=target, engine=engine)
     if as_json:
         print_json(found)
         return
@@ -38,6 +41,7 @@ def evaluate(
     wrong = "" if found["error_local"] is None else f", {found['error_local']:.1%} of them wrong"
     typer.echo(f"local         {found['local_share']:.1%}{wrong}" + (f"  ({found['void']})" if found["void"] else ""))
     typer.echo(f"latency       p50 {found['latency_ms']['p50']:.1f} ms, p95 {found['latency_ms']['p95']:.1f} ms")
+    typer.echo(f"engine        {found['engine']}")
     if found["unknown_labels"]:
         typer.echo(f"! labels it cannot answer, counted as wrong: {', '.join(found['unknown_labels'][:10])}")
     typer.echo(f"predictions   {found['predictions']}")

@@ -24,10 +24,12 @@ COMMANDS: dict[str, str] = {
     "build": "Build, prove and bundle the smallest student for a task.",
     "eval": "Measure a bundle on a file with right answers.",
     "certify": "Prove a bundle's hand-over policy on fresh calibration rows.",
-    "serve": "Serve a bundle behind OpenAI's API.",
+    "serve": "Serve a bundle or a model behind OpenAI's API.",
     "report": "Write a bundle's report again, or show it in the terminal.",
     "export": "Write a built student in another form: ONNX or GGUF.",
-    "models": "List the bases in the catalogue; fetch one.",
+    "chat": "Talk to a bundle or a model in the terminal.",
+    "models": "List the bases in the catalogue; pull, verify or remove one.",
+    "doctor": "Show what works here: processor, engines, extras, cache.",
 }
 
 

@@ -37,26 +37,28 @@ from locum.schema.taskfile import parse_task
 from locum.tasks import open_kind
 
 
-def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path) -> dict[str, Any]:
+def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path, engine: str | None = None) -> dict[str, Any]:
     """Measure a bundle on a file with right answers.
 
     Args:
         bundle: the folder.
         data: rows with the columns that the bundle's task names.
         predictions: JSON Lines file to write: id, output, gold, confidence, route.
+        engine: who runs the student; None takes the one that the build chose.
 
     Returns:
         ``n``, ``metrics`` by name, ``intervals`` (95 %, ``[low, high]``), ``local_share``, ``error_local``,
-        ``latency_ms``, ``void`` (why the certificate covers nothing, or None) and the path of the predictions.
+        ``latency_ms``, ``engine``, ``void`` (why the certificate covers nothing, or None) and the path of the
+        predictions.
 
     Raises:
         ModelFileError: the bundle is refused.
         DataError: the file cannot be used.
     """
-    with open_bundle(bundle) as student:
+    with open_bundle(bundle, engine=engine) as student:
         void, threshold = student.void, student.certificate.threshold
     rows = read_labelled(data, _task(bundle).data)
-    with _engine(bundle) as classifier:
+    with _engine(bundle, engine) as classifier:
         answers = runner.predict_rows(classifier, rows, "test")
         timing = latency.measure(classifier, [row.input for row in rows], threads=usable_cores())
         temperature, labels = classifier.spec.temperature, classifier.spec.labels
@@ -77,6 +79,7 @@ def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path) -> dict[str,
         if evaluation.calibration
         else None,
         "unknown_labels": sorted({row.output for row in rows} - set(labels)),
+        "engine": engine or classifier.spec.engine,
         "void": void,
         "predictions": str(predictions),
     }
@@ -159,8 +162,8 @@ def _task(bundle: Path) -> Task:
 
 
 @contextmanager
-def _engine(bundle: Path) -> Generator[Classifier, None, None]:
-    classifier = open_classifier(bundle / MODEL, threads=usable_cores())
+def _engine(bundle: Path, engine: str | None = None) -> Generator[Classifier, None, None]:
+    classifier = open_classifier(bundle / MODEL, threads=usable_cores(), engine=engine)
     try:
         yield classifier
     finally:
