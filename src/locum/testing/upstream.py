@@ -108,7 +108,7 @@ class FakeUpstream:
         self.connections = 0
         self.gone = threading.Event()
         self.closing = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"upstream": self}))
         self._server.daemon_threads = True
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -218,99 +218,95 @@ class _Server(ThreadingHTTPServer):
         """Keep quiet: clients that refuse a certificate or go away are part of the play."""
 
 
-def _handler(upstream: FakeUpstream) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # each write leaves at once, as a stream's must
+class _Handler(BaseHTTPRequestHandler):
+    upstream: FakeUpstream
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # each write leaves at once, as a stream's must
 
-        def setup(self) -> None:
-            super().setup()
-            upstream.accepted()
+    def setup(self) -> None:
+        super().setup()
+        self.upstream.accepted()
 
-        def do_POST(self) -> None:
-            raw = self.rfile.read(int(self.headers.get("content-length", 0)))
-            try:
-                body = json.loads(raw) if raw else {}
-            except ValueError:
-                body = {}
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Received(self.path, headers, body)
-            try:
-                self._send(upstream.answer(request), body)
-            except OSError:
-                upstream.gone.set()
-                self.close_connection = True  # the client gave up, as tests of time-outs make it do
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers.get("content-length", 0)))
+        try:
+            body = json.loads(raw) if raw else {}
+        except ValueError:
+            body = {}
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = Received(self.path, headers, body)
+        try:
+            self._send(self.upstream.answer(request), body)
+        except OSError:
+            self.upstream.gone.set()
+            self.close_connection = True  # the client gave up, as tests of time-outs make it do
 
-        def do_GET(self) -> None:
-            self.do_POST()
+    def do_GET(self) -> None:
+        self.do_POST()
 
-        def _send(self, scripted: Scripted, request: Mapping[str, Any]) -> None:
-            time.sleep(scripted.delay_s)
-            if scripted.drop:
+    def _send(self, scripted: Scripted, request: Mapping[str, Any]) -> None:
+        time.sleep(scripted.delay_s)
+        if scripted.drop:
+            self._shut()
+            return
+        streamed = scripted.body is None and scripted.status == 200 and bool(request.get("stream"))
+        if streamed:
+            self._send_events(scripted, request)
+        else:
+            self._send_whole(scripted, request)
+        if scripted.close_after:
+            self._shut()
+
+    def _send_whole(self, scripted: Scripted, request: Mapping[str, Any]) -> None:
+        body = completion_body(scripted, request) if scripted.body is None else scripted.body
+        self._head(scripted, {"content-type": "application/json", "content-length": str(len(body) * scripted.repeat)})
+        if scripted.truncate:
+            body = body[: len(body) // 2]
+            self.close_connection = True
+        for _ in range(scripted.repeat):
+            for start in range(0, len(body), 1024 if scripted.drip_s else max(1, len(body))):
+                time.sleep(scripted.drip_s)
+                self.wfile.write(body[start : start + 1024] if scripted.drip_s else body)
+                self.wfile.flush()
+
+    def _send_events(self, scripted: Scripted, request: Mapping[str, Any]) -> None:
+        self._head(scripted, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+        events = list(completion_events(scripted, request)) * scripted.repeat
+        stop_at = len(events) // 2 if scripted.truncate else None
+        for place, event in enumerate(events):
+            if place == scripted.hang_after:
+                self._hang()
+                return
+            if place == stop_at:
                 self._shut()
                 return
-            streamed = scripted.body is None and scripted.status == 200 and bool(request.get("stream"))
-            if streamed:
-                self._send_events(scripted, request)
-            else:
-                self._send_whole(scripted, request)
-            if scripted.close_after:
-                self._shut()
+            time.sleep(scripted.drip_s)
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
 
-        def _send_whole(self, scripted: Scripted, request: Mapping[str, Any]) -> None:
-            body = completion_body(scripted, request) if scripted.body is None else scripted.body
-            self._head(
-                scripted, {"content-type": "application/json", "content-length": str(len(body) * scripted.repeat)}
-            )
-            if scripted.truncate:
-                body = body[: len(body) // 2]
-                self.close_connection = True
-            for _ in range(scripted.repeat):
-                for start in range(0, len(body), 1024 if scripted.drip_s else max(1, len(body))):
-                    time.sleep(scripted.drip_s)
-                    self.wfile.write(body[start : start + 1024] if scripted.drip_s else body)
-                    self.wfile.flush()
+    def _head(self, scripted: Scripted, headers: Mapping[str, str]) -> None:
+        self.send_response(scripted.status)
+        for name, value in {**headers, **scripted.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
 
-        def _send_events(self, scripted: Scripted, request: Mapping[str, Any]) -> None:
-            self._head(scripted, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
-            events = list(completion_events(scripted, request)) * scripted.repeat
-            stop_at = len(events) // 2 if scripted.truncate else None
-            for place, event in enumerate(events):
-                if place == scripted.hang_after:
-                    self._hang()
-                    return
-                if place == stop_at:
-                    self._shut()
-                    return
-                time.sleep(scripted.drip_s)
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
-                self.wfile.flush()
-            self.wfile.write(b"0\r\n\r\n")
+    def _hang(self) -> None:
+        """Say nothing more until the client goes away or the server is closed."""
+        self.connection.settimeout(0.05)
+        while not self.upstream.closing.is_set():
+            try:
+                if not self.connection.recv(1):
+                    self.upstream.gone.set()
+                    break
+            except TimeoutError:
+                continue
+        self.close_connection = True
 
-        def _head(self, scripted: Scripted, headers: Mapping[str, str]) -> None:
-            self.send_response(scripted.status)
-            for name, value in {**headers, **scripted.headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
+    def _shut(self) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
-        def _hang(self) -> None:
-            """Say nothing more until the client goes away or the server is closed."""
-            self.connection.settimeout(0.05)
-            while not upstream.closing.is_set():
-                try:
-                    if not self.connection.recv(1):
-                        upstream.gone.set()
-                        break
-                except TimeoutError:
-                    continue
-            self.close_connection = True
-
-        def _shut(self) -> None:
-            self.close_connection = True
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Keep quiet."""
-
-    return Handler
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep quiet."""

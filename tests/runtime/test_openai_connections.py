@@ -1,0 +1,221 @@
+"""Connections to the LLM: kept, replaced, bounded, stopped from another thread; time-outs, TLS and proxies."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from locum.core.errors import LocumError, UpstreamError, UserError
+from locum.runtime import CompletionRequest, Message
+from locum.runtime.openai import OpenAiGenerator
+from locum.schema.task import LlmSpec
+from locum.testing import FakeUpstream, Scripted
+
+REQUEST = CompletionRequest((Message("system", "Be brief."), Message("user", "Which label?")), max_tokens=5)
+
+
+@contextmanager
+def asking(
+    *script: str | Scripted, timeout_s: float = 10, **llm: Any
+) -> Iterator[tuple[FakeUpstream, OpenAiGenerator, list[float]]]:
+    waits: list[float] = []
+    with FakeUpstream(script or ("ok",)) as upstream:
+        spec = LlmSpec(base_url=upstream.base_url, model="big-1", timeout_s=timeout_s, **llm)
+        generator = OpenAiGenerator(spec, sleep=waits.append)
+        try:
+            yield upstream, generator, waits
+        finally:
+            generator.close()
+
+
+def fails(generator: OpenAiGenerator, code: str) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        generator.complete(REQUEST)
+    assert caught.value.code == code, str(caught.value)
+    return caught.value
+
+
+def test_a_connection_is_used_again() -> None:
+    with asking() as (upstream, generator, _waits):
+        for _ in range(5):
+            generator.complete(REQUEST)
+        assert upstream.connections == 1
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_replaced_without_a_failure() -> None:
+    with asking(Scripted("a", close_after=True)) as (upstream, generator, waits):
+        for _ in range(3):
+            assert generator.complete(REQUEST).extra["attempts"] == "1"
+            time.sleep(0.05)
+        assert waits == [] and upstream.connections == 3
+
+
+def test_a_connection_that_is_closed_under_the_request_is_replaced_once() -> None:
+    with asking("a", Scripted(drop=True), "b", "c") as (upstream, generator, waits):
+        assert generator.complete(REQUEST).text == "a"
+        completion = generator.complete(REQUEST)
+        assert (completion.text, completion.extra["attempts"], waits) == ("b", "1", [])
+        assert len(upstream.received) == 3
+
+
+def test_no_more_connections_than_allowed_and_all_are_answered() -> None:
+    with asking(Scripted("ok", delay_s=0.02)) as (upstream, generator, _waits):
+        with ThreadPoolExecutor(80) as pool:
+            texts = [done.text for done in pool.map(lambda _: generator.complete(REQUEST), range(160))]
+        assert texts == ["ok"] * 160
+        assert upstream.connections <= 64
+
+
+def test_close_ends_a_request_under_way_within_a_second() -> None:
+    with asking(Scripted(delay_s=2)) as (_, generator, _waits):
+        threading.Timer(0.2, generator.close).start()
+        start_s = time.monotonic()
+        with pytest.raises(LocumError) as caught:
+            generator.complete(REQUEST)
+        assert caught.value.code == "runtime-closed"
+        assert time.monotonic() - start_s < 1.2
+
+
+def test_fault_58_headers_that_trickle_are_given_up() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def trickle() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            for _ in range(200):
+                connection.sendall(b"x-a: b\r\n")
+                time.sleep(0.05)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    llm = LlmSpec(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", model="m", timeout_s=0.5)
+    generator = OpenAiGenerator(llm)
+    start_s = time.monotonic()
+    fails(generator, "upstream-timeout")
+    assert time.monotonic() - start_s < 3
+    generator.close()
+    thread.join()
+    listener.close()
+
+
+def test_fault_55_no_connection_in_time() -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)  # nobody accepts, and few may wait
+    crowd: list[socket.socket] = []
+    with contextlib.suppress(OSError):
+        for _ in range(8):
+            crowd.append(socket.create_connection(listener.getsockname(), timeout=0.2))
+    llm = LlmSpec(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", model="m", connect_timeout_s=0.2)
+    generator = OpenAiGenerator(llm, sleep=lambda _s: None)
+    start_s = time.monotonic()
+    fails(generator, "upstream-unreachable")
+    assert time.monotonic() - start_s < 5
+    generator.close()
+    for member in (*crowd, listener):
+        member.close()
+
+
+# TLS and proxies
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for 127.0.0.1 that signs itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key", "-out", "cert"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    pem = folder / "both.pem"
+    pem.write_bytes((folder / "key").read_bytes() + (folder / "cert").read_bytes())
+    return pem
+
+
+def test_fault_55_a_certificate_that_nobody_vouches_for(certificate: Path) -> None:
+    with FakeUpstream(["ok"], certificate=certificate) as upstream:
+        generator = OpenAiGenerator(LlmSpec(base_url=upstream.base_url, model="m"), sleep=lambda _s: None)
+        assert "CERTIFICATE_VERIFY_FAILED" in fails(generator, "upstream-unreachable").cause
+        assert upstream.received == []
+        generator.close()
+
+
+def test_fault_55_no_tls_where_it_should_be() -> None:
+    with FakeUpstream(["ok"]) as upstream:
+        url = upstream.base_url.replace("http:", "https:")
+        generator = OpenAiGenerator(LlmSpec(base_url=url, model="m"), sleep=lambda _s: None)
+        fails(generator, "upstream-unreachable")
+        assert upstream.received == []
+        generator.close()
+
+
+def test_over_tls_all_is_the_same(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with FakeUpstream(["a b", Scripted("red or blue", hang_after=2)], certificate=certificate) as upstream:
+        generator = OpenAiGenerator(LlmSpec(base_url=upstream.base_url, model="m"))
+        assert generator.complete(REQUEST).text == "a b"
+        stream = generator.stream(REQUEST)
+        assert next(stream).text == "red "
+        threading.Timer(0.2, stream.close).start()
+        start_s = time.monotonic()
+        assert next(stream, None) is None
+        assert time.monotonic() - start_s < 1.2
+        assert upstream.connections == 1
+        generator.close()
+
+
+def test_a_proxy_of_the_environment_is_used_for_remote_hosts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def proxy() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            asked.append(connection.recv(4096))
+            connection.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+
+    thread = threading.Thread(target=proxy)
+    thread.start()
+    for name in ("no_proxy", "NO_PROXY", "https_proxy", "HTTPS_PROXY", "http_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("https_proxy", f"http://me:p%40ss@127.0.0.1:{listener.getsockname()[1]}")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with asking("local") as (_, generator, _waits):
+        assert generator.complete(REQUEST).text == "local"
+    generator = OpenAiGenerator(LlmSpec(base_url="https://llm.example/v1", model="m", timeout_s=5), sleep=_stop)
+    with pytest.raises(_StopError):
+        generator.complete(REQUEST)
+    thread.join()
+    listener.close()
+    generator.close()
+    assert asked[0].startswith(b"CONNECT llm.example:443 HTTP/1.")
+    assert b"Proxy-Authorization: Basic bWU6cEBzcw==" in asked[0]
+    assert b"authorization: Bearer" not in asked[0]
+
+
+class _StopError(Exception):
+    pass
+
+
+def _stop(_s: float) -> None:
+    raise _StopError
+
+
+def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1080")
+    with pytest.raises(UserError) as caught:
+        OpenAiGenerator(LlmSpec(base_url="https://llm.example/v1", model="m"))
+    assert caught.value.code == "upstream-proxy"
