@@ -253,7 +253,8 @@ class _Connection:
     def abort(self) -> None:
         with contextlib.suppress(OSError):  # the other side was faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()  # the file keeps the descriptor until whoever reads it is done
+        self._file.close()  # waits for whoever reads, whom the shutdown woke
+        self._socket.close()
 
     def _line(self) -> bytes:
         return self._wait(lambda: self._file.readline(_LINE_BYTES_MAX))

@@ -46,7 +46,7 @@ class EngineSettings:
             on.
         reuse_chunk: also move kept pieces of at least this many tokens to another place in the prompt; 0 is off,
             because what was read elsewhere is not exactly what would be read here.
-        prompt_cache_mb: memory for what was read by requests whose slot another one took.
+        prompt_cache_mb: memory for what was read by requests whose slot another one took; unused with adapters.
         adapters: LoRA adapters (GGUF files) by the name that requests ask for.
         server_binary: a ``llama-server`` to run instead of the packaged library; None takes the one that the
             environment variable LOCUM_LLAMA_SERVER names, if any.
@@ -183,7 +183,8 @@ def generation_child(path: Path, settings: EngineSettings, trained_context: int 
         lookup_match=settings.lookup_match,
         prefix_reuse=settings.prefix_reuse,
         reuse_chunk=settings.reuse_chunk,
-        prompt_cache_mb=settings.prompt_cache_mb if settings.prefix_reuse else 0,
+        # llama.cpp's store of prompts does not know which adapter read them
+        prompt_cache_mb=settings.prompt_cache_mb if settings.prefix_reuse and not settings.adapters else 0,
         adapters=tuple(str(file.resolve()) for file in settings.adapters.values()),
         binary=None if binary is None else str(binary),
     )

@@ -148,7 +148,8 @@ def main() -> int:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
-    environment.globals.update(raise_exception=_raise, strftime_now=time.strftime)
+    known: dict[str, Any] = environment.globals
+    known.update(raise_exception=_raise, strftime_now=time.strftime)
     refused: str | None = None
     _limit_memory()
     for probe in PROBES:

@@ -164,16 +164,16 @@ class LlamaGenerator:
         self.process.close()
 
     def _adapter_field(self, name: str | None) -> dict[str, Any]:
-        if name is None:
-            return {"lora": []} if self._adapters else {}
-        if name not in self._adapters:
+        if name is not None and name not in self._adapters:
             known = ", ".join(self._adapters) or "none"
             raise UserError(
                 "runtime-unknown-adapter",
                 f"the model has no adapter {one_line(name, 80)!r}",
                 fix=f"adapters: {known}",
             )
-        return {"lora": [{"id": self._adapters[name], "scale": 1.0}]}
+        # all of them by name: an empty list would leave what another adapter read in the slot's memory
+        scales = [{"id": place, "scale": float(other == name)} for other, place in self._adapters.items()]
+        return {"lora": scales} if scales else {}
 
 
 class LlamaStream:

@@ -72,7 +72,7 @@ def serve_binary(settings: ChildSettings) -> int:
     environment["LLAMA_API_KEY"] = settings.key
     command = [binary, *server_arguments(settings)]
     if sys.platform == "linux":
-        os.execve(binary, command, environment)
+        os.execve(binary, command, environment)  # noqa: S606
     return watch(command, environment)
 
 
