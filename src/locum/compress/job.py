@@ -10,7 +10,7 @@ from pathlib import Path
 
 from locum.core.errors import UserError
 from locum.core.files import write_json
-from locum.schema.training import ExportRequest
+from locum.schema.training import EmbedderRequest, ExportRequest
 
 MODEL_FOLDER = "model"
 PARITY_NAME = "parity.json"
@@ -40,4 +40,21 @@ def main(request: Path, out: Path) -> None:
         min_agreement=asked.min_agreement,
         max_accuracy_drop=asked.max_accuracy_drop,
     )
+    write_json(out / PARITY_NAME, parity.to_json())
+
+
+def embedder(request: Path, out: Path) -> None:
+    """Run one export of an embedding model.
+
+    Args:
+        request: JSON file with an ``EmbedderRequest``.
+        out: existing folder to fill: ``model/`` and, written last, ``parity.json``.
+
+    Raises:
+        LocumError: as ``compress.embedder.export_embedder``; ``schema-invalid`` for a request that is none.
+    """
+    from locum.compress.embedder import export_embedder
+
+    asked = EmbedderRequest.from_json(request.read_bytes(), str(request), UserError)
+    _, parity = export_embedder(asked, out / MODEL_FOLDER)
     write_json(out / PARITY_NAME, parity.to_json())

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from locum.core.files import write_bytes
 from locum.models.body import quiet_transformers
 from locum.models.classifier import SequenceClassifier, pool
 
+EmbeddingPooling = Literal["mean", "cls", "last"]
 OPSET = 23  # the first with Attention
 IR_VERSION = 10  # what ONNX Runtime 1.20 and later read
 _ATTENTION = "locum_onnx"
@@ -47,8 +48,42 @@ def export_onnx(student: SequenceClassifier, path: Path, *, max_tokens: int) -> 
     """
     student.eval().float()
     with _onnx_attention(student.body), _quiet():
-        graph = _trace(_Graph(student), max_tokens)
+        graph = _trace(_Graph(student), max_tokens, "logits")
     write_bytes(path, _canonical(graph))
+
+
+def export_embedding_onnx(body: nn.Module, pooling: EmbeddingPooling, path: Path, *, max_tokens: int) -> None:
+    """Write an encoder's body as an embedding model: inputs as in ``export_onnx``, output ``vector``.
+
+    Args:
+        body: what ``models.body.load_body`` returned.
+        pooling: mean over the tokens, the first token (cls), or the last.
+        path: file to write.
+        max_tokens: largest T that will be asked.
+
+    Raises:
+        LocumError: PyTorch's exporter cannot express the model (``compress-export``).
+    """
+    body.eval().float()
+    with _onnx_attention(body), _quiet():
+        graph = _trace(Embedding(body, pooling), max_tokens, "vector")
+    write_bytes(path, _canonical(graph))
+
+
+class Embedding(nn.Module):
+    """A body, pooled and divided by its length: ``[B, T]`` ids and mask to ``[B, D]`` of length one."""
+
+    def __init__(self, body: nn.Module, pooling: EmbeddingPooling) -> None:
+        super().__init__()
+        self.body, self.pooling = body, pooling
+        self.rotary = _is_rotary(body)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Vectors of length one, ``[B, D]``."""
+        options = _positions(input_ids) if self.rotary else {}
+        states = self.body(input_ids=input_ids, attention_mask=attention_mask, **options).last_hidden_state
+        pooled = states[:, 0].float() if self.pooling == "cls" else pool(states, attention_mask, self.pooling)
+        return pooled / (pooled * pooled).sum(dim=1, keepdim=True).clamp_min(1e-24).sqrt()  # [B, D]
 
 
 class _Graph(nn.Module):
@@ -60,15 +95,21 @@ class _Graph(nn.Module):
     def __init__(self, student: SequenceClassifier) -> None:
         super().__init__()
         self.body, self.head, self.pooling, self.wide = student.body, student.head, student.pooling, student.wide
-        self.rotary = any(name.endswith("rotary_emb") for name, _ in student.body.named_modules())
+        self.rotary = _is_rotary(student.body)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        options: dict[str, Tensor] = {}
-        if self.rotary:
-            options["position_ids"] = torch.arange(input_ids.shape[1]).expand(input_ids.shape)  # [B, T]
+        options = _positions(input_ids) if self.rotary else {}
         states = self.body(input_ids=input_ids, attention_mask=attention_mask, **options).last_hidden_state
         logits = self.head(pool(states, attention_mask, self.pooling))  # type: ignore[arg-type]
         return logits if self.wide is None else logits + self.wide(input_ids, attention_mask)
+
+
+def _is_rotary(body: nn.Module) -> bool:
+    return any(name.endswith("rotary_emb") for name, _ in body.named_modules())
+
+
+def _positions(input_ids: Tensor) -> dict[str, Tensor]:
+    return {"position_ids": torch.arange(input_ids.shape[1]).expand(input_ids.shape)}  # [B, T]
 
 
 def _attention(
@@ -109,7 +150,7 @@ def _onnx_attention(body: Any) -> Generator[None, None, None]:
         body.set_attn_implementation(before)
 
 
-def _trace(student: _Graph, max_tokens: int) -> Any:
+def _trace(student: _Graph | Embedding, max_tokens: int, output: str) -> Any:
     # Two rows of different length: no dimension of 1 that a tracer would take for a constant.
     ids = torch.ones(2, min(7, max_tokens), dtype=torch.int64)
     mask = torch.ones_like(ids)
@@ -120,7 +161,7 @@ def _trace(student: _Graph, max_tokens: int) -> Any:
             student,
             (ids, mask),
             input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
+            output_names=[output],
             dynamic_shapes=(dynamic, dynamic),
             opset_version=OPSET,
             dynamo=True,

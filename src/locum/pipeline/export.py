@@ -1,4 +1,4 @@
-"""Another form of a student that was built: ONNX in another precision, or GGUF for a decoder.
+"""Another form of a student that was built (ONNX in another precision, GGUF), or an encoder as an embedding model.
 
 Notable: the same parity check as in the build stands before the files: a form that does not answer as the trained
 weights did is not written. The trained weights are found in the build's own folder.
@@ -17,8 +17,12 @@ from locum.core.errors import UserError
 from locum.core.files import atomic_folder, write_json
 from locum.core.registry import nearest
 from locum.data.load import label_names
+from locum.pipeline.preflight import require_training
+from locum.schema.base import Document
 from locum.schema.model import Parity
-from locum.schema.training import ExportFormat, ExportRequest, Trained
+from locum.schema.training import EmbedderParity, EmbedderRequest, ExportFormat, ExportRequest, Trained
+from locum.sources.bases import ensure_base
+from locum.sources.catalogue import catalogue
 
 
 def export_student(build: Path, out: Path, format: ExportFormat, candidate: str | None = None) -> Parity:
@@ -55,20 +59,58 @@ def export_student(build: Path, out: Path, format: ExportFormat, candidate: str 
         formats=(format,),
     )
     with atomic_folder(out) as folder:
-        scratch = folder / ".export"
-        scratch.mkdir()
-        write_json(scratch / "request.json", asked.to_json())
-        run_job(
-            "locum.compress.job:main",
-            scratch / "request.json",
-            scratch,
-            log=build / "work" / "export.log",
-            threads=asked.threads,
+        parity = _run(asked, folder, "locum.compress.job:main", build / "work" / "export.log")
+        return Parity.from_json(parity, str(out))
+
+
+def export_embedder(name: str, out: Path, *, offline: bool = False) -> EmbedderParity:
+    """Write an encoder of the catalogue as an embedding model folder, which ``locum serve`` serves.
+
+    Args:
+        name: the encoder's name or alias.
+        out: the model folder to write; complete or absent.
+        offline: download nothing.
+
+    Returns:
+        How its vectors compare with PyTorch's.
+
+    Raises:
+        SourceError: no such base, or it cannot be had.
+        UserError: it is no encoder, or the training extra is not installed.
+        CheckFailed: the exported files give other vectors; nothing is written.
+    """
+    base = catalogue().find(name)
+    if base.facts.family != "encoder":
+        encoders = ", ".join(each.name for each in catalogue().bases if each.facts.family == "encoder")
+        raise UserError(
+            "compress-export", f"{base.name} is a {base.facts.family}, and an encoder embeds", fix=f"known: {encoders}"
         )
-        parity = Parity.from_json((scratch / "parity.json").read_bytes(), str(out))
-        for path in (scratch / "model").iterdir():
-            path.rename(folder / path.name)
-        shutil.rmtree(scratch)
+    require_training()
+    asked = EmbedderRequest(
+        name=base.name,
+        base=str(ensure_base(base.name, format="safetensors", offline=offline)),
+        pooling=base.pooling,
+        max_tokens=base.facts.max_tokens,
+        parameters=base.facts.parameters,
+        threads=usable_cores(),
+    )
+    log = out.with_name(f"{out.name}.log")
+    with atomic_folder(out) as folder:
+        parity = EmbedderParity.from_json(_run(asked, folder, "locum.compress.job:embedder", log), str(out))
+    log.unlink(missing_ok=True)
+    return parity
+
+
+def _run(asked: Document, folder: Path, job: str, log: Path) -> bytes:
+    """Run an export job and move its model into the folder; returns what stands in its ``parity.json``."""
+    scratch = folder / ".export"
+    scratch.mkdir()
+    write_json(scratch / "request.json", asked.to_json())
+    run_job(job, scratch / "request.json", scratch, log=log, threads=usable_cores())
+    parity = (scratch / "parity.json").read_bytes()
+    for path in (scratch / "model").iterdir():
+        path.rename(folder / path.name)
+    shutil.rmtree(scratch)
     return parity
 
 

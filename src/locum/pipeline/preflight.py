@@ -23,14 +23,8 @@ def check_environment(task: Task) -> None:
         DeviceError: the processor lacks what the engines need.
     """
     only_linear = task.students != "auto" and all(spec.method == "linear" for spec in task.students)
-    needed = () if only_linear else _TRAINING_PACKAGES
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            "core-missing-extra",
-            f"building needs {', '.join(missing)}, which this environment does not have",
-            fix="pip install 'locum[train]'",
-        )
+    if not only_linear:
+        require_training()
     llm = task.llm
     if llm is not None and llm.api_key_env and not os.environ.get(llm.api_key_env):
         raise UserError(
@@ -39,3 +33,18 @@ def check_environment(task: Task) -> None:
             fix=f"export {llm.api_key_env}=… before the build",
         )
     require_engine(profile_device(), "onnx")
+
+
+def require_training() -> None:
+    """Refuse what needs PyTorch where it is not installed.
+
+    Raises:
+        UserError: ``core-missing-extra``.
+    """
+    missing = [name for name in _TRAINING_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            "core-missing-extra",
+            f"building needs {', '.join(missing)}, which this environment does not have",
+            fix="pip install 'locum[train]'",
+        )

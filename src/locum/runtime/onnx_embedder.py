@@ -18,12 +18,12 @@ from locum.runtime.onnx import BATCH_CELLS, BATCH_ROWS
 from locum.runtime.onnx_session import OnnxModel, OpenSession, OrtSession
 from locum.schema.model import ModelSpec
 
-_OUTPUT = "embedding"
+_OUTPUT = "vector"
 _LENGTH_GAP_MAX = 1e-3
 
 
 class OnnxEmbedder:
-    """An embedding model in ONNX: output ``embedding``, float32 ``[B, D]``, rows of length one.
+    """An embedding model in ONNX: output ``vector``, float32 ``[B, D]``, rows of length one.
 
     Safe to call from several threads. The folder must have passed ``verify_folder``.
 

@@ -99,3 +99,41 @@ class ExportRequest(Document):
     formats: tuple[ExportFormat, ...] | None = None
     min_agreement: float = 0.97
     max_accuracy_drop: float = 0.005
+
+
+class EmbedderRequest(Document):
+    """One export of a pretrained encoder as an embedding model.
+
+    Attributes:
+        name: of the model, for ``model.json``.
+        base: folder of the encoder.
+        pooling: how token vectors become one.
+        max_tokens: longer texts are cut there.
+        parameters: of the encoder.
+        threads: CPU threads to use.
+        min_cosine: how near every sample text's vector must be to PyTorch's.
+    """
+
+    name: str
+    base: str
+    pooling: Literal["mean", "cls", "last"]
+    max_tokens: int
+    parameters: int
+    threads: int
+    min_cosine: float = 0.99
+
+
+class EmbedderParity(Document):
+    """The exported embedding model against PyTorch's, on sample texts, through the serving engine.
+
+    Attributes:
+        cosine_min, cosine_mean: of the two vectors of a text.
+        tried: what else was exported and why it was not kept.
+    """
+
+    n: int
+    precision: Literal["int8", "fp32"]
+    cosine_min: float
+    cosine_mean: float
+    min_cosine: float
+    tried: tuple[str, ...] = ()

@@ -77,7 +77,7 @@ def pico_embedder(folder: Path, words: Mapping[str, Sequence[str]] = WORDS, **sp
     table = np.full((len(vocabulary), len(words) + 1), 0.0, dtype=np.float32)
     table[:, :-1] = _embedding(words, vocabulary)
     table[:, -1] = 0.1
-    write_bytes(folder / "model.onnx", _onnx_bytes(table, np.eye(len(words) + 1, dtype=np.float32), "embedding"))
+    write_bytes(folder / "model.onnx", _onnx_bytes(table, np.eye(len(words) + 1, dtype=np.float32), "vector"))
     fields: dict[str, Any] = {"name": "pico-embedder", "purpose": "embed", "labels": (), "parameters": table.size}
     return seal(folder, **{**_ONNX_FIELDS, **fields, **spec})
 
@@ -205,7 +205,7 @@ def _checked(nodes: list[Any], output: Any, weights: list[Any]) -> bytes:
 
 
 def _onnx_bytes(table: np.ndarray[Any, Any], head: np.ndarray[Any, Any], name: str = "logits") -> bytes:
-    """Embedding, masked mean, linear layer; as ``embedding`` also divided by its length."""
+    """Embedding, masked mean, linear layer; as ``vector`` also divided by its length."""
     from onnx import TensorProto, helper, numpy_helper
 
     output = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", head.shape[1]])
