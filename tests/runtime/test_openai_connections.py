@@ -219,3 +219,61 @@ def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError) as caught:
         OpenAiGenerator(LlmSpec(base_url="https://llm.example/v1", model="m"))
     assert caught.value.code == "upstream-proxy"
+
+
+# what is no HTTP
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhi",
+        b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"",
+    ],
+)
+def test_fault_59_what_is_no_http_is_a_typed_error(answer: bytes) -> None:
+    with raw_server(answer) as generator:
+        fails(generator, "upstream-broken-off")
+
+
+def test_interim_answers_are_passed_over_and_a_body_may_end_with_the_connection() -> None:
+    document = b'{"choices": [{"message": {"content": "card"}, "finish_reason": "stop"}]}'
+    with raw_server(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n" + document) as generator:
+        assert generator.complete(REQUEST).text == "card"
+
+
+def test_fault_59_endless_headers_are_cut_off() -> None:
+    with raw_server(b"HTTP/1.1 200 OK\r\n" + b"x-a: " + b"b" * (17 << 20)) as generator:
+        fails(generator, "upstream-too-large")
+
+
+@contextmanager
+def raw_server(answer: bytes) -> Iterator[OpenAiGenerator]:
+    """A server that says these bytes to everyone and closes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    generator = OpenAiGenerator(LlmSpec(base_url=url, model="m", timeout_s=10), sleep=lambda _s: None)
+    try:
+        yield generator
+    finally:
+        generator.close()
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()

@@ -32,7 +32,7 @@ class Scripted:
     Attributes:
         text: the assistant's message, when ``body`` is None; None is JSON null.
         status: HTTP status.
-        headers: sent beside the usual ones.
+        headers: sent beside or instead of the usual ones; an empty value leaves one out.
         body: sent as it is, instead of a completion.
         finish_reason: of the choice.
         refusal: the message's ``refusal`` field.
@@ -288,7 +288,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _head(self, scripted: Scripted, headers: Mapping[str, str]) -> None:
         self.send_response(scripted.status)
         for name, value in {**headers, **scripted.headers}.items():
-            self.send_header(name, value)
+            if value:
+                self.send_header(name, value)
         self.end_headers()
 
     def _hang(self) -> None:
