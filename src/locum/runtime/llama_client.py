@@ -127,7 +127,11 @@ class LlamaClient:
             TimeoutError, EngineGoneError, EngineRefusedError: as they say.
         """
         connection = self._ask(path, body, deadline_s, idle_s)
-        document = orjson.loads(b"".join(connection.chunks()))
+        try:
+            document = orjson.loads(b"".join(connection.chunks()))
+        except BaseException:
+            connection.abort()
+            raise
         self.keep(connection)
         return document
 
@@ -257,7 +261,10 @@ class _Connection:
         self._socket.close()
 
     def _line(self) -> bytes:
-        return self._wait(lambda: self._file.readline(_LINE_BYTES_MAX))
+        line = self._wait(lambda: self._file.readline(_LINE_BYTES_MAX))
+        if not line.endswith(b"\n"):
+            raise EngineGoneError("the connection ended")
+        return line
 
     def _body(self) -> bytes:
         length = self._length or 0

@@ -98,7 +98,7 @@ class Prompts:
     def _surely_fits(self, request: CompletionRequest) -> bool:
         """A token is at least a byte, and half of the context is enough for what a template adds."""
         texts = [request.prompt or "", *(message.content for message in request.messages)]
-        turns = sum(1 for message in request.messages)
+        turns = len(request.messages)
         calls = any(message.tool_calls for message in request.messages)
         length = sum(len(text.encode("utf-8", "replace")) for text in texts) + 16 * turns
         return not request.tools and not calls and 2 * length < self.n_ctx

@@ -149,7 +149,8 @@ class ChildSettings:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ChildSettings:
         """The inverse of ``to_json``."""
-        return cls(**{**document, "adapters": tuple(document["adapters"])})
+        fields: dict[str, Any] = {**document, "adapters": tuple(document["adapters"])}
+        return cls(**fields)
 
     @property
     def speculation(self) -> list[str]:

@@ -58,8 +58,8 @@ class PicoDecoder:
             lora: ``NAME.lora_a`` ``[rank, in]`` and ``NAME.lora_b`` ``[out, rank]``, at scale 1.
         """
 
-        def weight(name: str) -> NDArray[np.float32]:
-            plain = self.weights[name]
+        def weight(name: str) -> _Floats:
+            plain: _Floats = self.weights[name]
             if lora and f"{name}.lora_a" in lora:
                 plain = plain + lora[f"{name}.lora_b"] @ lora[f"{name}.lora_a"]
             return plain
