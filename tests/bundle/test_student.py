@@ -150,3 +150,17 @@ def test_the_onnx_engine_opens_from_a_bundle(tmp_path: Path):
     pico_bundle(tmp_path / "b", engine="onnx")
     with open_bundle(tmp_path / "b", threads=1) as student:
         assert student("card card", "local").output == "card"
+
+
+def test_another_engine_than_the_measured_one_is_not_covered_by_the_certificate(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    pico_bundle(tmp_path / "bundle", engine="onnx")
+    with open_bundle(tmp_path / "bundle") as student:
+        assert student.void is None
+        assert student("card arrive delivery").route == "local"
+    with open_bundle(tmp_path / "bundle", engine="onnx") as student:
+        assert student.void is None
+    with open_bundle(tmp_path / "bundle", engine="openvino") as student:
+        assert student.void == "the certificate speaks of another model"
+        assert student("card arrive delivery").route == "abstain"
+        assert student("card arrive delivery", "local").output == "card"

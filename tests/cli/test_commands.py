@@ -47,6 +47,18 @@ def test_eval(run: Any, bundle: Path) -> None:
     assert Path("mine.jsonl").is_file()
 
 
+def test_eval_with_another_engine(run: Any, bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    pico_bundle(tmp_path / "onnx", threshold=0.5, engine="onnx")
+    own = run("eval", tmp_path / "onnx", "--data", "fresh.csv", "--json").document
+    other = run("eval", tmp_path / "onnx", "--data", "fresh.csv", "--engine", "openvino", "--json").document
+    assert (own["engine"], other["engine"]) == ("onnx", "openvino")
+    assert other["metrics"] == own["metrics"]
+    assert own["void"] is None and other["void"] and other["local_share"] == 0
+    refused = run("eval", bundle, "--data", "fresh.csv", "--engine", "openvino")
+    assert refused.status == 2 and "[runtime-engine]" in refused.stderr
+
+
 def test_certify_that_holds(run: Any, bundle: Path) -> None:
     done = run("certify", bundle, "--data", "fresh.csv", "--max-error", "0.1", "--json")
     assert done.status == 0

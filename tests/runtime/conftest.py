@@ -51,6 +51,12 @@ def onnx(folder: Path, _request: pytest.FixtureRequest) -> Classifier:
     return open_classifier(folder, threads=2)
 
 
+def openvino(folder: Path, _request: pytest.FixtureRequest) -> Classifier:
+    pytest.importorskip("openvino")
+    pico_onnx(folder)
+    return open_classifier(folder, threads=2, engine="openvino")
+
+
 def onnx_int8(folder: Path, _request: pytest.FixtureRequest) -> Classifier:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -92,6 +98,7 @@ ENGINES: dict[str, Callable[[Path, pytest.FixtureRequest], Classifier]] = {
     "linear": linear,
     "onnx": onnx,
     "onnx_int8": onnx_int8,
+    "openvino": openvino,
     "llamacpp": llamacpp,
 }
 MARKS = {"llamacpp": [pytest.mark.models, pytest.mark.engines]}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from locum.core.errors import LocumError
+from locum.core.files import sha256_file
 from locum.runtime import Classifier
 
 TEXTS = (
@@ -68,6 +70,33 @@ def test_several_threads_get_their_own_answers(classifier: Classifier) -> None:
         answers = list(pool.map(lambda text: (text, classifier.logits([text])[0]), TEXTS * 3))
     for text, scores in answers:
         np.testing.assert_allclose(scores, expected[text], atol=1e-4)
+
+
+def test_the_spec_names_every_file_by_its_hash(classifier: Classifier, tmp_path: Path) -> None:
+    spec = classifier.spec
+    assert spec.purpose == "classify" and len(set(spec.labels)) == len(spec.labels) > 1
+    assert spec.temperature > 0 and spec.max_tokens > 0
+    for name, digest in spec.files.items():
+        assert sha256_file(tmp_path / "model" / name) == digest
+    assert spec.hash() == spec.model_copy().hash() != spec.model_copy(update={"name": "another"}).hash()
+
+
+def test_closing_while_others_ask_ends_in_answers_or_in_closed(classifier: Classifier) -> None:
+    expected = classifier.logits(["cash"])
+
+    def ask() -> str:
+        try:
+            np.testing.assert_allclose(classifier.logits(["cash"]), expected, atol=1e-4)
+        except LocumError as error:
+            return error.code
+        return "answered"
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask) for _ in range(24)]
+        classifier.close()
+        outcomes = {each.result() for each in asked}
+    assert outcomes <= {"answered", "runtime-closed", "runtime-child-died"}
+    assert ask() == "runtime-closed"
 
 
 def test_closing_twice_is_fine_and_asking_afterwards_is_not(classifier: Classifier) -> None:
