@@ -16,31 +16,45 @@ from typing import Any
 
 import aiohttp
 
+SAID = "The card is on its way and arrives in three days."
+USAGE = {"prompt_tokens": 24, "completion_tokens": 12, "total_tokens": 36}
+
+
+def _event(choices: list[dict[str, Any]], **more: Any) -> bytes:
+    document = {"id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": 1700000000, "model": "mock"}
+    return b"data: " + json.dumps({**document, "choices": choices, **more}).encode() + b"\n\n"
+
+
 ANSWER = json.dumps(
     {
         "id": "chatcmpl-mock",
         "object": "chat.completion",
         "created": 1700000000,
         "model": "mock",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "The card is on its way and arrives in three days."},
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {"prompt_tokens": 24, "completion_tokens": 12, "total_tokens": 36},
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": SAID}, "finish_reason": "stop"}],
+        "usage": USAGE,
     }
 ).encode()
+EVENTS = [
+    *(_event([{"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}]) for word in SAID.split(" ")),
+    _event([{"index": 0, "delta": {}, "finish_reason": "stop"}]),
+    _event([], usage=USAGE),
+    b"data: [DONE]\n\n",
+]
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(ANSWER)).encode())]
 
 
 async def mock(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """One answer to everything."""
+    """One answer to everything; as events, a word each, to whoever asks for a stream."""
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
         return
-    await _read(receive)
+    if b'"stream":true' in (await _read(receive)).replace(b" ", b""):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        for event in EVENTS:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        return
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     await send({"type": "http.response.body", "body": ANSWER})
 

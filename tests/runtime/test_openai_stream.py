@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -312,4 +313,45 @@ def test_fault_57_streams_that_fail_open_the_circuit() -> None:
             generator.stream(REQUEST)
         assert caught.value.code == "upstream-circuit-open"
         assert len(upstream.received) == 5
+        generator.close()
+
+
+# answers that nobody reads piece by piece
+
+
+def test_a_whole_answer_is_asked_for_in_one_piece() -> None:
+    with FakeUpstream(["a b"]) as upstream:
+        generator = opened(upstream)
+        with generator.stream(replace(REQUEST, whole=True)) as stream:
+            assert upstream.received == []
+            chunks = list(stream)
+        assert "stream" not in upstream.received[0].body
+        assert [chunk.text for chunk in chunks] == ["a b", ""]
+        assert chunks[1].final is not None and chunks[1].final.extra["attempts"] == "1"
+        generator.close()
+
+
+def test_a_whole_answer_can_be_stopped_while_it_is_waited_for() -> None:
+    with FakeUpstream([Scripted(delay_s=2)]) as upstream:
+        generator = opened(upstream)
+        stream = generator.stream(replace(REQUEST, whole=True))
+        threading.Timer(0.2, stream.close).start()
+        start_s = time.monotonic()
+        assert list(stream) == []
+        assert time.monotonic() - start_s < 1.2
+        assert generator.breaker.state == "closed"
+        stream.close()
+        assert list(stream) == []
+        generator.close()
+
+
+def test_a_whole_answer_that_fails_says_why_with_its_first_chunk() -> None:
+    with FakeUpstream([Scripted(status=400)]) as upstream:
+        generator = opened(upstream)
+        with generator.stream(replace(REQUEST, whole=True)) as stream, pytest.raises(UpstreamError) as caught:
+            next(stream)
+        assert caught.value.code == "upstream-bad-request"
+        with pytest.raises(LocumError) as refused:
+            generator.stream(replace(REQUEST, whole=True, top_k=3))
+        assert refused.value.code == "runtime-unsupported-option"
         generator.close()

@@ -50,6 +50,8 @@ class CompletionRequest:
         tool_choice: auto, none, required, or the name of the one to call.
         adapter: LoRA adapter to answer with, by its name; None is the base alone.
         truncate: when the prompt does not fit the context, drop its oldest part and say so, instead of an error.
+        whole: nobody reads the pieces as they come, so that an engine for which that is cheaper may give a stream's
+            answer in one, and its errors with it.
     """
 
     messages: tuple[Message, ...]
@@ -71,6 +73,7 @@ class CompletionRequest:
     tool_choice: str = "auto"
     adapter: str | None = None
     truncate: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)

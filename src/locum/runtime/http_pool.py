@@ -27,7 +27,7 @@ import threading
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -330,7 +330,9 @@ class HttpPool:
         self._tls = _tls_context() if address.tls else None
         self.closed = False
 
-    def post(self, request: bytes, deadline_s: float, cap: int) -> Exchange:
+    def post(
+        self, request: bytes, deadline_s: float, cap: int, watch: Callable[[Exchange], None] | None = None
+    ) -> Exchange:
         """Send one request; returns when status and headers of the answer are there.
 
         A connection that the server had closed while it was unused is replaced by a fresh one, once, and only when
@@ -340,17 +342,22 @@ class HttpPool:
             request: request line, headers and body.
             deadline_s: on the monotonic clock; holds for the exchange to its end.
             cap: most bytes of the answer's body.
+            watch: told of each exchange before anything is sent, so that another thread can abort it.
 
         Raises:
             PoolError: any of its kinds.
         """
         exchange = self._open(deadline_s, cap, fresh=False)
         try:
+            if watch is not None:
+                watch(exchange)
             exchange.begin(request)
         except BrokenOffError:
             if exchange.fresh or exchange.any_byte:
                 raise
             exchange = self._open(deadline_s, cap, fresh=True)
+            if watch is not None:
+                watch(exchange)
             exchange.begin(request)
         return exchange
 

@@ -17,6 +17,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -38,7 +39,7 @@ from locum.runtime.http_pool import (
     SizeError,
     proxy_of,
 )
-from locum.runtime.openai_stream import BadChunkError, OpenAiStream, StreamRefusedError
+from locum.runtime.openai_stream import BadChunkError, OpenAiStream, StreamRefusedError, Watch, WholeStream
 from locum.runtime.openai_wire import (
     BAD_DOCUMENT,
     Document,
@@ -133,8 +134,10 @@ class OpenAiGenerator:
             UpstreamError: no proper answer in time; the code says why.
             LocumError: the generator is closed, or OpenAI's API lacks an option of the request.
         """
-        body = request_body(request, self.model)
-        send = self._sender(request, body)
+        return self._whole(request, request_body(request, self.model), None)
+
+    def _whole(self, request: CompletionRequest, body: Document, watch: Watch | None) -> Completion:
+        send = self._sender(request, body, watch)
 
         def attempt(deadline_s: float, turn: int) -> Completion:
             completion = self._parse(send(deadline_s, _BODY_BYTES_MAX).read())
@@ -148,13 +151,17 @@ class OpenAiGenerator:
     def stream(self, request: CompletionRequest) -> CompletionStream:
         """The same answer in pieces; returns when the server has begun to answer.
 
-        A server that ignores the wish and answers in one piece is taken as it is.
+        A server that ignores the wish and answers in one piece is taken as it is. A request for the ``whole`` is
+        sent when the first chunk is asked for, and can be stopped from then on.
 
         Raises:
             LocumError: as ``complete``.
         """
-        body = request_body(request, self.model) | {"stream": True}
-        send = self._sender(request, body)
+        body = request_body(request, self.model)
+        if request.whole:
+            return WholeStream(partial(self._whole, request, body))
+        body["stream"] = True
+        send = self._sender(request, body, None)
 
         def attempt(deadline_s: float, turn: int) -> tuple[Exchange | Completion, int]:
             exchange = send(deadline_s, _STREAM_BYTES_MAX)
@@ -227,7 +234,9 @@ class OpenAiGenerator:
         else:
             self.breaker.succeeded(turn)
 
-    def _sender(self, request: CompletionRequest, body: Document) -> Callable[[float, int], Exchange]:
+    def _sender(
+        self, request: CompletionRequest, body: Document, watch: Watch | None
+    ) -> Callable[[float, int], Exchange]:
         """Sends one request, as often as it is called, and gives the answer's beginning when its status is 200."""
         path = self._path + ("/chat/completions" if request.prompt is None else "/completions")
         head = self._head(path, stream="stream" in body)
@@ -236,7 +245,7 @@ class OpenAiGenerator:
             self._adapt(body)
             encoded = encode(body)
             message = b"%scontent-length: %d\r\n\r\n%s" % (head, len(encoded), encoded)
-            exchange = self._pool.post(message, deadline_s, cap)
+            exchange = self._pool.post(message, deadline_s, cap, watch)
             self._check(exchange, body)
             return exchange
 

@@ -15,7 +15,8 @@ from typing import Any, Self
 
 import orjson
 
-from locum.runtime.completion import Chunk, Completion, TokenLogprob, ToolCallDelta
+from locum.core.errors import LocumError
+from locum.runtime.completion import Chunk, Completion, FinishedStream, TokenLogprob, ToolCallDelta
 from locum.runtime.http_pool import BrokenOffError, ClosedError, Exchange, PoolError, SizeError
 from locum.runtime.openai_wire import BAD_DOCUMENT, Document, Told, made_completion, read_logprobs, text_of
 from locum.schema.message import ToolCall
@@ -182,6 +183,61 @@ class Assembler:
         return ToolCallDelta(index, arguments, call.id if fresh else None, call.name if fresh else None)
 
 
+Watch = Callable[[Exchange], None]
+
+
+class WholeStream:
+    """An answer that comes in one piece, as a stream that any thread can stop while it is waited for.
+
+    Args:
+        ask: sends the request and waits; tells of each exchange that it begins.
+    """
+
+    def __init__(self, ask: Callable[[Watch], Completion]) -> None:
+        self._ask = ask
+        self._exchange: Exchange | None = None
+        self._answer: FinishedStream | None = None
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Chunk:
+        """The whole text, then the end.
+
+        Raises:
+            LocumError: no proper answer in time.
+        """
+        if self._closed:
+            raise StopIteration
+        if self._answer is None:
+            try:
+                self._answer = FinishedStream(self._ask(self._watch))
+            except LocumError:
+                if self._closed:
+                    raise StopIteration from None
+                raise
+        return next(self._answer)
+
+    def close(self) -> None:
+        """Stop: the connection is shut, by which the server knows; a second call does nothing."""
+        self._closed = True
+        if self._exchange is not None:
+            self._exchange.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _watch(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        if self._closed:
+            exchange.abort()
+
+
 class OpenAiStream:
     """A stream of one answer; one thread iterates, any thread may ``close``.
 
@@ -271,7 +327,10 @@ class OpenAiStream:
     def _at_end(self) -> None:
         if self._assembler.finish_reason is None:
             raise BrokenOffError("the stream ended without saying why")
-        completion = self._assembler.completion(self._extra)
+        try:
+            completion = self._assembler.completion(self._extra)
+        except BAD_DOCUMENT as error:  # counts that are no numbers
+            raise BadChunkError("usage") from error
         self._done = True
         self._ready.append(Chunk(final=completion))
         self._ended(None, completion)
