@@ -2,33 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 import pytest
 
-from locum.core.errors import LocumError
-from locum.runtime import CompletionRequest, Generator, Message, open_generator
+from locum.core.errors import LocumError, UserError
+from locum.runtime import CompletionRequest, Generator, Message, Scorer, open_generator
 from locum.schema.task import LlmSpec
 from locum.testing import FakeGenerator, FakeUpstream
+from locum.testing.pico_gguf import pico_gguf
 
 ASK = CompletionRequest((Message("system", "Answer briefly."), Message("user", "Name a colour.")), max_tokens=6)
+ANSWER = "blue and green and red"
+
+Opener = Callable[[pytest.FixtureRequest], AbstractContextManager[Generator]]
 
 
-@pytest.fixture(params=["fake", "openai", pytest.param("llamacpp", marks=[pytest.mark.models, pytest.mark.engines])])
-def generator(request: pytest.FixtureRequest) -> Iterator[Generator]:
-    if request.param == "fake":
-        yield FakeGenerator(["blue"])
-    elif request.param == "openai":
-        with FakeUpstream(["blue"]) as upstream:
-            opened = open_generator(LlmSpec(base_url=upstream.base_url, model="m", timeout_s=20))
-            yield opened
-            opened.close()
-    else:
-        path = request.getfixturevalue("smollm2")
-        opened = open_generator(LlmSpec(model=str(path), timeout_s=240), threads=1, n_ctx=256)
+@contextmanager
+def fake(_request: pytest.FixtureRequest) -> Iterator[Generator]:
+    yield FakeGenerator([ANSWER])
+
+
+@contextmanager
+def openai(_request: pytest.FixtureRequest) -> Iterator[Generator]:
+    with FakeUpstream([ANSWER]) as upstream:
+        opened = open_generator(LlmSpec(base_url=upstream.base_url, model="m", timeout_s=20))
         yield opened
         opened.close()
+
+
+@contextmanager
+def pico(request: pytest.FixtureRequest) -> Iterator[Generator]:
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("contract")
+    opened = open_generator(LlmSpec(model=str(pico_gguf(folder / "pico.gguf").path), timeout_s=60), threads=1)
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def smollm(request: pytest.FixtureRequest) -> Iterator[Generator]:
+    path = request.getfixturevalue("smollm2")
+    opened = open_generator(LlmSpec(model=str(path), timeout_s=240), threads=1, n_ctx=256)
+    yield opened
+    opened.close()
+
+
+LOCAL = [
+    pytest.param(pico, marks=pytest.mark.engines, id="llamacpp-pico"),
+    pytest.param(smollm, marks=[pytest.mark.models, pytest.mark.engines], id="llamacpp"),
+]
+ALL = [pytest.param(fake, id="fake"), pytest.param(openai, id="openai"), *LOCAL]
+
+
+@pytest.fixture(scope="module", params=ALL)
+def opener(request: pytest.FixtureRequest) -> Opener:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def generator(opener: Opener, request: pytest.FixtureRequest) -> Iterator[Generator]:
+    with opener(request) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module", params=LOCAL)
+def local(request: pytest.FixtureRequest) -> Iterator[Generator]:
+    """An engine that runs here, and so can do everything."""
+    with request.param(request) as opened:
+        yield opened
 
 
 def test_is_a_generator_with_a_name(generator: Generator) -> None:
@@ -60,9 +106,79 @@ def test_several_threads(generator: Generator) -> None:
     assert len(set(answers)) == 1
 
 
-def test_closing_twice_is_fine_and_asking_afterwards_is_not(generator: Generator) -> None:
-    generator.close()
-    generator.close()
+def test_a_stream_says_what_the_whole_answer_says(generator: Generator) -> None:
+    with generator.stream(ASK) as stream:
+        chunks = list(stream)
+        assert list(stream) == []
+    final = chunks[-1].final
+    assert final is not None and all(chunk.final is None for chunk in chunks[:-1])
+    assert "".join(chunk.text for chunk in chunks) == final.text == generator.complete(ASK).text
+    assert final.output_tokens > 0 and final.finish_reason in ("stop", "length")
+
+
+def test_a_closed_stream_ends(generator: Generator) -> None:
+    stream = generator.stream(replace(ASK, max_tokens=200))
+    next(stream)
+    stream.close()
+    stream.close()
+    assert all(chunk.final is None for chunk in stream)  # at most what had arrived, and never an end
+    assert generator.complete(ASK).output_tokens > 0
+
+
+def test_log_probabilities_come_one_a_token(local: Generator) -> None:
+    completion = local.complete(replace(ASK, logprobs=2))
+    assert len(completion.logprobs) == completion.output_tokens > 0
+    for token in completion.logprobs:
+        assert token.logprob <= 0 and len(token.top) == 2
+        assert token.top[0][1] >= token.top[1][1]
+    pieces = [chunk.logprobs for chunk in local.stream(replace(ASK, logprobs=2))]
+    assert [token.token for piece in pieces for token in piece] == [token.token for token in completion.logprobs]
+
+
+def test_a_stream_that_another_thread_closes_ends_within_a_second(local: Generator) -> None:
+    stream = local.stream(replace(ASK, max_tokens=10_000, temperature=1.0, seed=1))
+    closed_s: list[float] = []
+
+    def close() -> None:
+        closed_s.append(time.monotonic())
+        stream.close()
+
+    threading.Timer(0.2, close).start()
+    for _ in stream:
+        pass
+    assert not closed_s or time.monotonic() - closed_s[0] < 1
+
+
+def test_a_prompt_over_the_context_is_refused_unless_it_may_be_cut(local: Generator) -> None:
+    long = replace(ASK, messages=(Message("user", "one two three " * 400),))
+    with pytest.raises(UserError) as caught:
+        local.stream(long)
+    assert caught.value.code == "runtime-too-long"
+    cut = local.complete(replace(long, truncate=True))
+    assert cut.truncated_tokens > 0 and cut.output_tokens > 0
+
+
+def test_weighing_continuations(local: Generator) -> None:
+    assert isinstance(local, Scorer)
+    scores = local.score(ASK, ["Blue", "Blue and", ""])
+    assert scores.shape == (3,) and scores[2] == 0
+    assert 0 > scores[0] > scores[1]
+
+
+def test_an_unknown_adapter_is_refused(opener: Opener, generator: Generator) -> None:
+    if opener is fake:
+        assert generator.complete(replace(ASK, adapter="none-such")).usable  # it says what its script says
+        return
     with pytest.raises(LocumError) as caught:
-        generator.complete(ASK)
-    assert caught.value.code == "runtime-closed"
+        generator.stream(replace(ASK, adapter="none-such"))
+    assert caught.value.code in ("runtime-unknown-adapter", "runtime-unsupported-option")
+
+
+def test_closing_twice_is_fine_and_asking_afterwards_is_not(opener: Opener, request: pytest.FixtureRequest) -> None:
+    with opener(request) as generator:
+        generator.close()
+        generator.close()
+        for ask in (generator.complete, generator.stream):
+            with pytest.raises(LocumError) as caught:
+                ask(ASK)
+            assert caught.value.code == "runtime-closed"
