@@ -360,7 +360,7 @@ class _Sign:
         properties, required = schema.get("properties"), schema.get("required")
         self._marks: dict[str, list[Any]] = {}
         if isinstance(properties, dict) and isinstance(required, list):
-            for name in required:  # pyright: ignore[reportUnknownVariableType]
+            for name in filter(lambda each: isinstance(each, str), required):  # pyright: ignore
                 values = _fixed_values(follow(properties.get(name), "#"))  # pyright: ignore[reportUnknownArgumentType]
                 if values is not None:
                     self._marks[name] = values

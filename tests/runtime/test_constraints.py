@@ -1,0 +1,200 @@
+"""The worker that compiles constraints: hostile ones are errors in time, and the next one is served."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from locum.core.errors import UserError
+from locum.runtime import constraints
+from locum.runtime.constraints import check_grammar, compile_schema
+from locum.runtime.schema_limits import MAX_DEPTH
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+def doubling(levels: int) -> dict[str, Any]:
+    """Each level names the next one twice."""
+    definitions: dict[str, Any] = {f"d{levels}": {"type": "string"}}
+    for level in range(levels):
+        inner = {"type": "array", "items": {"$ref": f"#/$defs/d{level + 1}"}}
+        definitions[f"d{level}"] = {"anyOf": [inner, {**inner, "minItems": 1}]}
+    return {"$ref": "#/$defs/d0", "$defs": definitions}
+
+
+def chain(length: int) -> dict[str, Any]:
+    definitions: dict[str, Any] = {
+        f"d{i}": {"type": "array", "items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(length)
+    }
+    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{length}": {"type": "null"}}}
+
+
+HOSTILE: dict[str, Any] = {
+    "deep": nested(5000),
+    "just too deep": nested(MAX_DEPTH),
+    "deep by references": chain(500),
+    "wide": {"type": "object", "properties": {f"p{i}": {} for i in range(5000)}},
+    "many values": {"enum": list(range(5000))},
+    "long text": {"const": "x" * 100_000},
+    "long name": {"properties": {"x" * 70_000: {}}},
+    "many alternatives": {"anyOf": [{"type": "string", "maxLength": i} for i in range(1, 1000)]},
+    "doubling": doubling(15),
+    "doubled unions": {"anyOf": [{"anyOf": [{"anyOf": [nested(9)] * 60}] * 60}] * 60},
+    "large product": {
+        "type": "object",
+        "properties": {
+            f"p{i}": {"type": "object", "properties": {f"q{j}": {"type": "number", "minimum": 0.123} for j in range(9)}}
+            for i in range(256)
+        },
+    },
+    "catastrophic pattern": {"type": "string", "pattern": "^((a{1,90}){1,90}){1,90}$"},
+    "pattern of brackets": {"type": "string", "pattern": "(" * 300},
+    "pattern of stars": {"type": "string", "pattern": "^(((a*)*)*)*$"},
+    "long pattern": {"type": "string", "pattern": "^(a|b|c|" + "ab|" * 400 + "d)$"},
+    "huge repetition in a pattern": {"type": "string", "pattern": "^a{100000}$"},
+    "nested repetition": {
+        "type": "array",
+        "items": {"type": "string", "pattern": "^(ab){1500}(cd){1500}$"},
+        "minItems": 999,
+    },
+    "look-ahead": {"type": "string", "pattern": "^(?=.*a)(?=.*b).*$"},
+    "huge length": {"type": "string", "minLength": 10**9},
+    "length beyond 64 bits": {"type": "string", "maxLength": 2**63},
+    "huge array": {"type": "array", "items": {}, "minItems": 10**7},
+    "refers to itself": {"$ref": "#"},
+    "circle": {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]}}},
+    "never ends": {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+    "remote": {"$ref": "http://169.254.169.254/latest/meta-data"},
+    "a file": {"$ref": "file:///etc/passwd"},
+    "an endless pointer": {"$ref": "#/" + "a/" * 20_000},
+    "a lone surrogate": {"enum": ["\udc00"]},
+    "a surrogate as a name": {"properties": {"\ud800": {}}},
+    "not a number": {"type": "number", "minimum": float("nan")},
+    "infinity": {"type": "number", "maximum": float("inf")},
+    "a huge integer": {"const": 10**4000},
+    "a number of 300 digits": {"type": "number", "minimum": -1e300, "maximum": 1e-300},
+    "a type that cannot be hashed": {"type": [["string"]]},
+    "required holds no names": {"properties": {"a": {}}, "required": [["a"]]},
+    "oneOf of unhashable names": {
+        "oneOf": [{"properties": {}, "required": [[]]}, {"properties": {}, "required": [{}]}]
+    },
+    "a reference that is no text": {"$ref": ["#"]},
+    "nothing of JSON": {"const": object()},
+    "a zero byte in a reference": {"$ref": "#/\0"},
+}
+
+
+@pytest.mark.parametrize("name", list(HOSTILE))
+def test_fault_74_a_hostile_schema_is_an_error_in_time(name: str) -> None:
+    compile_schema({"type": "null"})  # the worker runs
+    start_s = time.perf_counter()
+    with pytest.raises(UserError) as caught:
+        compile_schema(HOSTILE[name])
+    assert caught.value.code.startswith("constraint-")
+    assert len(str(caught.value)) < 1500
+    assert time.perf_counter() - start_s < 3
+    assert compile_schema({"type": "boolean", "title": name})
+
+
+def test_fault_74_a_worker_that_hangs_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = constraints._Compiler()
+    stuck = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(compiler, "_child", stuck)
+    start_s = time.perf_counter()
+    with pytest.raises(UserError) as caught:
+        compiler.compile("grammar", 'root ::= "a"', 0.2)
+    assert caught.value.code == "constraint-timeout"
+    assert time.perf_counter() - start_s < 3
+    assert stuck.poll() is not None
+    assert compiler.compile("grammar", 'root ::= "a"', 30.0) == 'root ::= "a"'
+    compiler.close()
+
+
+def test_a_worker_that_was_killed_is_replaced_unseen() -> None:
+    compiler = constraints._Compiler()
+    compiler.compile("grammar", 'root ::= "a"', 30.0)
+    child = compiler._child
+    assert child is not None
+    child.kill()
+    child.wait()
+    assert compiler.compile("grammar", 'root ::= "b"', 30.0) == 'root ::= "b"'
+    compiler.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is read from /proc")
+def test_fault_74_memory_is_limited_in_the_worker_alone() -> None:
+    program = (
+        "import locum.runtime.compile_worker as w; w._limit_memory()\n"
+        "try:\n    b'x' * (1 << 30)\nexcept MemoryError:\n    print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "refused"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="whether a process has ended is read from /proc")
+def test_the_worker_ends_with_its_parent() -> None:
+    program = (
+        "from locum.runtime import constraints as c\n"
+        "c.check_grammar('root ::= \"a\"'); print(c._COMPILER._child.pid, flush=True); import time; time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(200):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z":
+            return  # nobody here waits for it, but it has ended
+        time.sleep(0.05)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker outlived its parent")
+
+
+def test_outcomes_are_kept_and_their_number_is_bounded() -> None:
+    schema = {"type": "object", "properties": {"b": {"type": "null"}, "a": {"type": "null"}}}
+    first = compile_schema(schema)
+    assert compile_schema(json.loads(json.dumps(schema))) is first
+    assert first.index('b\\"') < first.index('a\\"')
+    for index in range(constraints.KEPT + 5):
+        check_grammar(f'root ::= "{index}"')
+    assert len(constraints._COMPILER._outcomes) == constraints.KEPT
+    assert compile_schema(schema) == first
+
+
+def test_several_threads_get_their_own_answers() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        grammars = list(pool.map(lambda i: check_grammar(f'root ::= "thread {i}"'), range(24)))
+    assert grammars == [f'root ::= "thread {i}"' for i in range(24)]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", 'root ::= "a" root', "root ::= " + "(" * 300_000, "\ud800", "root ::= <[1]>"]
+)
+def test_fault_74_a_hostile_grammar_is_an_error(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_grammar(text)
+    assert caught.value.code in ("constraint-grammar", "constraint-too-large")
