@@ -119,13 +119,17 @@ def start(tmp_path: Path) -> Generator[Callable[..., Running], None, None]:
 
 @pytest.fixture
 def start_model(tmp_path: Path) -> Generator[Callable[..., Running], None, None]:
-    """Serve a plain model: ``start_model(FakeGenerator(...), embedder, settings=Settings(...))``, named ``tiny``."""
+    """Serve a plain model: ``start_model(FakeGenerator(...), embedder)``, named ``tiny``; or a target."""
     with contextlib.ExitStack() as stack:
 
         def begin(
-            generator: TextGenerator | None = None, embedder: Embedder | None = None, settings: Settings | None = None
+            engine: TextGenerator | Target | None = None,
+            embedder: Embedder | None = None,
+            settings: Settings | None = None,
         ) -> Running:
             chosen = settings or Settings(log_file=tmp_path / "model.jsonl", drain_s=5)
-            return stack.enter_context(listening(ModelTarget("tiny", generator, embedder), chosen))
+            made = isinstance(engine, ModelTarget)
+            target = engine if made else ModelTarget("tiny", engine, embedder)
+            return stack.enter_context(listening(target, chosen))
 
         yield begin

@@ -104,7 +104,8 @@ def open_target(
     from locum.sources.bases import ensure_base
 
     path = ensure_base(folder if folder.suffix == ".gguf" else target, format="gguf")
-    name, header = path.stem, check_gguf(path)
+    name = path.stem if folder.suffix == ".gguf" else target
+    header = check_gguf(path)
     facts = {"file": path.name, "architecture": header.architecture, "parameters": header.parameters}
     if f"{header.architecture}.pooling_type" in header.metadata:
         return ModelTarget(name, embedder=open_embedder(path, threads=threads), facts=facts)

@@ -83,7 +83,7 @@ def _post(
     schemas[document.__name__] = schema
     content: dict[str, Any] = {"application/json": {"schema": _reference(answer)}}
     if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}
     body = {"required": True, "content": {"application/json": {"schema": _reference(document.__name__)}}}
     return {"post": {"summary": summary, "requestBody": body, "responses": _responses(content, *_ANSWERING)}}
 

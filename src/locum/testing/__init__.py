@@ -2,6 +2,7 @@
 
 from locum.runtime.fake import FakeClassifier, FakeGenerator, fake_spec
 from locum.testing.chunks import ChunkGenerator, ChunkStream
+from locum.testing.embedder import FakeEmbedder
 from locum.testing.pico import LABELS, pico_embedder, pico_linear, pico_onnx, pico_tagger, pico_tokenizer
 from locum.testing.upstream import FakeUpstream, Scripted
 
@@ -10,6 +11,7 @@ __all__ = [
     "ChunkGenerator",
     "ChunkStream",
     "FakeClassifier",
+    "FakeEmbedder",
     "FakeGenerator",
     "FakeUpstream",
     "Scripted",
