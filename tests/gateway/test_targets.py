@@ -1,0 +1,161 @@
+"""What is served: what a bundle refuses and why, what a plain model does, and how `locum serve` tells them apart."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from locum.bundle.student import open_bundle
+from locum.cli.serve import open_target
+from locum.core.errors import LocumError, UserError
+from locum.gateway.bundle_target import BundleTarget
+from locum.gateway.errors import ApiError, from_engine_error
+from locum.gateway.targets import ModelTarget
+from locum.runtime.completion import CompletionRequest, TokenLogprob, Tool
+from locum.schema.message import Message
+from locum.testing import FakeEmbedder, FakeGenerator, pico_embedder
+from locum.testing.bundles import pico_bundle
+
+ASKED = (Message("user", "my card did not arrive, delivery was due"),)
+TOOL = Tool("add", "", {"type": "object"})
+
+
+@pytest.fixture
+def bundle(tmp_path: Path):
+    pico_bundle(tmp_path / "b")
+    target = BundleTarget(open_bundle(tmp_path / "b", threads=1))
+    yield target
+    target.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": (TOOL,)}, "tools"),
+        ({"logprobs": 0}, "logprobs"),
+        ({"json_schema": {"type": "object"}}, "response_format"),
+        ({"grammar": "root ::= x"}, "grammar"),
+        ({"adapter": "law"}, "adapter"),
+        ({"truncate": True}, "truncate"),
+    ],
+)
+@pytest.mark.parametrize("model", ["pico", "pico@local"])
+def test_a_bundle_refuses_what_would_have_to_shape_a_label(bundle: BundleTarget, fields: dict, param: str, model: str):
+    with pytest.raises(ApiError) as caught:
+        bundle.admit(model, [CompletionRequest(ASKED, **fields)])
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "unsupported_value", param)
+
+
+def test_a_bundle_gives_one_answer_and_takes_what_changes_nothing(bundle: BundleTarget):
+    plain = CompletionRequest(ASKED, temperature=1.5, seed=3, stop=("x",), top_k=4, max_tokens=1)
+    bundle.admit("pico", [plain])
+    with pytest.raises(ApiError) as caught:
+        bundle.admit("pico", [plain, plain])
+    assert caught.value.param == "n"
+    opened = bundle.open("pico", plain)
+    assert opened.origin.route == "local" and opened.origin.certificate == bundle.certificate
+    assert [chunk.text for chunk in opened.stream] == ["card", ""]
+    with pytest.raises(ApiError):
+        bundle.embed("pico", ["x"])
+
+
+def test_a_plain_model_says_what_it_cannot():
+    with pytest.raises(ValueError, match="generator or an embedder"):
+        ModelTarget("tiny")
+    writes, embeds = ModelTarget("tiny", FakeGenerator()), ModelTarget("tiny", embedder=FakeEmbedder())
+    with pytest.raises(ApiError) as caught:
+        writes.embed("tiny", ["x"])
+    assert caught.value.code == "unsupported_value"
+    with pytest.raises(ApiError):
+        embeds.admit("tiny", [CompletionRequest(ASKED)])
+    with pytest.raises(ApiError) as unknown:
+        writes.check("tinny")
+    assert unknown.value.status == 404 and "'tiny'" in unknown.value.message
+    long = CompletionRequest((), prompt="x" * 200_000)
+    with pytest.raises(ApiError) as too_long:
+        writes.admit("tiny", [long])
+    assert too_long.value.code == "input_too_long" and too_long.value.param == "prompt"
+    assert embeds.describe()["embeds"] and not embeds.describe()["generates"]
+
+
+def test_engine_errors_keep_the_machine_to_themselves():
+    inner = from_engine_error(LocumError("runtime-engine-failed", "0xdead at /home/me"))
+    assert inner.status == 500 and "0xdead" not in inner.message and "/home" not in inner.message
+    outer = from_engine_error(UserError("runtime-unsupported-option", "no grammar with tools"))
+    assert outer.status == 400 and "no grammar with tools" in outer.message
+
+
+def test_infinite_log_probabilities_are_finite_in_json():
+    from locum.gateway.calls import token_json
+
+    assert token_json(TokenLogprob("a", float("-inf")))["logprob"] == -9999.0
+
+
+def _open(target: Path | str, **fields) -> ModelTarget | BundleTarget:
+    given = {"threads": 1, "engine": None, "draft": None, "adapters": (), **fields}
+    return open_target(str(target), **given)  # type: ignore[return-value]
+
+
+def test_folders_are_bundles_or_model_folders(tmp_path: Path):
+    pico_bundle(tmp_path / "bundle")
+    bundle = _open(tmp_path / "bundle")
+    assert isinstance(bundle, BundleTarget) and bundle.certificate is not None
+    bundle.close()
+    pico_embedder(tmp_path / "vectors")
+    model = _open(tmp_path / "vectors")
+    assert model.name == "vectors" and model.embed("vectors", ["a b"]).vectors.shape[0] == 1
+    model.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "code"),
+    [
+        ("nothing-here", {}, "source-unknown-base"),
+        ("gone.gguf", {}, "source-unknown-base"),
+        ("gone.gguf", {"engine": "onnx"}, "cli-usage"),
+    ],
+)
+def test_what_is_not_there_is_the_users_mistake(target: str, fields: dict, code: str):
+    with pytest.raises(UserError) as caught:
+        _open(target, **fields)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("given", ["law", "law=", "=x.gguf", "law=/nowhere/x.gguf"])
+def test_adapters_are_name_and_path(given: str):
+    from locum.cli.serve import _adapters
+
+    with pytest.raises(UserError):
+        _adapters((given,))
+
+
+def test_serving_a_plain_model_needs_little_memory_and_no_heavy_library():
+    heavy = ("scipy", "sklearn", "matplotlib", "torch", "pandas", "onnxruntime", "transformers", "starlette")
+    code = (
+        "import sys, locum.gateway.serve, locum.cli.serve, locum.gateway.targets, locum.runtime.open;"
+        "import locum.sources.bases;"
+        "from locum.gateway.app import create_app; from locum.gateway.targets import ModelTarget;"
+        "from locum.testing import FakeGenerator; create_app(ModelTarget('m', FakeGenerator()));"
+        "import locum.runtime.llamacpp, pathlib; status = pathlib.Path('/proc/self/status');"
+        "lines = status.read_text().splitlines() if status.exists() else ['VmRSS: 0 kB'];"
+        "print(next(line.split()[1] for line in lines if line.startswith('VmRSS')));"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    rss_kb, loaded = done.stdout.splitlines()
+    assert int(rss_kb) < 150_000
+    assert loaded == "[]"
+
+
+def test_the_seam_is_small():
+    """Two targets, one protocol: whatever the gateway asks of one, the other has."""
+    from locum.gateway.targets import Target
+
+    names = {name for name, value in vars(Target).items() if isinstance(value, Callable | property) and name[0] != "_"}
+    for kind in (ModelTarget, BundleTarget):
+        assert {name for name in names if not hasattr(kind, name)} == set()
