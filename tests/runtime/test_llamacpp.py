@@ -376,12 +376,12 @@ class TestTemplates:
     def test_fault_29_a_template_that_only_llama_cpp_finds_endless(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Without the check in front, and quiet until it sees a tool: caught after loading, the process killed."""
+        """Without the check in front: caught after loading, the process killed."""
         slow = "{% for a in range(9999) %}{% for b in range(9999) %}{% set c = a * b %}{% endfor %}{% endfor %}"
         template = "{% if messages[0]['content'] == 'Hello.' %}" + slow + "{% endif %}" + CHATML
         monkeypatch.setattr("locum.runtime.llamacpp.check_template", lambda *_: None)
         model = open_model(pico_gguf(tmp_path / "bad.gguf", template=template).path, SMALL)
-        with pytest.raises(ModelFileError, match="250 ms") as caught:
+        with pytest.raises(ModelFileError, match="rendering took over") as caught:
             model.start()
         assert caught.value.code == "runtime-chat-template"
         assert model.process.pid is None

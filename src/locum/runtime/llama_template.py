@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from locum.runtime.llama_process import LlamaProcess
 
 RENDER_CPU_S = 0.25
-_RENDER_WALL_S = 10.0
+_RENDER_WALL_S = 30.0
 _LOOK_S = 0.02
 _MEMORY_BYTES = 1 << 30
 _PARAMETER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -70,7 +70,7 @@ def check_template(templates: Sequence[str], where: str) -> None:
                 input=json.dumps({"template": template}),
                 capture_output=True,
                 encoding="utf-8",
-                timeout=_RENDER_WALL_S + 20,  # with the interpreter's start on a busy machine
+                timeout=_RENDER_WALL_S,  # with the interpreter's start, on a busy machine
                 check=False,
             )
             status, said = finished.returncode, finished.stdout
@@ -108,7 +108,10 @@ def probe_template(process: LlamaProcess, client: LlamaClient, pid: int) -> None
             except EngineRefusedError as error:
                 if number == 0:
                     raise _refused(f"a plain conversation fails: {one_line(str(error))}", process.where) from None
-            except (TimeoutError, EngineGoneError) as error:
+            except TimeoutError:
+                os.kill(pid, signal.SIGKILL)
+                raise _refused(f"rendering took over {_RENDER_WALL_S:g} s", process.where) from None
+            except EngineGoneError as error:
                 raise _refused(f"rendering a conversation ended the engine: {error}", process.where) from None
 
 
