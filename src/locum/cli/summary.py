@@ -9,11 +9,14 @@ from locum.schema.report import BuildReport
 
 
 def print_report(report: BuildReport, console: Console) -> None:
-    """Print the ladder as a table, the verdict, why this student, and the certificate in one sentence."""
+    """Print the ladder as a table, the verdict, why this student and engine, and the certificate in one sentence."""
     console.print()
     console.print(ladder_table(report))
     console.print()
     console.print(report.verdict, style="bold", markup=False)
     console.print(report.why_chosen, markup=False)
+    engines = next((rung.engines for rung in report.ladder if rung.chosen), None)
+    if engines is not None and engines.n:
+        console.print(f"Engine: {engines.why}", markup=False)
     console.print(f"Certificate: {report.certificate.statement}", markup=False)
     console.print()

@@ -151,6 +151,8 @@ def summary(report: BuildReport, bundle: Path) -> dict[str, Any]:
             "test": scores(rung, "test"),
             "latency_ms": {"p50": rung.latency.p50_ms, "p95": rung.latency.p95_ms} if rung.latency else None,
             "answers_per_s": rung.latency.answers_per_s if rung.latency else None,
+            "engine": rung.engine,
+            "engines": rung.engines.to_json() if rung.engines else None,
             "train_s": rung.trained.train_s if rung.trained else None,
         }
         for rung in report.ladder
