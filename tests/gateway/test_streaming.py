@@ -14,6 +14,7 @@ import pytest
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.gateway.settings import Settings
 from locum.runtime.completion import Chunk, Completion, TokenLogprob, ToolCallDelta
+from locum.runtime.llama_request import grammar_of
 from locum.testing import ChunkGenerator, FakeGenerator, Scripted
 from locum.testing.chunks import endless, final
 
@@ -111,6 +112,38 @@ def test_errors_before_the_first_byte_have_their_own_status(start_model, error, 
         assert "secret" not in response.text and "0x7f" not in response.text
         assert ("retry-after" in response.headers) == (status == 503)
         assert "x-locum-route" not in response.headers
+
+
+_DEEP: dict[str, Any] = {"type": "string"}
+for _ in range(18):
+    _DEEP = {"type": "object", "properties": {"a": _DEEP}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "(" * 400 + "a" + ")" * 400},
+        {"type": "string", "pattern": "^((a{1,1000}){1,1000}){1,1000}$"},
+        {"type": "array", "items": {"type": "integer"}, "minItems": 10**9},
+        {"$ref": "http://169.254.169.254/schema"},
+        {"type": 7},
+        {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(20_000)}},
+        _DEEP,
+    ],
+)
+def test_fault_74_a_hostile_schema_is_a_400_and_harms_nobody(start_model, schema: dict):
+    def script(request):
+        grammar_of(request)  # what llama.cpp's adapter makes of it, before its process sees anything
+        return ["ok", final("ok")]
+
+    gateway = start_model(ChunkGenerator(script))
+    schema_format = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    start_s = time.monotonic()
+    response = gateway.http.post("/v1/chat/completions", json={**CHAT, "response_format": schema_format})
+    if schema is not _DEEP:  # which is deep, and still within what a schema may be
+        assert response.status_code == 400 and "169.254" not in response.headers.get("location", "")
+    assert response.status_code in (200, 400) and time.monotonic() - start_s < 15
+    assert gateway.http.post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
 def test_fault_89_an_engine_that_starts_again_is_a_503_and_then_answers(start_model):

@@ -143,6 +143,8 @@ def from_engine_error(error: LocumError) -> ApiError:
         return ApiError(400, "context_length_exceeded", one_line(error.cause), param="messages")
     if error.code == "runtime-unsupported-option":
         return ApiError(400, "unsupported_value", one_line(error.cause))
+    if error.code == "runtime-unknown-adapter":
+        return ApiError(400, "invalid_value", one_line(error.cause), param="adapter")
     if error.code in _UNAVAILABLE:
         said = f"the model's engine is not running, it is started again [{error.code}]"
         return ApiError(503, "engine_unavailable", said, retry_after_s=_RESTART_S)
