@@ -1,7 +1,7 @@
 """The public data sets of the classification benchmark, turned into CSV files with columns ``text`` and ``label``.
 
-Notable: only the form changes (file format, label names); rows and their splits are those of the source. A set
-without a test file keeps none, and Locum splits it. Files are found through ``LOCUM_DATA``, else in
+Notable: only the form changes (file format, label names); test rows are those of the source, and all other labelled
+rows are training rows, which Locum splits as it sees fit and its peers see whole. A set without a test file keeps none. Files are found through ``LOCUM_DATA``, else in
 ``../shared/data``; nothing of them is kept in the project.
 """
 
@@ -115,6 +115,8 @@ def write_task(name: str, folder: Path, build_minutes: float) -> Path:
     read, instruction = DATASETS[name]
     folder.mkdir(parents=True, exist_ok=True)
     splits = read(data_folder())
+    if "dev" in splits:
+        splits["train"] = [*splits["train"], *splits.pop("dev")]
     for split, rows in splits.items():
         with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
