@@ -193,6 +193,7 @@ def litellm(upstream: str, folder: Path) -> contextlib.AbstractContextManager[Se
     port = free_port()
     command = [str(python.with_name("litellm")), "--config", str(settings), "--host", "127.0.0.1", "--port", str(port)]
     quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False"}
+    quiet["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = "true"  # it need not check keys either
     return process([*command, "--num_workers", "1"], "mock", port, quiet, 180)
 
 
