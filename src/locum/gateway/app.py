@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -37,7 +36,7 @@ from locum.gateway.asgi import (
     send_reply,
     wait_for_disconnect,
 )
-from locum.gateway.calls import Answered, Call, truncated_of
+from locum.gateway.calls import Answered, Call, new_key, truncated_of
 from locum.gateway.chat import ChatCall
 from locum.gateway.completions import TextCall
 from locum.gateway.embeddings import embeddings_body, read_embedding_request
@@ -279,7 +278,7 @@ class _Gateway:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         start_s = time.perf_counter()
-        identifier = uuid.uuid4().hex[:16]
+        identifier = new_key(64)
         status = 0
 
         async def sending(message: Message) -> None:
