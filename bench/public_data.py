@@ -1,8 +1,8 @@
 """The public data sets of the classification benchmark, turned into CSV files with columns ``text`` and ``label``.
 
 Notable: only the form changes (file format, label names); test rows are those of the source, and all other labelled
-rows are training rows, which Locum splits as it sees fit and its peers see whole. A set without a test file keeps none. Files are found through ``LOCUM_DATA``, else in
-``../shared/data``; nothing of them is kept in the project.
+rows are training rows, which Locum splits as it sees fit and its peers see whole. A set without a test file keeps
+none. Files are found through ``LOCUM_DATA``, else in ``../shared/data``; nothing of them is kept in the project.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def test_a_build_that_tunes_needs_the_training_extra(monkeypatch: pytest.MonkeyP
 
 def test_linear_students_alone_need_no_training_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", without_torch)
-    check_environment(task("students: [{method: linear}]\n"))
+    wanted = task("students: [{method: linear}]\n")
+    assert check_environment(wanted) is None
 
 
 def test_a_missing_key_is_said_before_the_build(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,10 @@ class Budget(Document):
     latency_ms: Positive | None = Field(default=None, description="Median latency for one answer, milliseconds.")
     size_mb: Positive | None = Field(default=None, description="Size of the served model on disk, MB.")
     build_minutes: Positive = Field(default=15, description="Wall time for the whole build, minutes.")
-    device: str = Field(default="this", description="The device it must run on: this, or the name of a known one (an unknown name lists them).")
+    device: str = Field(
+        default="this",
+        description="The device it must run on: this, or the name of a known one (an unknown name lists them).",
+    )
 
 
 class StudentSpec(Document):
