@@ -183,6 +183,20 @@ def test_fault_70_a_client_that_leaves_before_the_first_piece_stops_it(start_mod
     assert _soon(lambda: all(stream.closed.is_set() for stream in generator.streams)) < 1
 
 
+def test_fault_70_a_client_that_leaves_while_the_engine_opens_stops_it_too(start_model):
+    def script(_request):
+        time.sleep(0.5)  # the engine takes its time to take the request
+        return [30.0, "late"]
+
+    generator = ChunkGenerator(script)
+    gateway = start_model(generator)
+    raw = _raw(gateway, "/v1/chat/completions", CHAT)
+    _soon(lambda: len(generator.requests) == 1)
+    raw.close()
+    _soon(lambda: bool(generator.streams))
+    assert _soon(generator.streams[0].closed.is_set) < 1
+
+
 def test_fault_70_a_model_asked_before_the_client_left_is_not_asked_after(start_model, tmp_path: Path):
     generator = ChunkGenerator([0.5, "x", final("x")])
     gateway = start_model(generator, settings=Settings(threads=1, log_file=tmp_path / "log"))

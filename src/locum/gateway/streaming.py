@@ -189,6 +189,8 @@ class Run:
         with opened.stream as stream:
             with self._lock:
                 self._streams[index] = stream
+                if self._cancelled:  # while it was opened, when there was nothing to close yet
+                    return
             for chunk in stream:
                 if self._cancelled:
                     break
