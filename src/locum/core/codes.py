@@ -66,7 +66,7 @@ CODES: dict[str, str] = {
     "runtime-unsupported-option": "An engine cannot do what a request asks for.",
     "runtime-unknown-adapter": "A request names a LoRA adapter that the model was not opened with.",
     "runtime-chat-template": "A chat template is missing, never ends, fails, or reaches for what no template needs.",
-    # runtime: engines
+    # engines
     "runtime-engine": "The engine that was asked for cannot run this model.",
     "runtime-purpose": "A model is for something else: labels, tags or vectors.",
     # runtime: constraints on what a model writes
