@@ -427,6 +427,13 @@ def test_a_damaged_gguf_never_reaches_the_engine(tmp_path: Path, pico: PicoDecod
         LlamaGenerator(pico.path, EngineSettings(adapters={"a": bad}))
 
 
+@pytest.mark.models
+def test_a_draft_with_another_vocabulary_is_refused(pico: PicoDecoder, smollm2: Path) -> None:
+    with pytest.raises(ModelFileError, match="vocabulary") as caught:
+        LlamaGenerator(smollm2, EngineSettings(draft=pico.path))
+    assert caught.value.code == "runtime-mismatch"
+
+
 def test_no_such_local_model() -> None:
     with pytest.raises(SourceError):
         open_generator(LlmSpec(model="/no/such/file.gguf"))
@@ -464,6 +471,36 @@ def test_a_real_model_writes_through_its_own_template(smollm2: Path) -> None:
 @pytest.mark.models
 @pytest.mark.engines
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_scores_of_a_real_model_are_pytorchs(smollm2: Path) -> None:
+    """Tolerance 0.3: llama.cpp rounds what enters each 4-bit matrix product to 8 bits, PyTorch does not."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.set_num_threads(1)
+    question = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    request = CompletionRequest((), prompt=question)
+    continuations = ["Paris", "London", "The capital of France is Paris."]
+    model = open_model(smollm2, EngineSettings(n_ctx=256, slots=1, threads=1, timeout_s=600, idle_s=120))
+    try:
+        found = model.score(request, continuations)
+    finally:
+        model.close()
+    folder, name = str(smollm2.parent), smollm2.name
+    network = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    prompt = tokenizer(request.prompt, add_special_tokens=False).input_ids
+    for text, score in zip(continuations, found, strict=True):
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        with torch.inference_mode():
+            rows = torch.log_softmax(network(torch.tensor([prompt + ids])).logits[0].double(), -1)
+        expected = sum(rows[len(prompt) - 1 + place, token].item() for place, token in enumerate(ids))
+        assert score == pytest.approx(expected, abs=0.3)
+
+
+@pytest.mark.models
+@pytest.mark.engines
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_speculation_does_not_change_a_real_models_answer(smollm2: Path) -> None:
     text = "Repeat this list three times: red, green, blue, yellow, black, white, orange, purple."
     request = CompletionRequest((Message("user", text),), max_tokens=64)

@@ -58,7 +58,6 @@ def score_continuations(
     process: LlamaProcess,
     prompts: Prompts,
     text: str,
-    prompt: list[int],
     continuations: Sequence[str],
     fields: dict[str, Any],
     timeout_s: float,
@@ -69,7 +68,6 @@ def score_continuations(
         process: with the model.
         prompts: its tokenizer.
         text: the prompt.
-        prompt: its tokens.
         continuations: texts.
         fields: further fields of each request (the adapter).
         timeout_s: for all of it.
@@ -81,6 +79,7 @@ def score_continuations(
         UserError: prompt and continuation together are longer than the context.
         LocumError: as ``LlamaProcess.post``.
     """
+    prompt = prompts.tokens(text)
     sequences = [_continue(prompts, text, prompt, continuation) for continuation in continuations]
     longest = len(prompt) + max((len(sequence) for sequence in sequences), default=0)
     if longest > prompts.n_ctx:

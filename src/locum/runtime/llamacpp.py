@@ -2,7 +2,9 @@
 
 Notable: several requests are answered in one batch; each has a connection to the engine's process of its own, and a
 whole answer is a stream that was read to its end, so both are the same text. Closing a stream ends the connection,
-and llama.cpp stops with the next token. Not here: the process (``llama_process``), the words of its API
+and llama.cpp stops with the next token. At temperature 0 the packaged library wrote the same text whether it was alone
+or in a batch, read the prompt anew or kept it, wrote ahead or not; builds for wider vectors choose their arithmetic by
+the size of a batch, and there a near tie may fall the other way. Not here: the process (``llama_process``), the words of its API
 (``llama_request``), embeddings and classification (``llama_embed``).
 """
 
@@ -16,10 +18,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from locum.core.errors import LocumError, UserError
+from locum.core.errors import LocumError, ModelFileError, UserError
 from locum.core.text import one_line
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
-from locum.runtime.gguf_check import check_gguf
+from locum.runtime.gguf_check import GgufHeader, check_gguf
 from locum.runtime.llama_client import EngineRefusedError
 from locum.runtime.llama_process import LlamaProcess, Turn
 from locum.runtime.llama_prompt import Prompts
@@ -38,6 +40,9 @@ from locum.runtime.llama_score import score_continuations
 from locum.runtime.llama_settings import EngineSettings, generation_child
 from locum.runtime.llama_template import check_template, probe_template, templates_of
 
+_SPARE_TOKENS = 128
+"""Models of one family pad their vocabularies differently; llama.cpp takes this much."""
+
 
 class LlamaGenerator:
     """Text from a GGUF file, with the chat template that stands in it; also weighs given continuations.
@@ -54,9 +59,10 @@ class LlamaGenerator:
     def __init__(self, path: Path, settings: EngineSettings | None = None) -> None:
         settings = settings or EngineSettings()
         header = check_gguf(path)
-        for other in (settings.draft, *settings.adapters.values()):
-            if other is not None:
-                check_gguf(other)
+        for adapter in settings.adapters.values():
+            check_gguf(adapter)
+        if settings.draft is not None:
+            _require_same_vocabulary(header, check_gguf(settings.draft), settings.draft)
         self._templates = templates_of(header)
         self._checked = threading.Lock()
         self._model = path.stem
@@ -148,12 +154,9 @@ class LlamaGenerator:
         Raises:
             LocumError: as ``complete``.
         """
-        prompt = self._prompts.tokens(self._prompts.render(request))
         fields = self._adapter_field(request.adapter)
         text = self._prompts.render(request)
-        return score_continuations(
-            self.process, self._prompts, text, prompt, continuations, fields, self._settings.timeout_s
-        )
+        return score_continuations(self.process, self._prompts, text, continuations, fields, self._settings.timeout_s)
 
     def count_tokens(self, request: CompletionRequest) -> int:
         """How many tokens the prompt of a request has, the template's included."""
@@ -174,6 +177,20 @@ class LlamaGenerator:
         # all of them by name: an empty list would leave what another adapter read in the slot's memory
         scales = [{"id": place, "scale": float(other == name)} for other, place in self._adapters.items()]
         return {"lora": scales} if scales else {}
+
+
+def _require_same_vocabulary(model: GgufHeader, draft: GgufHeader, where: Path) -> None:
+    """Refuse a draft whose tokens mean something else: llama.cpp would leave it aside without a word."""
+    names = ("tokenizer.ggml.model", "tokenizer.ggml.pre")
+    counts = [int(header.metadata.get("tokenizer.ggml.tokens", 0)) for header in (model, draft)]
+    same = all(model.metadata.get(name) == draft.metadata.get(name) for name in names)
+    if not same or abs(counts[0] - counts[1]) > _SPARE_TOKENS:
+        raise ModelFileError(
+            "runtime-mismatch",
+            f"the draft's vocabulary of {counts[1]} tokens is not the model's of {counts[0]}",
+            where=str(where),
+            fix="take a draft of the same family of models",
+        )
 
 
 class LlamaStream:
