@@ -129,14 +129,14 @@ def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
 def peers(path: Path, options: argparse.Namespace, tokens: int) -> dict[str, Callable[[], Any]]:
     """Name of each server to how it is started; each answer has ``tokens`` tokens at most."""
     found: dict[str, Callable[[], Any]] = {
-        "Locum": lambda: locum_serve(path, tokens, "--slots", "16"),
+        "Locum": lambda: locum_serve(path, tokens, "--slots", "16", "--ctx", "2048"),
         "llama.cpp server": lambda: served([sys.executable, str(PEERS), "llamacpp", str(path)], tokens),
         "OpenVINO GenAI": lambda: openvino(path, tokens),
     }
     if options.llama_server:
         binary = str(options.llama_server)
         found["Locum, native llama-server"] = lambda: locum_serve(
-            path, tokens, "--slots", "16", environment={"LOCUM_LLAMA_SERVER": binary}
+            path, tokens, "--slots", "16", "--ctx", "2048", environment={"LOCUM_LLAMA_SERVER": binary}
         )
         found["native llama-server"] = lambda: served([binary, "-m", str(path), "--port", "18099"], tokens)
     return found
@@ -313,8 +313,8 @@ def prefix(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     questions = [row["question"] for row in squad_questions()]
     found: dict[str, Any] = {"reuse": [], "none": []}
     with (
-        locum_serve(path, 4, "--slots", "4") as reuse,
-        locum_serve(path, 4, "--slots", "4", "--no-prefix-reuse") as none,
+        locum_serve(path, 4, "--ctx", "2048") as reuse,
+        locum_serve(path, 4, "--ctx", "2048", "--no-prefix-reuse") as none,
     ):
         for turn in range(options.rounds):
             batch = [f"{instruction}\n\n{question}" for question in questions[8 * turn : 8 * turn + 8]]
@@ -329,7 +329,7 @@ def speculation(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Tokens per second of one client with a draft model or prompt lookup, against neither; answers must be equal."""
     tokens = 96
     tasks = {"grounded": _grounded(4 * options.rounds), "code": _code(4 * options.rounds)}
-    ways: dict[str, tuple[str, ...]] = {"plain": (), "lookup": ("--lookup",)}
+    ways: dict[str, tuple[str, ...]] = {"plain": (), "lookup": ("--lookup", "12")}
     if options.draft and path == options.models[-1]:
         ways["draft"] = ("--draft", str(options.draft))
     found: dict[str, Any] = {task: {way: [] for way in ways} for task in tasks}

@@ -41,6 +41,9 @@ def serve(
     kv_type: Annotated[
         Literal["f16", "q8_0", "q4_0"], typer.Option(help="Plain model: how keys and values are kept.")
     ] = "f16",
+    prefix_reuse: Annotated[
+        bool, typer.Option(help="Plain model: keep what was read for prompts that start alike.")
+    ] = True,
     adapter: Annotated[
         list[str] | None, typer.Option(help="Plain model: a LoRA adapter as NAME=PATH; may be repeated.")
     ] = None,
@@ -56,7 +59,7 @@ def serve(
         return
     from locum.gateway.serve import serve as run_server
 
-    settings = {"slots": slots, "n_ctx": ctx, "lookup_tokens": lookup, "kv_type": kv_type}
+    settings = {"slots": slots, "n_ctx": ctx, "lookup_tokens": lookup, "kv_type": kv_type, "prefix_reuse": prefix_reuse}
     run_server(
         open_target(target, threads=threads, engine=engine, draft=draft, adapters=adapter or (), **settings),
         host=host,
