@@ -4,8 +4,8 @@ Notable: several requests are answered in one batch; each has a connection to th
 whole answer is a stream that was read to its end, so both are the same text. Closing a stream ends the connection,
 and llama.cpp stops with the next token. At temperature 0 the packaged library wrote the same text whether it was alone
 or in a batch, read the prompt anew or kept it, wrote ahead or not; builds for wider vectors choose their arithmetic by
-the size of a batch, and there a near tie may fall the other way. Not here: the process (``llama_process``), the words of its API
-(``llama_request``), embeddings and classification (``llama_embed``).
+the size of a batch, and there a near tie may fall the other way. Not here: the process (``llama_process``), the words
+of its API (``llama_request``), embeddings and classification (``llama_embed``).
 """
 
 from __future__ import annotations
