@@ -103,6 +103,7 @@ def test_fault_26_archives_that_hide_a_pickle_are_refused(tmp_path: Path, kind: 
 def test_plain_text_is_no_pickle(tmp_path: Path, text: str) -> None:
     (tmp_path / "vocab.txt").write_text(text)
     refuse_unsafe(tmp_path / "vocab.txt")
+    assert (tmp_path / "vocab.txt").read_text() == text
 
 
 def test_fault_26_numpy_arrays_of_objects_are_refused(tmp_path: Path) -> None:
