@@ -95,6 +95,7 @@ def test_fault_58_a_stream_without_an_end_is_a_failure_too(start_model, path: st
         (LocumError("runtime-engine-failed", "0x7f /home/me"), 500, "engine_failed"),
         (UserError("runtime-unsupported-option", "no adapter 'law'"), 400, "unsupported_value"),
         (UpstreamError("upstream-timeout", "late"), 504, "llm_timeout"),
+        (UpstreamError("runtime-too-long", "9000 tokens"), 400, "context_length_exceeded"),
         (ZeroDivisionError("secret"), 500, "internal_error"),
     ],
 )

@@ -55,6 +55,16 @@ def test_a_conversation_with_tools() -> None:
     assert "tools" not in chat_fields(CompletionRequest(messages, tools=(weather,), tool_choice="none"))
 
 
+def test_fault_74_a_hostile_schema_of_a_tool_never_reaches_llama() -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(100):
+        deep = {"type": "object", "properties": {"x": deep}}
+    for parameters in (deep, {"type": "object", "properties": {"x": {"type": "string", "pattern": "(?=a)b"}}}):
+        with pytest.raises(UserError) as caught:
+            chat_fields(CompletionRequest((Message("user", "hi"),), tools=(Tool("t", "", parameters),)))
+        assert caught.value.code.startswith("constraint-")
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -125,6 +125,11 @@ class BundleTarget:
             self._metrics.confidence.observe(confidence)
         return Opened(self._origin(answer, confidence, ignored), _as_stream(answer, model), self._fingerprint)
 
+    def count_failure(self, error: BaseException) -> None:
+        """The LLM broke off."""
+        if isinstance(error, UpstreamError):
+            self._count_llm_failure(error)
+
     def embed(self, model: str, texts: Sequence[str]) -> Embedded:
         """Nothing: a student of labels does not embed.
 

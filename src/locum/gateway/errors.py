@@ -119,8 +119,12 @@ def unexpected(error: BaseException) -> ApiError:
 
 
 def from_llm_error(error: LocumError) -> ApiError:
-    """What a failure of the LLM becomes: 504 in case of a time-out, 503 when it is rate-limited, else 502."""
+    """What a failure of the LLM becomes: 400 for a prompt over its context, 504 in case of a time-out, 503 when it is
+    rate-limited, else 502.
+    """
     cause = f"the LLM failed: {one_line(error.cause)} [{error.code}]"
+    if error.code == "runtime-too-long":
+        return ApiError(400, "context_length_exceeded", one_line(error.cause), param="messages")
     if error.code == "upstream-timeout":
         return ApiError(504, "llm_timeout", cause)
     if error.code == "gateway-llm-busy":
@@ -137,10 +141,8 @@ def from_engine_error(error: LocumError) -> ApiError:
     The request's own mistakes are a 400 with the engine's words, a process that is starting again is a 503 that
     says when to come back, and what remains is a 500 without details, which may speak of the machine.
     """
-    if isinstance(error, UpstreamError):
+    if isinstance(error, UpstreamError) or error.code == "runtime-too-long":
         return from_llm_error(error)
-    if error.code == "runtime-too-long":
-        return ApiError(400, "context_length_exceeded", one_line(error.cause), param="messages")
     if error.code == "runtime-unsupported-option":
         return ApiError(400, "unsupported_value", one_line(error.cause))
     if error.code == "runtime-unknown-adapter":

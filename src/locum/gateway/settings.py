@@ -45,9 +45,9 @@ class Settings:
     header_s: float = 10.0
     write_s: float = 20.0
     max_batch: int = 16
-    threads: int = 48
+    threads: int = 96
     max_waiting: int = 256
-    llm_concurrency: int = 32
+    llm_concurrency: int = 64
     drain_s: int = 20
     log_file: Path | None = None
 

@@ -13,7 +13,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from locum.core.errors import LocumError
@@ -87,7 +87,8 @@ class Run:
         self._changed = asyncio.Event()
         self.timings: dict[int, Timing] = {}
         for index, request in enumerate(requests):
-            readers.submit(partial(self._read, index, request))
+            # Who reads no pieces lets the engine answer in one, which is cheaper over HTTP.
+            readers.submit(partial(self._read, index, request if call.stream else replace(request, whole=True)))
 
     async def begun(self) -> Begun:
         """Wait until every choice has its first piece; the first choice's.
@@ -175,6 +176,7 @@ class Run:
             if not self._cancelled:
                 self._follow(index, self._target.open(self._call.model, request))
         except BaseException as error:  # noqa: BLE001 - carried to whoever waits, as an envelope
+            self._target.count_failure(error)
             with self._lock:
                 self._failure = self._failure or error
         with self._lock:

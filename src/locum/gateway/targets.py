@@ -83,6 +83,10 @@ class Target(Protocol):
         """
         ...
 
+    def count_failure(self, error: BaseException) -> None:
+        """An answer failed after it was opened; does not block."""
+        ...
+
     def embed(self, model: str, texts: Sequence[str]) -> Embedded:
         """Vectors of texts; may block.
 
@@ -196,6 +200,9 @@ class ModelTarget:
         except LocumError as error:
             raise from_engine_error(error) from error
         return Opened(Origin("local", "a plain model"), stream, f"locum-{self._generator.model}")
+
+    def count_failure(self, error: BaseException) -> None:
+        """Nothing: the status of the answer tells it."""
 
     def embed(self, model: str, texts: Sequence[str]) -> Embedded:
         """Vectors of texts.

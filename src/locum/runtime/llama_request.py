@@ -135,6 +135,14 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
+    """A function; llama.cpp turns its parameters into a grammar itself, so they must first pass our own converter.
+
+    Raises:
+        UserError: the schema of its parameters is hostile, over the limits, or beyond what can be enforced.
+    """
+    from locum.runtime.constraints import compile_schema
+
+    compile_schema(tool.parameters)
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function}
 
