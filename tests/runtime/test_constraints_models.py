@@ -141,5 +141,5 @@ def test_fault_74_after_a_hostile_constraint_the_engine_answers_on(model: Genera
     ):
         with pytest.raises(UserError) as caught:
             ask(model, **fields)
-        assert caught.value.code.startswith("constraint-")
+        assert caught.value.code.startswith("runtime-constraint-")
     assert json.loads(ask(model, json_schema={"type": "boolean"})[0]) in (True, False)

@@ -31,8 +31,8 @@ def fuzz() -> Iterator[ModuleType]:
         ("safetensors", 3000, {"runtime-damaged"}),
         ("json", 600, {"invalid_json", "invalid_value", "unknown_field", "missing_field"}),
         ("events", 1000, {"BadChunkError", "BrokenOffError", "StreamRefusedError"}),
-        ("grammar", 300, {"constraint-grammar", "constraint-too-large"}),
-        ("schema", 100, {"constraint-schema", "constraint-unsupported"}),
+        ("grammar", 300, {"runtime-constraint-grammar", "runtime-constraint-too-large"}),
+        ("schema", 100, {"runtime-constraint-schema", "runtime-constraint-unsupported"}),
     ],
 )
 def test_malformed_inputs_end_in_an_error_of_ours(fuzz: ModuleType, name: str, count: int, codes: set[str]) -> None:

@@ -62,7 +62,7 @@ def test_fault_74_a_hostile_schema_of_a_tool_never_reaches_llama() -> None:
     for parameters in (deep, {"type": "object", "properties": {"x": {"type": "string", "pattern": "(?=a)b"}}}):
         with pytest.raises(UserError) as caught:
             chat_fields(CompletionRequest((Message("user", "hi"),), tools=(Tool("t", "", parameters),)))
-        assert caught.value.code.startswith("constraint-")
+        assert caught.value.code.startswith("runtime-constraint-")
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_unions_told_apart_by_a_property() -> None:
 def test_fault_74_what_cannot_be_enforced_is_refused_by_name(schema: dict[str, Any], what: str) -> None:
     with pytest.raises(UserError, match=what) as caught:
         compiled(schema)
-    assert caught.value.code == "constraint-unsupported"
+    assert caught.value.code == "runtime-constraint-unsupported"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_fault_74_what_cannot_be_enforced_is_refused_by_name(schema: dict[str, A
 def test_fault_74_what_is_no_schema_or_allows_nothing_is_refused(schema: Any) -> None:
     with pytest.raises(UserError) as caught:
         compiled(schema)
-    assert caught.value.code == "constraint-schema"
+    assert caught.value.code == "runtime-constraint-schema"
 
 
 BOUNDS = st.none() | st.decimals(-2000, 2000, places=3).map(Decimal.normalize)

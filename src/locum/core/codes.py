@@ -70,11 +70,11 @@ CODES: dict[str, str] = {
     "runtime-engine": "The engine that was asked for cannot run this model.",
     "runtime-purpose": "A model is for something else: labels, tags or vectors.",
     # runtime: constraints on what a model writes
-    "constraint-schema": "A JSON schema is malformed, or allows no value.",
-    "constraint-unsupported": "A JSON schema uses a keyword that cannot be enforced while a model writes.",
-    "constraint-grammar": "A grammar is malformed: syntax, an undefined rule, left recursion, or no end.",
-    "constraint-too-large": "A schema or grammar passes a limit (size, depth, repetitions, ambiguity).",
-    "constraint-timeout": "A schema or grammar could not be compiled within the time and memory it may take.",
+    "runtime-constraint-schema": "A JSON schema is malformed, or allows no value.",
+    "runtime-constraint-unsupported": "A JSON schema uses a keyword that cannot be enforced while a model writes.",
+    "runtime-constraint-grammar": "A grammar is malformed: syntax, an undefined rule, left recursion, or no end.",
+    "runtime-constraint-too-large": "A schema or grammar passes a limit (size, depth, repetitions, ambiguity).",
+    "runtime-constraint-timeout": "A schema or grammar could not be compiled within the time and memory it may take.",
     # runtime: the LLM behind its URL
     "upstream-url": "The LLM's URL cannot be used: wrong scheme, or unencrypted outside your own network.",
     "upstream-key-missing": "The environment variable that should hold the LLM's key is not set.",

@@ -37,9 +37,9 @@ def compile_text(kind: str, text: str) -> str:
     try:
         read_grammar(made)
     except UserError as error:
-        if error.code == "constraint-grammar":  # only references and patterns can bring this about
+        if error.code == "runtime-constraint-grammar":  # only references and patterns can bring this about
             cause = f"the schema refers only to itself, or a pattern repeats what may be empty ({error.cause})"
-            raise UserError("constraint-schema", cause, fix=error.fix) from None
+            raise UserError("runtime-constraint-schema", cause, fix=error.fix) from None
         raise UserError(error.code, f"the schema is too large as a {error.cause}", fix="make it smaller") from None
     return made
 
@@ -68,7 +68,7 @@ def _answer(request: dict[str, str]) -> dict[str, Any]:
         return {"error": error.to_json()}
     except (MemoryError, RecursionError) as error:
         cause = f"compiling it ran out of {'memory' if isinstance(error, MemoryError) else 'stack'}"
-        return {"error": UserError("constraint-timeout", cause, fix="make it smaller").to_json()}
+        return {"error": UserError("runtime-constraint-timeout", cause, fix="make it smaller").to_json()}
 
 
 def _limit_memory() -> None:

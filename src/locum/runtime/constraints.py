@@ -46,8 +46,8 @@ def compile_schema(schema: dict[str, Any], *, timeout_s: float = COMPILE_S) -> s
         The grammar; the order of properties is that of the schema.
 
     Raises:
-        UserError: ``constraint-schema`` (malformed, or allows nothing), ``constraint-unsupported`` (a keyword that
-            cannot be enforced), ``constraint-too-large``, ``constraint-timeout``.
+        UserError: ``runtime-constraint-schema`` (malformed, or allows nothing), ``runtime-constraint-unsupported`` (a
+            keyword that cannot be enforced), ``runtime-constraint-too-large``, ``runtime-constraint-timeout``.
     """
     return _COMPILER.compile("schema", check_limits(schema), timeout_s)
 
@@ -56,11 +56,11 @@ def check_grammar(text: str, *, timeout_s: float = COMPILE_S) -> str:
     """The grammar itself, once it is known to be sound and within limits.
 
     Raises:
-        UserError: ``constraint-grammar``, ``constraint-too-large`` or ``constraint-timeout``.
+        UserError: ``runtime-constraint-grammar``, ``runtime-constraint-too-large`` or ``runtime-constraint-timeout``.
     """
     if len(text) > MAX_GRAMMAR_BYTES:
         cause = f"grammar: {len(text):,} characters are over {MAX_GRAMMAR_BYTES:,}"
-        raise UserError("constraint-too-large", cause, fix="make it smaller")
+        raise UserError("runtime-constraint-too-large", cause, fix="make it smaller")
     return _COMPILER.compile("grammar", text, timeout_s)
 
 
@@ -78,7 +78,7 @@ class _Compiler:
         outcome = self._kept(key)
         if outcome is None:
             if not self._turn.acquire(timeout=_WAIT_S):
-                raise UserError("constraint-timeout", "other constraints are being compiled", fix="try again")
+                raise UserError("runtime-constraint-timeout", "other constraints are being compiled", fix="try again")
             try:
                 outcome = self._ask(json.dumps({"kind": kind, "text": text}), timeout_s)
             finally:
@@ -112,7 +112,7 @@ class _Compiler:
             if attempt == 1 or taken_s >= timeout_s:  # a worker that ended at once may have been ended by others
                 break
         cause = f"it could not be compiled within {timeout_s:g} s and {_memory_mb()} MB"
-        return UserError("constraint-timeout", cause, fix="make the schema or grammar simpler")
+        return UserError("runtime-constraint-timeout", cause, fix="make the schema or grammar simpler")
 
     def _running(self) -> subprocess.Popen[str]:
         if self._child is not None and self._child.poll() is not None:
@@ -139,7 +139,7 @@ class _Compiler:
             return self._outcomes.get(key)
 
     def _keep(self, key: str, outcome: _Outcome) -> None:
-        if isinstance(outcome, UserError) and outcome.code == "constraint-timeout":
+        if isinstance(outcome, UserError) and outcome.code == "runtime-constraint-timeout":
             return  # the machine may only have been busy
         with self._keeping:
             self._outcomes[key] = outcome

@@ -24,20 +24,20 @@ def read_grammar(text: str) -> Grammar:
     """The rules of a GBNF grammar whose start is ``root``.
 
     Raises:
-        UserError: ``constraint-grammar`` (syntax, undefined rule, left recursion, no end) or
-            ``constraint-too-large`` (a limit is passed).
+        UserError: ``runtime-constraint-grammar`` (syntax, undefined rule, left recursion, no end) or
+            ``runtime-constraint-too-large`` (a limit is passed).
     """
     try:
         grammar = parse_grammar(text)
     except GrammarFault as fault:
-        code = "constraint-too-large" if fault.too_large else "constraint-grammar"
+        code = "runtime-constraint-too-large" if fault.too_large else "runtime-constraint-grammar"
         raise UserError(code, f"grammar: {fault}", fix=_FIX) from None
     _check_recursion(grammar)
     _check_end(grammar)
     found = widest(grammar, MAX_STACKS)
     if found > MAX_STACKS:
         cause = f"grammar: a text can be read in more than {MAX_STACKS} ways at once; its alternatives start alike"
-        raise UserError("constraint-too-large", cause, fix="let alternatives differ in their first character")
+        raise UserError("runtime-constraint-too-large", cause, fix="let alternatives differ in their first character")
     return grammar
 
 
@@ -47,7 +47,7 @@ def _check_end(grammar: Grammar) -> None:
         grammar, lambda symbols, known: all(not isinstance(each, int) or each in known for each in symbols)
     )
     if grammar.names["root"] not in ends:
-        raise UserError("constraint-grammar", "grammar: no text ever completes 'root'", fix=_FIX)
+        raise UserError("runtime-constraint-grammar", "grammar: no text ever completes 'root'", fix=_FIX)
 
 
 def _check_recursion(grammar: Grammar) -> None:
@@ -67,7 +67,9 @@ def _check_recursion(grammar: Grammar) -> None:
             elif number in open_rules:
                 name = names.get(number) or next((names[each] for each in open_rules if each in names), "a repetition")
                 cause = f"grammar: {name[:80]!r} starts with itself, or repeats what may be empty"
-                raise UserError("constraint-grammar", cause, fix="put something that is not empty before the recursion")
+                raise UserError(
+                    "runtime-constraint-grammar", cause, fix="put something that is not empty before the recursion"
+                )
             elif number not in done:
                 open_rules.add(number)
                 todo.append((number, True))

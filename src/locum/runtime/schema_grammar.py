@@ -148,7 +148,7 @@ class _Writer:
             self._refs_deep += 1
             if self._refs_deep > _REFS_DEEP:
                 raise SchemaFault(
-                    "constraint-too-large", f"{where[:120]}: over {_REFS_DEEP} references inside each other"
+                    "runtime-constraint-too-large", f"{where[:120]}: over {_REFS_DEEP} references inside each other"
                 )
             name = self._refs[ref] = self._new_name()
             self._rules[name] = ""  # its place, so that a schema that refers to itself finds its name
@@ -424,7 +424,7 @@ def _count(fields: dict[str, Any], key: str, most: int, where: str) -> int | Non
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         _malformed(where, f"{key} is {str(value)[:40]}, not a count")
     if value > most:
-        raise SchemaFault("constraint-too-large", f"{where[:120]}: {key} {value} is over {most}")
+        raise SchemaFault("runtime-constraint-too-large", f"{where[:120]}: {key} {value} is over {most}")
     return value
 
 
@@ -467,12 +467,12 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _empty(where: str) -> NoReturn:
-    raise SchemaFault("constraint-schema", f"{where[:120]}: it allows no value")
+    raise SchemaFault("runtime-constraint-schema", f"{where[:120]}: it allows no value")
 
 
 def _malformed(where: str, why: str) -> NoReturn:
-    raise SchemaFault("constraint-schema", f"{where[:120]}: {why}")
+    raise SchemaFault("runtime-constraint-schema", f"{where[:120]}: {why}")
 
 
 def _unsupported(where: str, what: str) -> NoReturn:
-    raise SchemaFault("constraint-unsupported", f"{where[:120]}: cannot enforce {what}")
+    raise SchemaFault("runtime-constraint-unsupported", f"{where[:120]}: cannot enforce {what}")

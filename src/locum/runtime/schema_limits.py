@@ -42,30 +42,34 @@ def check_limits(schema: Any) -> str:
         The schema as JSON, keys in their order.
 
     Raises:
-        SchemaFault: ``constraint-too-large``, or ``constraint-schema`` when it is no JSON object.
+        SchemaFault: ``runtime-constraint-too-large``, or ``runtime-constraint-schema`` when it is no JSON object.
     """
     if not isinstance(schema, dict):
-        raise SchemaFault("constraint-schema", "the schema is no JSON object")
+        raise SchemaFault("runtime-constraint-schema", "the schema is no JSON object")
     nodes = 0
     todo: list[tuple[Any, int]] = [(schema, 1)]
     while todo:
         value, depth = todo.pop()
         nodes += 1
         if nodes > MAX_NODES:
-            raise SchemaFault("constraint-too-large", f"the schema has more than {MAX_NODES:,} values", fix=_FIX)
+            raise SchemaFault(
+                "runtime-constraint-too-large", f"the schema has more than {MAX_NODES:,} values", fix=_FIX
+            )
         if isinstance(value, (dict, list)):
             if depth > MAX_DEPTH:
-                raise SchemaFault("constraint-too-large", f"the schema nests deeper than {MAX_DEPTH}", fix=_FIX)
+                raise SchemaFault("runtime-constraint-too-large", f"the schema nests deeper than {MAX_DEPTH}", fix=_FIX)
             children = [*value, *value.values()] if isinstance(value, dict) else value  # pyright: ignore[reportUnknownVariableType]
             if isinstance(value, dict) and not all(isinstance(key, str) for key in value):  # pyright: ignore[reportUnknownVariableType]
-                raise SchemaFault("constraint-schema", "the schema has a key that is no text")
+                raise SchemaFault("runtime-constraint-schema", "the schema has a key that is no text")
             todo.extend((child, depth + 1) for child in children)  # pyright: ignore[reportUnknownVariableType]
         else:
             _check_scalar(value)
     text = json.dumps(schema, ensure_ascii=False)
     size = len(text.encode())
     if size > MAX_BYTES:
-        raise SchemaFault("constraint-too-large", f"the schema has {size:,} bytes, over {MAX_BYTES:,}", fix=_FIX)
+        raise SchemaFault(
+            "runtime-constraint-too-large", f"the schema has {size:,} bytes, over {MAX_BYTES:,}", fix=_FIX
+        )
     return text
 
 
@@ -73,13 +77,13 @@ def _check_scalar(value: Any) -> None:
     if isinstance(value, str):
         if len(value) > MAX_BYTES:
             raise SchemaFault(
-                "constraint-too-large", f"the schema has a text of over {MAX_BYTES:,} characters", fix=_FIX
+                "runtime-constraint-too-large", f"the schema has a text of over {MAX_BYTES:,} characters", fix=_FIX
             )
         if _SURROGATE.search(value):
-            raise SchemaFault("constraint-schema", "the schema holds a lone surrogate")
+            raise SchemaFault("runtime-constraint-schema", "the schema holds a lone surrogate")
     elif isinstance(value, float) and not math.isfinite(value):
-        raise SchemaFault("constraint-schema", "the schema holds NaN or infinity")
+        raise SchemaFault("runtime-constraint-schema", "the schema holds NaN or infinity")
     elif isinstance(value, int) and not -(2**63) <= value < 2**64:
-        raise SchemaFault("constraint-schema", "the schema holds a number of more than 64 bits")
+        raise SchemaFault("runtime-constraint-schema", "the schema holds a number of more than 64 bits")
     elif value is not None and not isinstance(value, (str, int, float)):
-        raise SchemaFault("constraint-schema", f"the schema holds a {type(value).__name__}, which is no JSON")
+        raise SchemaFault("runtime-constraint-schema", f"the schema holds a {type(value).__name__}, which is no JSON")
