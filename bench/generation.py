@@ -57,23 +57,28 @@ def main() -> None:
     }
     for path in options.models:
         found = raw.setdefault(path.stem, {"megabytes": round(path.stat().st_size / 1e6, 1)})
-        if "servers" in options.parts:
-            found["servers"] = servers(path, options)
-        if "prefill" in options.parts:
-            found["parameters"] = parameters(path)
-            found["prefill"] = prefill(path, options)
-        if "prefix" in options.parts:
-            found["prefix"] = prefix(path, options)
-        if "speculation" in options.parts:
-            found["speculation"] = speculation(path, options)
-        write(raw)
+        found["parameters"] = parameters(path)
+        measures = {"servers": servers, "prefill": prefill, "prefix": prefix, "speculation": speculation}
+        for part in options.parts:
+            found[part] = measures[part](path, options)
+            write(raw)
 
 
 def bandwidth_gb_s() -> float:
-    """Bytes read per second by a sum over an array far larger than the caches, all cores; best of five."""
-    from locum.fit.device import profile_device
+    """10⁹ bytes read a second by dot products over 256 MB on every core at once; best of five."""
+    from concurrent.futures import ThreadPoolExecutor
 
-    return profile_device().memory_gb_s
+    import numpy as np
+
+    cores = len(os.sched_getaffinity(0))
+    arrays = [np.ones(32_000_000) for _ in range(cores)]
+    best_s = float("inf")
+    with ThreadPoolExecutor(cores) as pool:
+        for _ in range(5):
+            start_s = time.perf_counter()
+            list(pool.map(np.dot, arrays, arrays))
+            best_s = min(best_s, time.perf_counter() - start_s)
+    return cores * arrays[0].nbytes / best_s / 1e9
 
 
 def bf16_gflop_s() -> float:
