@@ -109,7 +109,7 @@ def test_it_starts_when_first_asked_and_shows_its_key(make: Make) -> None:
     process = make()
     assert process.pid is None
     answer = ask(process)
-    assert answer["echo"] == {"ask": "ok"}
+    assert answer["echo"] == {"ask": "ok", "id_slot": 0}
     assert answer["settings"]["parent"] == os.getpid()
     assert len(answer["settings"]["key"]) == 64
     assert answer["key"] == "Bearer " + answer["settings"]["key"]

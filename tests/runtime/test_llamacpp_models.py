@@ -113,4 +113,5 @@ def test_speculation_does_not_change_a_real_models_answer(smollm2: Path) -> None
     lookup = answer(smollm2, request, replace(settings, lookup_tokens=8, lookup_match=3))
     draft = answer(smollm2, request, replace(settings, draft=smollm2))
     assert plain.text == lookup.text == draft.text
-    assert int(lookup.extra["draft_accepted"]) > 0 and int(draft.extra["draft_accepted"]) > 30
+    assert int(lookup.extra["draft_accepted"]) > 0
+    assert int(draft.extra["draft_accepted"]) >= plain.output_tokens // 2  # it drafts for itself

@@ -29,6 +29,7 @@ from locum.core.errors import DeviceError, LocumError, ModelFileError
 from locum.core.text import one_line
 from locum.runtime.llama_client import EngineGoneError, EngineRefusedError, Exchange, LlamaClient
 from locum.runtime.llama_settings import ChildSettings
+from locum.runtime.llama_slots import Slots
 
 _READY_S = 120.0
 _IDLE_S = 30.0
@@ -71,7 +72,7 @@ class LlamaProcess:
         self._probe = probe
         self._command = list(command or (sys.executable, "-m", _CHILD_MODULE))
         self._lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(settings.slots)
+        self._slots = Slots(settings.slots)
         self._child: _Child | None = None
         self._crashes = 0
         self._crashed_s = 0.0
@@ -106,15 +107,14 @@ class LlamaProcess:
         """
         child = self._running()
         deadline_s = time.monotonic() + timeout_s
-        if slot:
-            self._enter(deadline_s, timeout_s)
+        place = self._enter(body, deadline_s, timeout_s) if slot else None
         try:
-            answer = child.client.post(path, body, deadline_s=deadline_s, idle_s=self.idle_s)
+            answer = child.client.post(path, _placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s)
         except (TimeoutError, EngineGoneError) as error:
             raise self.failure(child, error, deadline_s, timeout_s) from None
         finally:
-            if slot:
-                self._slots.release()
+            if place is not None:
+                self._slots.give_back(place)
         self._crashes = 0
         return answer
 
@@ -122,16 +122,20 @@ class LlamaProcess:
         """Send a request that needs a slot and whose answer comes as events; ``post`` has arguments and errors."""
         child = self._running()
         deadline_s = time.monotonic() + timeout_s
-        self._enter(deadline_s, timeout_s)
+        place = self._enter(body, deadline_s, timeout_s)
         try:
-            exchange = child.client.stream(path, body, deadline_s=deadline_s, idle_s=self.idle_s)
+            exchange = child.client.stream(path, _placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s)
         except (TimeoutError, EngineGoneError) as error:
-            self._slots.release()
+            self._slots.give_back(place)
             raise self.failure(child, error, deadline_s, timeout_s) from None
         except BaseException:
-            self._slots.release()
+            self._slots.give_back(place)
             raise
-        return Turn(exchange, self._leave, lambda error: self.failure(child, error, deadline_s, timeout_s))
+        return Turn(
+            exchange,
+            lambda finished: self._leave(place, finished),
+            lambda error: self.failure(child, error, deadline_s, timeout_s),
+        )
 
     def start(self) -> None:
         """Load the model, when it is not loaded; errors as ``post``."""
@@ -160,12 +164,15 @@ class LlamaProcess:
             return self._late("was stopped because it left a request alone for", self.idle_s)
         return self._late("did not finish within", timeout_s)
 
-    def _enter(self, deadline_s: float, timeout_s: float) -> None:
-        if not self._slots.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+    def _enter(self, body: dict[str, Any], deadline_s: float, timeout_s: float) -> int:
+        text = json.dumps(body.get("messages") or body.get("prompt"))
+        place = self._slots.take(text, max(0.0, deadline_s - time.monotonic()))
+        if place is None:
             raise self._late("was busy with earlier requests for", timeout_s)
+        return place
 
-    def _leave(self, finished: bool) -> None:
-        self._slots.release()
+    def _leave(self, place: int, finished: bool) -> None:
+        self._slots.give_back(place)
         if finished:
             self._crashes = 0
 
@@ -232,6 +239,11 @@ class LlamaProcess:
                 fix=death.fix,
             )
         time.sleep(max(0.0, left_s))
+
+
+def _placed(body: dict[str, Any], place: int | None) -> dict[str, Any]:
+    """The request with its slot; embeddings have no messages or prompt, and take any."""
+    return body if place is None or "input" in body else {**body, "id_slot": place}
 
 
 class Turn:
