@@ -32,7 +32,7 @@ from locum.runtime.llama_settings import ChildSettings
 from locum.runtime.llama_slots import Slots
 
 _READY_S = 120.0
-_IDLE_S = 30.0
+_IDLE_S = 180.0
 _BACK_OFF_S = (0.5, 30.0)
 _WAIT_FOR_START_S = 1.0
 _CLOSE_S = 3.0
