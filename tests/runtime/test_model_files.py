@@ -27,11 +27,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def refused(folder: Path, code: str, *words: str) -> None:
+def refusal(folder: Path, *words: str) -> str:
+    """The code of the error, which must say all ``words``."""
     with pytest.raises(ModelFileError) as caught:
         open_classifier(folder)
-    assert caught.value.code == code
     assert all(word in str(caught.value) for word in words), str(caught.value)
+    return caught.value.code
 
 
 def test_a_whole_folder_verifies(folder: Path) -> None:
@@ -42,25 +43,25 @@ def test_a_whole_folder_verifies(folder: Path) -> None:
 def test_fault_32_a_changed_file_is_refused(folder: Path) -> None:
     path = folder / "tokenizer.json"
     path.write_bytes(path.read_bytes() + b"\n")
-    refused(folder, "runtime-hash", "tokenizer.json")
+    assert refusal(folder, "tokenizer.json") == "runtime-hash"
 
 
 def test_fault_32_weights_without_a_hash_are_refused(folder: Path) -> None:
     document = json.loads((folder / "model.json").read_text())
     del document["files"]["model.onnx"]
     (folder / "model.json").write_text(json.dumps(document))
-    refused(folder, "runtime-hash", "model.onnx")
+    assert refusal(folder, "model.onnx") == "runtime-hash"
 
 
 def test_fault_31_a_missing_file_is_named(folder: Path) -> None:
     (folder / "model.onnx").unlink()
-    refused(folder, "runtime-file-missing", "model.onnx")
+    assert refusal(folder, "model.onnx") == "runtime-file-missing"
 
 
 def test_fault_31_an_lfs_pointer_is_named(folder: Path) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
     (folder / "model.onnx").write_bytes(pointer)
-    refused(folder, "runtime-lfs-pointer", "model.onnx", "git lfs pull")
+    assert refusal(folder, "model.onnx", "git lfs pull") == "runtime-lfs-pointer"
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.PTH", "x.pkl", "pytorch_model.bin", "a.pt2", "m.joblib"])
@@ -74,7 +75,7 @@ def test_fault_26_files_that_can_run_code_are_refused_by_name(folder: Path, name
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_fault_26_a_pickle_under_another_name_is_refused(folder: Path, protocol: int) -> None:
     (folder / "model.onnx").write_bytes(pickle.dumps({"a": PurePosixPath("x")}, protocol=protocol))
-    refused(folder, "runtime-pickle", "model.onnx")
+    assert refusal(folder, "model.onnx") == "runtime-pickle"
 
 
 def test_fault_26_a_pytorch_archive_under_another_name_is_refused(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_fault_26_numpy_arrays_of_objects_are_refused(tmp_path: Path) -> None:
     pico_linear(tmp_path / "model")
     np.savez(tmp_path / "model" / "weights.npz", idf=np.asarray([{}], dtype=object), allow_pickle=True)
     reseal(tmp_path / "model")
-    refused(tmp_path / "model", "runtime-damaged", "weights.npz")
+    assert refusal(tmp_path / "model", "weights.npz") == "runtime-damaged"
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "", "c:\\x", "..", "a\0b"])
@@ -126,22 +127,22 @@ def test_a_link_that_leads_out_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes((folder / "model.onnx").read_bytes())
     (folder / "model.onnx").unlink()
     (folder / "model.onnx").symlink_to(tmp_path / "outside")
-    refused(folder, "runtime-unsafe-path", "model.onnx")
+    assert refusal(folder, "model.onnx") == "runtime-unsafe-path"
 
 
 def test_no_model_json(tmp_path: Path) -> None:
-    refused(tmp_path, "runtime-not-a-model-folder", "model.json")
+    assert refusal(tmp_path, "model.json") == "runtime-not-a-model-folder"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', "\x00"])
 def test_a_damaged_model_json(folder: Path, text: str) -> None:
     (folder / "model.json").write_text(text)
-    refused(folder, "schema-invalid", "model.json")
+    assert refusal(folder, "model.json") == "schema-invalid"
 
 
 def test_labels_must_differ(folder: Path) -> None:
     reseal(folder, labels=("a", "a", "b"))
-    refused(folder, "runtime-mismatch", "labels")
+    assert refusal(folder, "labels") == "runtime-mismatch"
 
 
 def test_files_that_nobody_names_are_left_alone(folder: Path) -> None:

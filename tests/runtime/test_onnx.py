@@ -30,14 +30,15 @@ def load(folder: Path) -> Any:
     return onnx.load(folder / "model.onnx")
 
 
-def refused(folder: Path, model: Any, code: str, *words: str) -> None:
+def refusal(folder: Path, model: Any, *words: str) -> str:
+    """The code of the error, which must say all ``words``."""
     content = model if isinstance(model, bytes) else model.SerializeToString()
     (folder / "model.onnx").write_bytes(content)
     reseal(folder)
     with pytest.raises(ModelFileError) as caught:
         open_classifier(folder)
-    assert caught.value.code == code, str(caught.value)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+    return caught.value.code
 
 
 def test_scores_are_the_share_of_a_labels_words(folder: Path) -> None:
@@ -101,13 +102,13 @@ def test_blocks_of_64_and_less_are_a_rows_own(folder: Path, block: int, alone: b
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"not a model at all", b"<html>", b"\x08\x08" * 40, b"\xff" * 64])
 def test_what_is_not_onnx_is_refused(folder: Path, content: bytes) -> None:
-    refused(folder, content, "runtime-damaged", "model.onnx")
+    assert refusal(folder, content, "model.onnx") == "runtime-damaged"
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_file_is_refused(folder: Path, share: float) -> None:
     content = (folder / "model.onnx").read_bytes()
-    refused(folder, content[: int(len(content) * share)], "runtime-damaged")
+    assert refusal(folder, content[: int(len(content) * share)]) == "runtime-damaged"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -128,25 +129,25 @@ def test_fault_33_custom_operators_are_refused_with_the_supported_sets(folder: P
     model = load(folder)
     model.graph.node[0].domain = "evil.plugin"
     model.opset_import.append(helper.make_opsetid("evil.plugin", 1))
-    refused(folder, model, "runtime-unsupported", "evil.plugin::Gather", "com.microsoft")
+    assert refusal(folder, model, "evil.plugin::Gather", "com.microsoft") == "runtime-unsupported"
 
 
 def test_fault_33_custom_operators_inside_subgraphs_are_found(folder: Path) -> None:
     model = load(folder)
     hidden = helper.make_graph([helper.make_node("Do", [], ["y"], domain="evil")], "then", [], [])
     model.graph.node.append(helper.make_node("If", ["c"], ["z"], then_branch=hidden, else_branch=hidden))
-    refused(folder, model, "runtime-unsupported", "evil::Do")
+    assert refusal(folder, model, "evil::Do") == "runtime-unsupported"
 
 
 def test_fault_33_an_unknown_operator_is_refused(folder: Path) -> None:
     model = load(folder)
     model.graph.node[0].op_type = "GatherFromTheFuture"
-    refused(folder, model, "runtime-unsupported", "ONNX Runtime")
+    assert refusal(folder, model, "ONNX Runtime") == "runtime-unsupported"
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd"])
 def test_external_weights_outside_the_folder_are_refused(folder: Path, name: str) -> None:
-    refused(folder, with_external(load(folder), name), "runtime-unsafe-path", name)
+    assert refusal(folder, with_external(load(folder), name), name) == "runtime-unsafe-path"
 
 
 def test_external_weights_that_nothing_vouches_for_are_refused(folder: Path) -> None:
@@ -204,10 +205,10 @@ def test_another_output_name_is_refused(folder: Path) -> None:
     model = load(folder)
     model.graph.output[0].name = "scores"
     model.graph.node[-1].output[0] = "scores"
-    refused(folder, model, "runtime-mismatch", "logits", "scores")
+    assert refusal(folder, model, "logits", "scores") == "runtime-mismatch"
 
 
 def test_another_input_type_is_refused(folder: Path) -> None:
     model = load(folder)
     model.graph.input[1].type.tensor_type.elem_type = TensorProto.INT32
-    refused(folder, model, "runtime-mismatch", "attention_mask")
+    assert refusal(folder, model, "attention_mask") == "runtime-mismatch"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,30 +17,22 @@ from locum.runtime.openai import OpenAiGenerator
 from locum.schema.message import ToolCall
 from locum.schema.task import LlmSpec
 from locum.testing import FakeUpstream, Scripted
+from locum.testing.upstream import asking
 
 REQUEST = CompletionRequest((Message("system", "Be brief."), Message("user", "Which label?")), max_tokens=5)
 KEY = "sk-very-secret-4711"
 
 
-@contextmanager
-def asking(
-    *script: str | Scripted, timeout_s: float = 10, **llm: Any
-) -> Iterator[tuple[FakeUpstream, OpenAiGenerator, list[float]]]:
-    waits: list[float] = []
-    with FakeUpstream(script or ("ok",)) as upstream:
-        spec = LlmSpec(base_url=upstream.base_url, model="big-1", timeout_s=timeout_s, **llm)
-        generator = OpenAiGenerator(spec, sleep=waits.append)
-        try:
-            yield upstream, generator, waits
-        finally:
-            generator.close()
+def failure(generator: OpenAiGenerator) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        generator.complete(REQUEST)
+    return caught.value
 
 
 def fails(generator: OpenAiGenerator, code: str) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        generator.complete(REQUEST)
-    assert caught.value.code == code, str(caught.value)
-    return caught.value
+    error = failure(generator)
+    assert error.code == code, str(error)
+    return error
 
 
 def test_an_answer_with_its_tokens_and_fingerprint() -> None:
@@ -99,7 +89,7 @@ def test_fault_56_retry_after_is_honoured() -> None:
 
 def test_fault_56_a_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
     with asking(Scripted(status=429, headers={"retry-after": "3600"})) as (upstream, generator, waits):
-        fails(generator, "upstream-rate-limited")
+        assert failure(generator).code == "upstream-rate-limited"
         assert waits == [] and len(upstream.received) == 1
 
 
@@ -123,14 +113,14 @@ def test_fault_55_nobody_listens() -> None:
         url = upstream.base_url
     waits: list[float] = []
     generator = OpenAiGenerator(LlmSpec(base_url=url, model="m", timeout_s=30), sleep=waits.append)
-    fails(generator, "upstream-unreachable")
+    assert failure(generator).code == "upstream-unreachable"
     assert len(waits) == 4
     generator.close()
 
 
 def test_fault_55_a_name_that_does_not_resolve() -> None:
     generator = OpenAiGenerator(LlmSpec(base_url="https://no-such-host.invalid/v1", model="m"), sleep=lambda _s: None)
-    fails(generator, "upstream-unreachable")
+    assert failure(generator).code == "upstream-unreachable"
     generator.close()
 
 
@@ -161,27 +151,27 @@ def test_fault_59_a_truncated_body_is_asked_again() -> None:
 )
 def test_fault_59_what_is_no_completion_is_a_typed_error(body: bytes) -> None:
     with asking(Scripted(body=body)) as (upstream, generator, _):
-        fails(generator, "upstream-bad-answer")
+        assert failure(generator).code == "upstream-bad-answer"
         assert len(upstream.received) == 1
 
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_fault_59_an_endless_body_is_cut_off(status: int) -> None:
     with asking(Scripted(status=status, body=b"x" * (1 << 20), repeat=64)) as (_, generator, _waits):
-        fails(generator, "upstream-too-large")
+        assert failure(generator).code == "upstream-too-large"
 
 
 def test_fault_58_a_silent_server_is_given_up() -> None:
     with asking(Scripted(delay_s=3), timeout_s=0.3) as (_, generator, _waits):
         start_s = time.monotonic()
-        fails(generator, "upstream-timeout")
+        assert failure(generator).code == "upstream-timeout"
         assert time.monotonic() - start_s < 2
 
 
 def test_fault_58_a_body_that_trickles_is_given_up() -> None:
     with asking(Scripted(body=b" " * 100_000, drip_s=0.05), timeout_s=0.4) as (_, generator, _waits):
         start_s = time.monotonic()
-        fails(generator, "upstream-timeout")
+        assert failure(generator).code == "upstream-timeout"
         assert time.monotonic() - start_s < 2
 
 
@@ -238,7 +228,7 @@ def test_parts_are_joined_and_missing_usage_is_said() -> None:
 
 def test_a_compressed_bomb_is_not_unpacked() -> None:
     with asking(Scripted(headers={"content-encoding": "gzip"})) as (_, generator, _waits):
-        fails(generator, "upstream-bad-answer")
+        assert failure(generator).code == "upstream-bad-answer"
 
 
 @pytest.mark.parametrize(
@@ -418,12 +408,12 @@ def test_fault_57_a_storm_of_errors_opens_the_circuit_for_all_threads() -> None:
     with FakeUpstream(lambda _body: Scripted(status=500) if now_s[0] < 31 else "well") as upstream:
         llm = LlmSpec(base_url=upstream.base_url, model="m")
         generator = OpenAiGenerator(llm, sleep=lambda _s: None, breaker=breaker)
-        fails(generator, "upstream-server-error")
+        assert failure(generator).code == "upstream-server-error"
         assert len(upstream.received) == 5
         error = fails(generator, "upstream-circuit-open")
         assert error.retry_after_s == 30 and len(upstream.received) == 5
         now_s[0] = 30.5
-        fails(generator, "upstream-server-error")  # the probe, which is not repeated
+        assert failure(generator).code == "upstream-server-error"  # the probe, which is not repeated
         assert len(upstream.received) == 6
         now_s[0] = 91.0
         assert generator.complete(REQUEST).text == "well"
@@ -478,13 +468,13 @@ def test_fault_64_a_request_that_was_repeated_counts_once() -> None:
 def test_a_conversation_beyond_the_context_is_told_as_such() -> None:
     body = json.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}}).encode()
     with asking(Scripted(status=400, body=body)) as (_, generator, _waits):
-        fails(generator, "runtime-too-long")
+        assert failure(generator).code == "runtime-too-long"
 
 
 def test_fault_59_an_announced_gigabyte_is_refused_at_once() -> None:
     with asking(Scripted(body=b"x" * (1 << 20), repeat=1024)) as (_, generator, _waits):
         start_s = time.monotonic()
-        fails(generator, "upstream-too-large")
+        assert failure(generator).code == "upstream-too-large"
         assert time.monotonic() - start_s < 2
 
 
@@ -492,4 +482,4 @@ def test_fault_59_a_gigabyte_without_announcement_is_cut_off() -> None:
     headers = {"content-length": "", "transfer-encoding": "chunked"}
     chunk = b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"
     with asking(Scripted(body=chunk, repeat=1024, headers=headers)) as (_, generator, _waits):
-        fails(generator, "upstream-too-large")
+        assert failure(generator).code == "upstream-too-large"

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,29 +20,21 @@ from locum.runtime import CompletionRequest, Message
 from locum.runtime.openai import OpenAiGenerator
 from locum.schema.task import LlmSpec
 from locum.testing import FakeUpstream, Scripted
+from locum.testing.upstream import asking
 
 REQUEST = CompletionRequest((Message("system", "Be brief."), Message("user", "Which label?")), max_tokens=5)
 
 
-@contextmanager
-def asking(
-    *script: str | Scripted, timeout_s: float = 10, **llm: Any
-) -> Iterator[tuple[FakeUpstream, OpenAiGenerator, list[float]]]:
-    waits: list[float] = []
-    with FakeUpstream(script or ("ok",)) as upstream:
-        spec = LlmSpec(base_url=upstream.base_url, model="big-1", timeout_s=timeout_s, **llm)
-        generator = OpenAiGenerator(spec, sleep=waits.append)
-        try:
-            yield upstream, generator, waits
-        finally:
-            generator.close()
+def failure(generator: OpenAiGenerator) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        generator.complete(REQUEST)
+    return caught.value
 
 
 def fails(generator: OpenAiGenerator, code: str) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        generator.complete(REQUEST)
-    assert caught.value.code == code, str(caught.value)
-    return caught.value
+    error = failure(generator)
+    assert error.code == code, str(error)
+    return error
 
 
 def test_a_connection_is_used_again() -> None:
@@ -103,7 +94,7 @@ def test_fault_58_headers_that_trickle_are_given_up() -> None:
     llm = LlmSpec(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", model="m", timeout_s=0.5)
     generator = OpenAiGenerator(llm)
     start_s = time.monotonic()
-    fails(generator, "upstream-timeout")
+    assert failure(generator).code == "upstream-timeout"
     assert time.monotonic() - start_s < 3
     generator.close()
     thread.join()
@@ -119,7 +110,7 @@ def test_fault_55_no_connection_in_time() -> None:
     llm = LlmSpec(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", model="m", connect_timeout_s=0.2)
     generator = OpenAiGenerator(llm, sleep=lambda _s: None)
     start_s = time.monotonic()
-    fails(generator, "upstream-unreachable")
+    assert failure(generator).code == "upstream-unreachable"
     assert time.monotonic() - start_s < 5
     generator.close()
     for member in (*crowd, listener):
@@ -155,7 +146,7 @@ def test_fault_55_no_tls_where_it_should_be() -> None:
     with FakeUpstream(["ok"]) as upstream:
         url = upstream.base_url.replace("http:", "https:")
         generator = OpenAiGenerator(LlmSpec(base_url=url, model="m"), sleep=lambda _s: None)
-        fails(generator, "upstream-unreachable")
+        assert failure(generator).code == "upstream-unreachable"
         assert upstream.received == []
         generator.close()
 
@@ -238,7 +229,7 @@ def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_fault_59_what_is_no_http_is_a_typed_error(answer: bytes) -> None:
     with raw_server(answer) as generator:
-        fails(generator, "upstream-broken-off")
+        assert failure(generator).code == "upstream-broken-off"
 
 
 def test_interim_answers_are_passed_over_and_a_body_may_end_with_the_connection() -> None:
@@ -249,7 +240,7 @@ def test_interim_answers_are_passed_over_and_a_body_may_end_with_the_connection(
 
 def test_fault_59_endless_headers_are_cut_off() -> None:
     with raw_server(b"HTTP/1.1 200 OK\r\n" + b"x-a: " + b"b" * (17 << 20)) as generator:
-        fails(generator, "upstream-too-large")
+        assert failure(generator).code == "upstream-too-large"
 
 
 @contextmanager

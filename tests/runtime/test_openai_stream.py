@@ -215,7 +215,8 @@ def test_fault_59_a_stream_that_breaks_off_is_an_error() -> None:
 
 @pytest.mark.parametrize("events", [[piece("red"), DONE], [piece("red")], [DONE], []])
 def test_fault_59_an_end_without_a_reason_is_an_error(events: list[Any]) -> None:
-    fails(Scripted(events=events), "upstream-broken-off")
+    _, error = fails(Scripted(events=events), "upstream-broken-off")
+    assert error.code == "upstream-broken-off"
 
 
 def test_an_end_without_done_is_fine_once_the_reason_was_given() -> None:
@@ -240,11 +241,13 @@ def test_fault_59_what_is_no_chunk_is_a_typed_error(event: Any) -> None:
 
 
 def test_fault_59_a_page_instead_of_a_stream() -> None:
-    fails(Scripted(body=b"<html>Login</html>", headers={"content-type": "text/html"}), "upstream-bad-answer")
+    page = Scripted(body=b"<html>Login</html>", headers={"content-type": "text/html"})
+    assert fails(page, "upstream-bad-answer")[0] == []
 
 
 def test_fault_59_an_endless_line_is_cut_off() -> None:
-    fails(Scripted(events=[b"x" * (1 << 16)], repeat=64), "upstream-too-large")
+    endless = Scripted(events=[b"x" * (1 << 16)], repeat=64)
+    assert fails(endless, "upstream-too-large")[0] == []
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+
+from locum.runtime.openai import OpenAiGenerator
+from locum.schema.task import LlmSpec
 
 
 @dataclass(frozen=True)
@@ -311,3 +314,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep quiet."""
+
+
+@contextlib.contextmanager
+def asking(
+    *script: str | Scripted, timeout_s: float = 10, **llm: Any
+) -> Generator[tuple[FakeUpstream, OpenAiGenerator, list[float]], None, None]:
+    """A server with a script, a client that asks it, and the seconds that the client waited between tries.
+
+    Nothing is really waited for, so tests of retries are quick.
+
+    Args:
+        *script: what the server answers, in turn; ``ok`` when there is none.
+        timeout_s: of one answer.
+        **llm: further fields of ``LlmSpec``.
+    """
+    waits: list[float] = []
+    with FakeUpstream(script or ("ok",)) as upstream:
+        spec = LlmSpec(base_url=upstream.base_url, model="big-1", timeout_s=timeout_s, **llm)
+        generator = OpenAiGenerator(spec, sleep=waits.append)
+        try:
+            yield upstream, generator, waits
+        finally:
+            generator.close()
