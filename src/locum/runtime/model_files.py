@@ -15,7 +15,7 @@ from typing import Any
 
 from locum.core.errors import ModelFileError
 from locum.core.files import hash_folder, sha256_file, write_json
-from locum.schema.model import ModelSpec
+from locum.schema.model import WITHOUT_LABELS, ModelSpec
 
 SPEC_NAME = "model.json"
 _SPEC_BYTES_MAX = 16 << 20  # 100,000 labels fit; more is not a model.json
@@ -115,7 +115,8 @@ def verify_folder(folder: Path) -> ModelSpec:
                 where=str(folder),
                 fix="copy the folder again, or rebuild it",
             )
-    if len(set(spec.labels)) != len(spec.labels) or bool(spec.labels) == (spec.purpose == "embed"):
+    labelled = spec.purpose in ("classify", "tag")
+    if len(set(spec.labels)) != len(spec.labels) or bool(spec.labels) != labelled:
         raise ModelFileError("runtime-mismatch", "labels must be given and differ", where=str(folder / SPEC_NAME))
     return spec
 

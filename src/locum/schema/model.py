@@ -11,8 +11,8 @@ from locum.schema.base import Document
 from locum.schema.candidate import Family
 
 EngineName = Literal["linear", "onnx", "llamacpp", "openvino"]
-Purpose = Literal["classify", "tag", "embed"]
-Precision = Literal["int8", "fp32", "q8_0", "f16"]
+Purpose = Literal["classify", "tag", "embed", "generate", "rank"]
+Precision = Literal["int8", "fp32", "q8_0", "f16", "q4_0", "q4_1", "q4_k"]
 
 
 class ModelSpec(Document):
@@ -20,10 +20,10 @@ class ModelSpec(Document):
 
     Attributes:
         engine: the runtime adapter that opens it.
-        labels: class names (or tags) in the order of the logits' columns; empty when it embeds.
+        labels: class names (or tags) in the order of the logits' columns; empty unless it classifies or tags.
         max_tokens: longer inputs are cut there, and counted.
         temperature: logits are divided by it before the softmax (fitted on dev; 1.0 before that).
-        purpose: what the model is for: labels of a text, tags of its tokens, or a vector.
+        purpose: what the model is for: labels of a text, tags of its tokens, a vector, text, or an order of texts.
         files: SHA-256 of every file of the folder but this one.
         weights: name of the file with the weights, e.g. ``model.onnx``.
         pooling: how token embeddings become one (only engine llamacpp, where the head stands outside the file).
