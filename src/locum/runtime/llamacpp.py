@@ -158,9 +158,21 @@ class LlamaGenerator:
         text = self._prompts.render(request)
         return score_continuations(self.process, self._prompts, text, continuations, fields, self._settings.timeout_s)
 
+    def render(self, request: CompletionRequest) -> str:
+        """The text that the model reads for a request: its messages through the chat template, or its raw prompt.
+
+        Raises:
+            LocumError: as ``complete``.
+        """
+        return self._prompts.render(request)
+
+    def prompt_tokens(self, request: CompletionRequest) -> list[int]:
+        """Ids of the tokens that the model reads for a request, the template's included."""
+        return self._prompts.tokens(self._prompts.render(request))
+
     def count_tokens(self, request: CompletionRequest) -> int:
         """How many tokens the prompt of a request has, the template's included."""
-        return len(self._prompts.tokens(self._prompts.render(request)))
+        return len(self.prompt_tokens(request))
 
     def close(self) -> None:
         """End the child process; a second call does nothing."""
