@@ -15,7 +15,7 @@ from typing import Any
 
 from locum.core.errors import ModelFileError
 from locum.core.files import hash_folder, sha256_file, write_json
-from locum.schema.model import WITHOUT_LABELS, ModelSpec
+from locum.schema.model import ModelSpec
 
 SPEC_NAME = "model.json"
 _SPEC_BYTES_MAX = 16 << 20  # 100,000 labels fit; more is not a model.json
