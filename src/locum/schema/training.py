@@ -6,6 +6,7 @@ from typing import Literal
 
 from locum.schema.base import Document
 from locum.schema.candidate import Candidate
+from locum.schema.model import Precision
 
 
 class TrainRequest(Document):
@@ -136,4 +137,80 @@ class EmbedderParity(Document):
     cosine_min: float
     cosine_mean: float
     min_cosine: float
+    tried: tuple[str, ...] = ()
+
+
+GeneratorFormat = Literal["q8_0", "f16", "q4_0", "q4_1", "q4_k"]
+
+
+class GeneratorExportRequest(Document):
+    """One export of a tuned decoder that writes text.
+
+    Attributes:
+        name: of the model, for ``model.json``.
+        folder: the tuned decoder in the layout of Hugging Face, with its tokenizer and chat template; adapters merged.
+        dev: conversations to compare on, JSON Lines of ``id``, ``messages`` (``role`` and ``content``) and
+            ``completion``, the right answer.
+        max_tokens: context that the model is served with, prompt and answer together; None takes its own.
+        threads: CPU threads to use.
+        formats: what to write, in order of preference: the first that answers as the tuned weights do is kept.
+            q8_0 is nearly exact, f16 twice its size; q4_0, q4_1 and q4_k are half its size and rougher.
+        rows: most conversations to compare on; the first ones are taken.
+        scored_tokens: most tokens of a right answer that are weighed.
+        answer_tokens: most tokens of an answer that is written.
+        max_mean_gap: of a token's log-probability, in nats, on average over the tokens of the right answers.
+        max_perplexity_ratio: the right answers' perplexity over what the tuned weights give them.
+        min_equal_answers: share of rows whose greedy answer must be the tuned weights'.
+    """
+
+    name: str
+    folder: str
+    dev: str
+    threads: int
+    max_tokens: int | None = None
+    formats: tuple[GeneratorFormat, ...] = ("q8_0", "f16")
+    rows: int = 64
+    scored_tokens: int = 128
+    answer_tokens: int = 32
+    max_mean_gap: float = 0.05
+    max_perplexity_ratio: float = 1.02
+    min_equal_answers: float = 0.5
+
+
+class GeneratorParity(Document):
+    """The exported decoder against the tuned weights in PyTorch, on dev conversations, through the serving engine.
+
+    Attributes:
+        n: conversations that were compared.
+        too_long: conversations left out because they do not fit the context.
+        tokens: of the right answers, weighed by both.
+        prompts_equal: share of rows whose prompt both read as the same tokens; an export below 1 is not kept.
+        mean_gap, max_gap: absolute difference of a token's log-probability, in nats.
+        perplexity_trained, perplexity_exported: of the right answers.
+        perplexity_ratio: the exported over the trained.
+        equal_answers: share of rows with the same greedy answer, its end included.
+        first_difference: median place, in tokens, where the answers that differ begin to; None when none does.
+        max_mean_gap, max_perplexity_ratio, min_equal_answers: the tolerance that was asked.
+        size_mb: of the exported file.
+        tried: what else was exported and why it was not kept.
+    """
+
+    n: int
+    too_long: int
+    engine: str
+    precision: Precision
+    tokens: int
+    prompts_equal: float
+    mean_gap: float
+    max_gap: float
+    perplexity_trained: float
+    perplexity_exported: float
+    perplexity_ratio: float
+    equal_answers: float
+    first_difference: float | None
+    max_mean_gap: float
+    max_perplexity_ratio: float
+    min_equal_answers: float
+    size_mb: float
+    passed: bool
     tried: tuple[str, ...] = ()
