@@ -129,7 +129,7 @@ class _Service:
         raise ApiError(404, "not_found", "there is nothing at this path; see /v1/models")
 
     async def _generate(
-        self, read: Callable[[bytes], Call], scope: Scope, receive: Receive, send: Send
+        self, read: Callable[[bytes], Call[Any]], scope: Scope, receive: Receive, send: Send
     ) -> Reply | None:
         """The endpoints that write text: whole as a reply, or streamed here."""
         body = await read_body(scope, receive, self.settings.max_body_bytes, self.settings.receive_s)
@@ -154,7 +154,7 @@ class _Service:
             gone.cancel()
             run.cancel()
 
-    async def _stream(self, call: Call, run: Run, scope: Scope, send: Send) -> None:
+    async def _stream(self, call: Call[Any], run: Run, scope: Scope, send: Send) -> None:
         """Headers once it is known who answers; then what is ready, again and again."""
         begun = await run.begun()
         origin = begun.opened.origin

@@ -1,7 +1,8 @@
 """``Call``: one request for text, whatever its endpoint, between its document and the bytes of its answer.
 
 Notable: an endpoint brings three things, and none of them waits: what to ask (``requests``), the body of a whole
-answer, and the events of a streamed one. The events are made piece by piece in the thread that reads the engine, from
+answer, and the events of a streamed one; how a body is read and a list of choices framed is said here once. The
+events are made piece by piece in the thread that reads the engine, from
 parts that are encoded once, because this is what each token costs. ``Opened`` says where an answer comes from
 before its first byte; ``Answered`` is one that has ended. Not here: who answers (``targets``), threads and
 sockets (``streaming``, ``app``).
@@ -11,16 +12,19 @@ from __future__ import annotations
 
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import orjson
 
+from locum.gateway.documents import WritingRequest, read_document
 from locum.gateway.errors import ApiError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob
 from locum.runtime.protocol import CompletionStream
 
+_DONE = b"data: [DONE]\n\n"
 _LOGPROB_MIN = -9999.0
 """What OpenAI's API writes for a log-probability that is minus infinity, which JSON cannot hold."""
 
@@ -111,38 +115,103 @@ class Stamp:
         return f"{self.prefix}{self.key}"
 
 
-class Call(Protocol):
-    """One request for text, as its endpoint puts and answers it."""
+R = TypeVar("R", bound=WritingRequest)
+
+
+class Call(ABC, Generic[R]):
+    """One request for text, as its endpoint puts and answers it.
+
+    Args:
+        asked: its document.
+
+    Attributes:
+        document: the class of ``asked``.
+        prefix: how the names of its answers begin.
+        stamp: what every piece of its answer repeats.
+
+    Raises:
+        ApiError: 400, when fields do not go together.
+    """
+
+    document: type[R]
+    prefix: str
+
+    def __init__(self, asked: R) -> None:
+        self._asked = asked
+        self.stamp = Stamp(asked.model, self.prefix)
+
+    @classmethod
+    def read(cls, body: bytes) -> Self:
+        """From a body.
+
+        Raises:
+            ApiError: 400, naming the field at fault.
+        """
+        return cls(read_document(cls.document, body))
 
     @property
     def model(self) -> str:
         """The model as it was asked for."""
-        ...
+        return self._asked.model
 
     @property
     def stream(self) -> bool:
         """Whether the answer is wanted piece by piece."""
-        ...
+        return self._asked.stream is True
 
+    @abstractmethod
     def requests(self, max_tokens: int) -> list[CompletionRequest]:
         """What to ask, one entry a choice; ``max_tokens`` where the caller set none."""
-        ...
 
+    @abstractmethod
     def body(self, answers: Sequence[Answered]) -> dict[str, Any]:
         """The whole answer, one entry a choice."""
-        ...
 
+    @abstractmethod
     def events(self, index: int) -> Events:
         """Makes the events of the choice at ``index``."""
-        ...
 
+    @abstractmethod
     def tail(self, answers: Sequence[Answered]) -> bytes:
         """What follows once every choice has ended."""
-        ...
 
     def failure(self, error: ApiError) -> bytes:
         """The event that says that the answer failed on its way; nothing follows it."""
-        ...
+        return b"event: error\ndata: " + error.to_bytes() + b"\n\n"
+
+
+class ChoicesCall(Call[R]):
+    """A call whose answer is a list of choices, framed alike when it is whole and when it is streamed.
+
+    Attributes:
+        kind: the ``object`` of a whole answer.
+        chunk_kind: the ``object`` of an event.
+    """
+
+    kind: str
+    chunk_kind: str
+
+    @abstractmethod
+    def choice(self, index: int, answered: Answered) -> dict[str, Any]:
+        """One choice of a whole answer."""
+
+    def body(self, answers: Sequence[Answered]) -> dict[str, Any]:
+        """The choices with the counts, and where they come from."""
+        opened = answers[0].opened
+        choices = [self.choice(index, each) for index, each in enumerate(answers)]
+        return {
+            **choices_head(self.stamp, self.kind, opened.fingerprint, choices),
+            "usage": usage_of(answers),
+            "locum": opened.origin.to_json(truncated_of(answers)),
+        }
+
+    def tail(self, answers: Sequence[Answered]) -> bytes:
+        """The counts, when they were asked for, and ``[DONE]``."""
+        options = self._asked.stream_options
+        if options is None or not options.include_usage:
+            return _DONE
+        head = choices_head(self.stamp, self.chunk_kind, answers[0].opened.fingerprint, [])
+        return event({**head, "usage": usage_of(answers)}) + _DONE
 
 
 class Events(Protocol):
@@ -167,12 +236,16 @@ def event(data: Any, name: str | None = None) -> bytes:
     return head + b"data: " + orjson.dumps(data) + b"\n\n"
 
 
-def error_event(error: ApiError) -> bytes:
-    """The envelope of an error as an event."""
-    return b"event: error\ndata: " + error.to_bytes() + b"\n\n"
-
-
-DONE = b"data: [DONE]\n\n"
+def choices_head(stamp: Stamp, kind: str, fingerprint: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """What stands around a list of choices, in a body and in each event."""
+    return {
+        "id": stamp.identifier,
+        "object": kind,
+        "created": stamp.created,
+        "model": stamp.model,
+        "system_fingerprint": fingerprint,
+        "choices": choices,
+    }
 
 
 def usage_of(answers: Sequence[Answered]) -> dict[str, Any] | None:

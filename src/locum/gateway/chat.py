@@ -7,24 +7,13 @@ constant parts. Not here: which message a classifier reads (``targets``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import Field
 
-from locum.gateway.calls import (
-    DONE,
-    Answered,
-    Opened,
-    Stamp,
-    error_event,
-    event,
-    token_json,
-    truncated_of,
-    usage_of,
-)
+from locum.gateway.calls import Answered, ChoicesCall, Opened, Stamp, choices_head, event, token_json
 from locum.gateway.documents import (
     MAX_CHOICES,
     Document,
@@ -34,19 +23,16 @@ from locum.gateway.documents import (
     Metadata,
     Name,
     Penalty,
-    Sampling,
     SchemaFormat,
     Short,
-    StopText,
-    StreamOptions,
     Text,
+    WritingRequest,
     check_tools,
-    read_document,
     refuse,
+    schema_asked,
     seeded,
     stops,
 )
-from locum.gateway.errors import ApiError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest, ToolCallDelta
 from locum.schema.message import Message, ToolCall
 
@@ -137,24 +123,17 @@ class ResponseFormat(Document):
 
     def schema_of(self) -> JsonObject | None:
         """The schema to keep to; None for plain text."""
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            refuse("response_format.json_schema", "it is needed for the type json_schema, and for no other")
-        if self.json_schema is not None:
-            return self.json_schema.schema_
-        return {"type": "object"} if self.type == "json_object" else None
+        sent = None if self.json_schema is None else self.json_schema.schema_
+        return schema_asked(self.type, sent, "response_format.json_schema")
 
 
-class ChatRequest(Sampling):
+class ChatRequest(WritingRequest):
     """``POST /v1/chat/completions``."""
 
-    model: Short
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1024)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     max_tokens: Length | None = None
     max_completion_tokens: Length | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logprobs: bool | None = None
@@ -164,43 +143,20 @@ class ChatRequest(Sampling):
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     store: Literal[False] | None = None
-    user: Short | None = None
     metadata: Metadata | None = None
 
 
-class ChatCall:
-    """One chat request.
+class ChatCall(ChoicesCall[ChatRequest]):
+    """One chat request."""
 
-    Args:
-        asked: its document.
-
-    Raises:
-        ApiError: 400, when fields do not go together.
-    """
+    document = ChatRequest
+    prefix = "chatcmpl-"
+    kind = "chat.completion"
+    chunk_kind = "chat.completion.chunk"
 
     def __init__(self, asked: ChatRequest) -> None:
-        self._asked = asked
-        self.stamp = Stamp(asked.model, "chatcmpl-")
+        super().__init__(asked)
         self._request = _request(asked)
-
-    @classmethod
-    def read(cls, body: bytes) -> ChatCall:
-        """From a body.
-
-        Raises:
-            ApiError: 400, naming the field at fault.
-        """
-        return cls(read_document(ChatRequest, body))
-
-    @property
-    def model(self) -> str:
-        """The model as it was asked for."""
-        return self._asked.model
-
-    @property
-    def stream(self) -> bool:
-        """Whether the answer is wanted piece by piece."""
-        return self._asked.stream is True
 
     def requests(self, max_tokens: int) -> list[CompletionRequest]:
         """One for each choice, with seeds one after the other."""
@@ -208,35 +164,27 @@ class ChatCall:
         first = replace(self._request, max_tokens=length)
         return [first, *(replace(first, seed=seeded(first.seed, i)) for i in range(1, self._asked.n or 1))]
 
-    def body(self, answers: Sequence[Answered]) -> dict[str, Any]:
-        """A ``chat.completion``."""
-        first, dropped = answers[0].opened, truncated_of(answers)
-        return {
-            "id": self.stamp.identifier,
-            "object": "chat.completion",
-            "created": self.stamp.created,
-            "model": self.stamp.model,
-            "choices": [_choice(index, each) for index, each in enumerate(answers)],
-            "usage": usage_of(answers),
-            "system_fingerprint": first.fingerprint,
-            "locum": first.origin.to_json(dropped),
+    def choice(self, index: int, answered: Answered) -> dict[str, Any]:
+        """A message, and why it ended."""
+        completion = answered.completion
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": completion.text if completion.text or not completion.tool_calls else None,
+            "refusal": answered.opened.origin.refusal or completion.extra.get("refusal"),
         }
+        if completion.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in completion.tool_calls
+            ]
+        logprobs = None
+        if completion.logprobs:
+            logprobs = {"content": [token_json(token) for token in completion.logprobs], "refusal": None}
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": completion.finish_reason}
 
     def events(self, index: int) -> ChatEvents:
         """``chat.completion.chunk`` events of one choice."""
         return ChatEvents(self.stamp, index, with_logprobs=self._asked.logprobs is True)
-
-    def tail(self, answers: Sequence[Answered]) -> bytes:
-        """The counts, when they were asked for, and ``[DONE]``."""
-        options = self._asked.stream_options
-        if options is None or not options.include_usage:
-            return DONE
-        head = _chunk(self.stamp, answers[0].opened.fingerprint, [])
-        return event({**head, "usage": usage_of(answers)}) + DONE
-
-    def failure(self, error: ApiError) -> bytes:
-        """The envelope, as an event."""
-        return error_event(error)
 
 
 class ChatEvents:
@@ -279,7 +227,7 @@ class ChatEvents:
         self, delta: dict[str, Any], *, logprobs: Any = None, finish_reason: str | None = None, **more: Any
     ) -> bytes:
         choice = {"index": self._index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        return event({**_chunk(self._stamp, self._fingerprint, [choice]), **more})
+        return event({**choices_head(self._stamp, ChatCall.chunk_kind, self._fingerprint, [choice]), **more})
 
 
 def _request(asked: ChatRequest) -> CompletionRequest:
@@ -303,35 +251,6 @@ def _request(asked: ChatRequest) -> CompletionRequest:
         tool_choice=choice or "auto",
         **asked.sampling(),
     )
-
-
-def _chunk(stamp: Stamp, fingerprint: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "id": stamp.identifier,
-        "object": "chat.completion.chunk",
-        "created": stamp.created,
-        "model": stamp.model,
-        "system_fingerprint": fingerprint,
-        "choices": choices,
-    }
-
-
-def _choice(index: int, answered: Answered) -> dict[str, Any]:
-    completion = answered.completion
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": completion.text if completion.text or not completion.tool_calls else None,
-        "refusal": answered.opened.origin.refusal or completion.extra.get("refusal"),
-    }
-    if completion.tool_calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in completion.tool_calls
-        ]
-    logprobs = None
-    if completion.logprobs:
-        logprobs = {"content": [token_json(token) for token in completion.logprobs], "refusal": None}
-    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": completion.finish_reason}
 
 
 def _call_delta(call: ToolCallDelta) -> dict[str, Any]:

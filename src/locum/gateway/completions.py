@@ -13,92 +13,49 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field
 
-from locum.gateway.calls import (
-    DONE,
-    Answered,
-    Opened,
-    Stamp,
-    error_event,
-    event,
-    finite,
-    truncated_of,
-    usage_of,
-)
+from locum.gateway.calls import Answered, ChoicesCall, Opened, Stamp, choices_head, event, finite
 from locum.gateway.documents import (
     MAX_CHOICES,
     Length,
     Penalty,
-    Sampling,
-    Short,
-    StopText,
-    StreamOptions,
     Text,
-    read_document,
+    WritingRequest,
     refuse,
     seeded,
     stops,
 )
-from locum.gateway.errors import ApiError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob
 
 _MAX_TOKENS = 16
 """How many tokens OpenAI's API writes here when nothing is said."""
 
 
-class TextRequest(Sampling):
+class TextRequest(WritingRequest):
     """``POST /v1/completions``."""
 
-    model: Short
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     max_tokens: Length | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: Annotated[bool, Field(description="Only false: the prompt is not repeated.")] | None = None
-    user: Short | None = None
 
 
-class TextCall:
-    """One request for a continuation.
+class TextCall(ChoicesCall[TextRequest]):
+    """One request for a continuation."""
 
-    Args:
-        asked: its document.
-
-    Raises:
-        ApiError: 400, when fields do not go together.
-    """
+    document = TextRequest
+    prefix = "cmpl-"
+    kind = chunk_kind = "text_completion"
 
     def __init__(self, asked: TextRequest) -> None:
+        super().__init__(asked)
         if asked.echo:
             refuse("echo", "the prompt is not repeated", "unsupported_value")
         self._prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
         if len(self._prompts) * (asked.n or 1) > MAX_CHOICES:
             refuse("n", f"at most {MAX_CHOICES} choices over all prompts")
-        self._asked = asked
-        self.stamp = Stamp(asked.model, "cmpl-")
-
-    @classmethod
-    def read(cls, body: bytes) -> TextCall:
-        """From a body.
-
-        Raises:
-            ApiError: 400, naming the field at fault.
-        """
-        return cls(read_document(TextRequest, body))
-
-    @property
-    def model(self) -> str:
-        """The model as it was asked for."""
-        return self._asked.model
-
-    @property
-    def stream(self) -> bool:
-        """Whether the answer is wanted piece by piece."""
-        return self._asked.stream is True
 
     def requests(self, max_tokens: int) -> list[CompletionRequest]:
         """One for each prompt and choice."""
@@ -118,32 +75,14 @@ class TextCall:
             for index in range(asked.n or 1)
         ]
 
-    def body(self, answers: Sequence[Answered]) -> dict[str, Any]:
-        """A ``text_completion``."""
-        choices = [
-            _choice(index, each.completion.text, _Logprobs().add(each.completion.logprobs), each.completion)
-            for index, each in enumerate(answers)
-        ]
-        return {
-            **_head(self.stamp, answers[0].opened.fingerprint, choices),
-            "usage": usage_of(answers),
-            "locum": answers[0].opened.origin.to_json(truncated_of(answers)),
-        }
+    def choice(self, index: int, answered: Answered) -> dict[str, Any]:
+        """The text, and why it ended."""
+        completion = answered.completion
+        return _choice(index, completion.text, _Logprobs().add(completion.logprobs), completion)
 
     def events(self, index: int) -> TextEvents:
         """The events of one choice."""
         return TextEvents(self.stamp, index)
-
-    def tail(self, answers: Sequence[Answered]) -> bytes:
-        """The counts, when they were asked for, and ``[DONE]``."""
-        options = self._asked.stream_options
-        if options is None or not options.include_usage:
-            return DONE
-        return event({**_head(self.stamp, answers[0].opened.fingerprint, []), "usage": usage_of(answers)}) + DONE
-
-    def failure(self, error: ApiError) -> bytes:
-        """The envelope, as an event."""
-        return error_event(error)
 
 
 class TextEvents:
@@ -170,10 +109,17 @@ class TextEvents:
 
     def end(self, completion: Completion) -> bytes:
         """Why it ended."""
-        return event(_head(self._stamp, self._fingerprint, [_choice(self._index, "", None, completion)]))
+        return self._event("", completion=completion)
 
-    def _event(self, text: str, logprobs: dict[str, Any] | None = None, **more: Any) -> bytes:
-        return event({**_head(self._stamp, self._fingerprint, [_choice(self._index, text, logprobs, None)]), **more})
+    def _event(
+        self,
+        text: str,
+        logprobs: dict[str, Any] | None = None,
+        completion: Completion | None = None,
+        **more: Any,
+    ) -> bytes:
+        choice = _choice(self._index, text, logprobs, completion)
+        return event({**choices_head(self._stamp, TextCall.chunk_kind, self._fingerprint, [choice]), **more})
 
 
 class _Logprobs:
@@ -196,17 +142,6 @@ class _Logprobs:
             "top_logprobs": [{text: finite(logprob) for text, logprob in token.top} for token in tokens],
             "text_offset": offsets,
         }
-
-
-def _head(stamp: Stamp, fingerprint: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "id": stamp.identifier,
-        "object": "text_completion",
-        "created": stamp.created,
-        "model": stamp.model,
-        "system_fingerprint": fingerprint,
-        "choices": choices,
-    }
 
 
 def _choice(index: int, text: str, logprobs: dict[str, Any] | None, completion: Completion | None) -> dict[str, Any]:

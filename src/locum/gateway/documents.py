@@ -76,6 +76,16 @@ class StreamOptions(Document):
     include_obfuscation: Literal[False] | None = None
 
 
+class WritingRequest(Sampling):
+    """What is asked of every endpoint that writes text."""
+
+    model: Short
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    user: Short | None = None
+
+
 class SchemaFormat(Document):
     """A JSON Schema with a name."""
 
@@ -114,6 +124,22 @@ def check_tools(tools: Sequence[Tool], choice: str) -> None:
         refuse("tool_choice", f"there is no function {choice!r} among the tools")
     if choice == "required" and not names:
         refuse("tool_choice", "a call is required, and there are no tools")
+
+
+def schema_asked(kind: str, schema: JsonObject | None, param: str) -> JsonObject | None:
+    """The JSON Schema that an answer's format holds it to; None for plain text.
+
+    Args:
+        kind: the format's type: text, json_object (any object), or json_schema.
+        schema: the one that was sent, if any.
+        param: the field that holds it.
+
+    Raises:
+        ApiError: 400, when it is sent for another type, or missing for its own.
+    """
+    if (kind == "json_schema") != (schema is not None):
+        refuse(param, "it is needed for the type json_schema, and for no other")
+    return {"type": "object"} if kind == "json_object" else schema
 
 
 def refuse(param: str, why: str, code: str = "invalid_value") -> NoReturn:

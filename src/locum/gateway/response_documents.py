@@ -18,13 +18,12 @@ from locum.gateway.documents import (
     Length,
     Metadata,
     Name,
-    Sampling,
     Short,
-    StopText,
-    StreamOptions,
     Text,
+    WritingRequest,
     check_tools,
     refuse,
+    schema_asked,
     stops,
 )
 from locum.runtime.completion import CompletionRequest
@@ -100,9 +99,7 @@ class TextFormat(Document):
 
     def schema_of(self) -> JsonObject | None:
         """The schema to keep to; None for plain text."""
-        if (self.type == "json_schema") != (self.schema_ is not None):
-            refuse("text.format.schema", "it is needed for the type json_schema, and for no other")
-        return {"type": "object"} if self.type == "json_object" else self.schema_
+        return schema_asked(self.type, self.schema_, "text.format.schema")
 
 
 class TextConfig(Document):
@@ -111,19 +108,15 @@ class TextConfig(Document):
     format: TextFormat | None = None
 
 
-class ResponseRequest(Sampling):
+class ResponseRequest(WritingRequest):
     """``POST /v1/responses``."""
 
-    model: Short
     input: (
         Text
         | Annotated[list[MessageItem | FunctionCallItem | FunctionOutputItem], Field(min_length=1, max_length=1024)]
     )
     instructions: Text | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     max_output_tokens: Length | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     include: Annotated[list[Literal["message.output_text.logprobs"]], Field(max_length=1)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     text: TextConfig | None = None
@@ -135,7 +128,6 @@ class ResponseRequest(Sampling):
     background: Annotated[bool, Field(description="Only false.")] | None = None
     previous_response_id: Annotated[Short, Field(description="Always refused: nothing is kept.")] | None = None
     metadata: Metadata | None = None
-    user: Short | None = None
 
     @property
     def wants_logprobs(self) -> bool:

@@ -13,47 +13,22 @@ from typing import Any
 
 import orjson
 
-from locum.gateway.calls import Answered, Opened, Stamp, event, token_json, truncated_of
-from locum.gateway.documents import read_document
+from locum.gateway.calls import Answered, Call, Opened, Stamp, event, token_json, truncated_of
 from locum.gateway.errors import ApiError
 from locum.gateway.response_documents import ResponseRequest
 from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob
 
 
-class ResponseCall:
-    """One request of the Responses API.
+class ResponseCall(Call[ResponseRequest]):
+    """One request of the Responses API."""
 
-    Args:
-        asked: its document.
-
-    Raises:
-        ApiError: 400, when fields do not go together.
-    """
+    document = ResponseRequest
+    prefix = "resp_"
 
     def __init__(self, asked: ResponseRequest) -> None:
-        self._asked = asked
+        super().__init__(asked)
         self._request = asked.request()
         self._events: ResponseEvents | None = None
-        self.stamp = Stamp(asked.model, "resp_")
-
-    @classmethod
-    def read(cls, body: bytes) -> ResponseCall:
-        """From a body.
-
-        Raises:
-            ApiError: 400, naming the field at fault.
-        """
-        return cls(read_document(ResponseRequest, body))
-
-    @property
-    def model(self) -> str:
-        """The model as it was asked for."""
-        return self._asked.model
-
-    @property
-    def stream(self) -> bool:
-        """Whether the answer is wanted piece by piece."""
-        return self._asked.stream is True
 
     def requests(self, max_tokens: int) -> list[CompletionRequest]:
         """The one request."""

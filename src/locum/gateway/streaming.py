@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from locum.core.errors import LocumError
 from locum.gateway.asgi import ClientGone
@@ -63,7 +64,7 @@ class Run:
     def __init__(
         self,
         target: Target,
-        call: Call,
+        call: Call[Any],
         requests: Sequence[CompletionRequest],
         *,
         readers: DaemonPool,
