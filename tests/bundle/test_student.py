@@ -11,7 +11,7 @@ import pytest
 import locum
 from locum.bundle.student import describe, open_bundle
 from locum.core.errors import LocumError, ModelFileError, UpstreamError, UserError
-from locum.runtime.protocol import CompletionRequest
+from locum.runtime.completion import CompletionRequest
 from locum.schema.message import Message
 from locum.schema.task import LlmSpec
 from locum.testing import FakeGenerator, FakeUpstream

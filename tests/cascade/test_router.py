@@ -15,8 +15,8 @@ from locum.cascade.router import AuditResult, Router, llm_hash
 from locum.cascade.summary import system_summary
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.progress import Event, listening
+from locum.runtime.completion import Completion
 from locum.runtime.fake import FakeClassifier, FakeGenerator
-from locum.runtime.protocol import Completion
 from locum.schema.certificate import Certificate, Policy, Stage
 from locum.tasks.classify import Classify
 

@@ -12,8 +12,8 @@ import pytest
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.progress import Event, listening
 from locum.evaluate.llm import decoding_hash, evaluate_llm, read_cache, sample_positions
+from locum.runtime.completion import Completion, CompletionRequest
 from locum.runtime.fake import FakeGenerator
-from locum.runtime.protocol import Completion, CompletionRequest
 from locum.schema.data import Row
 from locum.tasks.classify import Classify
 

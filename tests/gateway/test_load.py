@@ -14,7 +14,7 @@ import pytest
 from locum.core.errors import LocumError, UpstreamError
 from locum.gateway.batching import BatchedClassifier, LimitedGenerator
 from locum.gateway.settings import Settings
-from locum.runtime.protocol import CompletionRequest
+from locum.runtime.completion import CompletionRequest
 from locum.schema.message import Message
 from locum.testing import FakeClassifier, FakeGenerator, Scripted
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locum.core.errors import LocumError, UpstreamError
-from locum.runtime.protocol import Chunk, Classifier, Completion, CompletionRequest, CompletionStream, Generator
+from locum.runtime.completion import Chunk, Completion, CompletionRequest
+from locum.runtime.protocol import Classifier, CompletionStream, Generator
 from locum.schema.model import ModelSpec
 
 Logits = NDArray[np.float32]

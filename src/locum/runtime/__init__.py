@@ -2,7 +2,8 @@
 
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.runtime.open import open_classifier, open_generator
-from locum.runtime.protocol import Classifier, CompletionStream, Embedder, Generator, Message, Scorer, Tagger
+from locum.runtime.protocol import Classifier, CompletionStream, Embedder, Generator, Scorer, TaggedText, Tagger
+from locum.schema.message import Message
 
 __all__ = [
     "Chunk",
@@ -14,6 +15,7 @@ __all__ = [
     "Generator",
     "Message",
     "Scorer",
+    "TaggedText",
     "Tagger",
     "open_classifier",
     "open_generator",

@@ -16,22 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
-from locum.schema.message import Message as Message
 from locum.schema.model import ModelSpec
-
-__all__ = [
-    "Chunk",
-    "Classifier",
-    "Completion",
-    "CompletionRequest",
-    "CompletionStream",
-    "Embedder",
-    "Generator",
-    "Message",
-    "Scorer",
-    "TaggedText",
-    "Tagger",
-]
 
 
 @runtime_checkable
