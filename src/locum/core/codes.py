@@ -16,6 +16,7 @@ CODES: dict[str, str] = {
     "core-child-killed": "A worker process was killed, most often for memory.",
     "core-child-failed": "A worker process ended with an unexpected error.",
     "core-missing-extra": "An optional package is needed and not installed.",
+    "core-no-sandbox": "This system has no way to run code that is not trusted.",
     "core-internal": "An unexpected error inside Locum; please report it.",
     # pipeline
     "pipeline-nothing-built": "Every candidate of the ladder was ruled out; each is listed with its reason.",
@@ -46,6 +47,10 @@ CODES: dict[str, str] = {
     "source-archive-damaged": "An archive or wheel cannot be read, or lacks a member.",
     "source-unknown-base": "A base is not in the catalogue, and not a folder, file or hf:// address.",
     "source-not-a-base": "A folder or repository does not hold a model that can be loaded safely.",
+    # scoring
+    "scoring-input": "What is to be scored does not fit the scorer: counts that differ, an unknown mode, no gold answer.",
+    "scoring-schema": "A JSON schema to check answers with is malformed, or refers to what it does not hold.",
+    "scoring-instruction": "An instruction to check is not one of IFEval's, or lacks what it needs.",
     # runtime
     "runtime-not-a-model-folder": "A folder has no readable model.json, so nothing says how to open it.",
     "runtime-hash": "A model file does not have the SHA-256 that its model.json names; it is refused.",
