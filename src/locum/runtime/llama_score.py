@@ -16,18 +16,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from locum.core.errors import LocumError, UserError
 from locum.runtime.llama_client import EngineRefusedError
 from locum.runtime.llama_process import LlamaProcess
 from locum.runtime.llama_prompt import Prompts
 from locum.runtime.llama_request import TEXT_PATH, bounded, refusal
+from locum.runtime.protocol import Scores
 
 _TOP = 256
 _ALL = 1 << 30
 _FORCING_BIAS = 1e6
-_FIELDS = ["completion_probabilities"]
+_LAST_EVENT = ["stop"]
 
 
 @dataclass
@@ -61,8 +61,8 @@ def score_continuations(
     continuations: Sequence[str],
     fields: dict[str, Any],
     timeout_s: float,
-) -> NDArray[np.float64]:
-    """Log-probability of each continuation.
+) -> Scores:
+    """Log-probability of each continuation, and whether greedy decoding would write it.
 
     Args:
         process: with the model.
@@ -73,7 +73,7 @@ def score_continuations(
         timeout_s: for all of it.
 
     Returns:
-        Sums over tokens, natural logarithm, ``[len(continuations)]``; 0 for an empty text.
+        Sums over tokens, natural logarithm; an empty text has 0 and is greedy.
 
     Raises:
         UserError: prompt and continuation together are longer than the context.
@@ -89,16 +89,21 @@ def score_continuations(
             fix="shorten the prompt",
         )
     scores = np.zeros(len(sequences), dtype=np.float64)
+    greedy = np.ones(len(sequences), dtype=np.bool_)
     plain = prompts.tokens("a", whole=False)[-1]
     asker = _Asker(process, fields, plain, time.monotonic() + timeout_s, timeout_s)
-    stack = [(token_tree(sequences), prompt, 0.0)]
+    stack = [(token_tree(sequences), prompt, 0.0, True)]
     while stack:  # depth first, so that each prompt begins like the one before
-        node, read, total = stack.pop()
-        scores[node.ends] = total
+        node, read, total, best_so_far = stack.pop()
+        scores[node.ends], greedy[node.ends] = total, best_so_far
         if node.following:
             found = asker.logprobs(read, list(node.following))
-            stack.extend((child, [*read, token], total + found[token]) for token, child in node.following.items())
-    return scores
+            best = max(found.values())
+            stack.extend(
+                (child, [*read, token], total + found[token], best_so_far and found[token] == best)
+                for token, child in node.following.items()
+            )
+    return Scores(scores, greedy)
 
 
 def _continue(prompts: Prompts, text: str, prompt: list[int], continuation: str) -> list[int]:
@@ -118,14 +123,14 @@ class _Asker:
     timeout_s: float
 
     def logprobs(self, read: list[int], tokens: list[int]) -> dict[int, float]:
-        """Log-probability of each of some tokens as the next one."""
+        """Log-probability as the next token: of some tokens, and of the most probable one."""
         found = self._ask(read, 1, tokens[0]) if len(tokens) == 1 else self._ask(read, _TOP, self.plain)
         for token in tokens:
             if token not in found:
                 found |= self._ask(read, 1, token)
         if any(token not in found for token in tokens):  # llama.cpp tells nothing of a token that is half a character
             found |= self._ask(read, _ALL, self.plain)
-        return {token: found[token] for token in tokens}
+        return found
 
     def _ask(self, read: list[int], top: int, taken: int) -> dict[int, float]:
         body: dict[str, Any] = {
@@ -136,18 +141,18 @@ class _Asker:
             "repeat_last_n": 0,
             "cache_prompt": True,
             "logit_bias": [[taken, _FORCING_BIAS]],
-            "response_fields": _FIELDS,
+            "response_fields": _LAST_EVENT,
             **self.fields,
         }
         left_s = self.deadline_s - time.monotonic()
         if left_s <= 0:
             raise LocumError("runtime-timeout", f"scoring took more than {self.timeout_s:g} s", fix="allow more time")
         try:
-            answer = self.process.post(TEXT_PATH, body, left_s, slot=True)
+            events = list(self.process.stream(TEXT_PATH, body, left_s))  # as a stream: then reading is not silent
         except EngineRefusedError as error:
             raise refusal(error, self.process.where) from None
         found: dict[int, float] = {}
-        for place in answer.get("completion_probabilities") or []:
+        for place in (place for event in events for place in event.get("completion_probabilities") or []):
             found[int(place["id"])] = bounded(place["logprob"])
             found |= {int(other["id"]): bounded(other["logprob"]) for other in place["top_logprobs"]}
         return found

@@ -39,6 +39,7 @@ from locum.runtime.llama_request import (
 from locum.runtime.llama_score import score_continuations
 from locum.runtime.llama_settings import EngineSettings, generation_child
 from locum.runtime.llama_template import check_template, probe_template, templates_of
+from locum.runtime.protocol import Scores
 
 _SPARE_TOKENS = 128
 """Models of one family pad their vocabularies differently; llama.cpp takes this much."""
@@ -126,7 +127,7 @@ class LlamaGenerator:
         if grammar is not None:
             body["grammar"] = grammar
         request, truncated = self._prompts.fit(request)
-        body |= sampling_fields(request, self.n_ctx) | {"stream": True}
+        body |= sampling_fields(request, self.n_ctx)
         if request.prompt is None and request.logprobs is None:
             self._prompts.require_template()
             path = CHAT_PATH
@@ -150,6 +151,14 @@ class LlamaGenerator:
         Args:
             request: messages or prompt, and adapter; the rest does not matter.
             continuations: texts that follow the prompt as they are.
+
+        Raises:
+            LocumError: as ``complete``.
+        """
+        return self.score_greedy(request, continuations).logprobs
+
+    def score_greedy(self, request: CompletionRequest, continuations: Sequence[str]) -> Scores:
+        """As ``score``, and whether each continuation is what greedy decoding would write.
 
         Raises:
             LocumError: as ``complete``.

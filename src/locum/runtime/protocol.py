@@ -154,3 +154,25 @@ class Scorer(Protocol):
     def score(self, request: CompletionRequest, continuations: Sequence[str]) -> NDArray[np.float64]:
         """Sum of the log-probabilities of each continuation's tokens after the prompt, ``[len(continuations)]``."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a model makes of given continuations.
+
+    Attributes:
+        logprobs: sum of the log-probabilities of each one's tokens, ``[n]``.
+        greedy: whether each token of it is the most probable one in its place, ``[n]``.
+    """
+
+    logprobs: NDArray[np.float64]
+    greedy: NDArray[np.bool_]
+
+
+@runtime_checkable
+class GreedyScorer(Protocol):
+    """A scorer that also tells which continuations the model would write itself at temperature 0."""
+
+    def score_greedy(self, request: CompletionRequest, continuations: Sequence[str]) -> Scores:
+        """As ``Scorer.score``, with what greedy decoding would do."""
+        ...
