@@ -247,12 +247,10 @@ class TestPico:
         self, model: LlamaGenerator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[str] = []
-        post = model.process.post
-        monkeypatch.setattr(
-            model.process, "post", lambda path, *rest, **more: (asked.append(path), post(path, *rest, **more))[1]
-        )
+        stream = model.process.stream
+        monkeypatch.setattr(model.process, "stream", lambda path, *rest: (asked.append(path), stream(path, *rest))[1])
         scores = model.score(replace(RAW, prompt="a"), list("abcdefgh"))
-        assert asked.count("/completion") == 1
+        assert asked == ["/completion"]
         assert scores.shape == (8,) and (scores < 0).all()
 
     def test_scores_over_the_context(self, model: LlamaGenerator) -> None:

@@ -1,18 +1,21 @@
 """HTTP to the engine's process on this machine: one connection a running request, kept for the next one.
 
-Notable: written on the socket, because the engine's cores are this process's cores too. Processor time measured
-here on a busy machine: a request 40 µs (http.client 180, httpx 750), a streamed token with its JSON below 40 µs, most
-of it the kernel waking the thread (httpx 55). A stream can be closed by any thread: its socket is shut down, which
-llama.cpp notices and stops writing. Not here: HTTP to anything else, which has to expect other servers (``openai``).
+Notable: written on the socket, because the engine's cores are this process's cores too (``bench/llm_client.py``). A
+request waits on while the engine tells anybody anything, because llama.cpp may leave it for minutes until a neighbour's
+prompt is read; it hangs when it told nobody anything. A stream can be closed by any thread: its socket is shut down,
+which llama.cpp notices and stops writing. Not here: HTTP to anything else, which has to expect other servers
+(``openai``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -22,10 +25,24 @@ _IDLE_MAX_S = 3.0  # the server closes a connection that was idle for 5 s
 _LINE_BYTES_MAX = 1 << 16
 _BODY_BYTES_MAX = 1 << 28
 _LEAST_WAIT_S = 0.001
+_BESIDE = ("/tokenize", "/detokenize", "/apply-template")
+"""Answered by threads of their own, also when the one that computes hangs."""
 
 
 class EngineGoneError(Exception):
     """The connection ended before the answer did: the process died, or this side closed."""
+
+
+class EngineSilentError(TimeoutError):
+    """The engine told nobody anything for as long as may be.
+
+    Args:
+        seconds: for how long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"silent for {seconds:.3g} s")
+        self.seconds = seconds
 
 
 class EngineRefusedError(Exception):
@@ -60,7 +77,7 @@ class Exchange:
         """The data of each server-sent event as it comes (WHATWG HTML, 9.2), without the closing ``[DONE]``.
 
         Raises:
-            TimeoutError: nothing came for as long as may be.
+            TimeoutError: the deadline passed, or as EngineSilentError nobody heard anything for too long.
             EngineGoneError: the connection ended.
             EngineRefusedError: an event tells of an error.
         """
@@ -75,10 +92,6 @@ class Exchange:
                     raise _refusal(500, document)
                 yield document
         self._finish()
-
-    def wait(self, deadline_s: float, idle_s: float) -> None:
-        """From now on, reading ends at a moment of the monotonic clock, and after this long without a byte."""
-        self._connection.deadline_s, self._connection.idle_s = deadline_s, idle_s
 
     def close(self) -> None:
         """End it, whatever it is doing; any thread may, at any time."""
@@ -100,9 +113,6 @@ class LlamaClient:
     Args:
         port: on the loopback interface.
         key: that it wants to see.
-
-    Attributes:
-        heard_s: when any request last heard a byte, on the monotonic clock.
     """
 
     def __init__(self, port: int, key: str) -> None:
@@ -112,7 +122,7 @@ class LlamaClient:
         ).encode()
         self._idle: list[_Connection] = []
         self._lock = threading.Lock()
-        self.heard_s = time.monotonic()
+        self._silence = _Silence()
 
     def post(self, path: str, body: dict[str, Any], *, deadline_s: float, idle_s: float) -> dict[str, Any]:
         """Send a request and return its whole answer.
@@ -121,10 +131,11 @@ class LlamaClient:
             path: begins with a slash.
             body: sent as JSON.
             deadline_s: moment of the monotonic clock when the whole answer must be here.
-            idle_s: longest silence.
+            idle_s: for how long the engine may tell nobody anything; ``EngineSilentError`` then.
 
         Raises:
-            TimeoutError, EngineGoneError, EngineRefusedError: as they say.
+            TimeoutError: the deadline passed.
+            EngineSilentError, EngineGoneError, EngineRefusedError: as they say.
         """
         connection = self._ask(path, body, deadline_s, idle_s)
         try:
@@ -166,10 +177,11 @@ class LlamaClient:
             len(content),
             content,
         )
+        limits = _Limits(deadline_s, idle_s, computes=path not in _BESIDE)
         connection = self._kept()
         if connection is not None:
             try:
-                return self._exchange(connection, message, deadline_s, idle_s)
+                return self._exchange(connection, message, limits)
             except EngineGoneError:  # most likely closed while it was idle; a dead engine refuses the next one too
                 pass
         try:
@@ -177,12 +189,11 @@ class LlamaClient:
         except OSError as error:
             raise EngineGoneError(f"cannot connect: {error}") from error
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._exchange(_Connection(opened, self._heard), message, deadline_s, idle_s)
+        return self._exchange(_Connection(opened, self._silence), message, limits)
 
-    def _exchange(self, connection: _Connection, message: bytes, deadline_s: float, idle_s: float) -> _Connection:
-        connection.deadline_s, connection.idle_s = deadline_s, idle_s
+    def _exchange(self, connection: _Connection, message: bytes, limits: _Limits) -> _Connection:
         try:
-            connection.send(message)
+            connection.send(message, limits)
             status = connection.read_head()
             if status != 200:
                 raise _refusal(status, _document(b"".join(connection.chunks())))
@@ -203,28 +214,121 @@ class LlamaClient:
                 connection.abort()
         return None
 
-    def _heard(self) -> None:
-        self.heard_s = time.monotonic()
+
+class _Silence:
+    """For how long the engine told nobody anything while somebody waited; shared by all connections.
+
+    What requests waited that gave up before anything was heard counts, so that a hang is noticed when each request
+    has less time than the silence may last.
+    """
+
+    def __init__(self) -> None:
+        self._heard_s = 0.0
+        self._waited_s = 0.0
+
+    def seconds(self, asked_s: float) -> float:
+        """The silence that a request hears, from when it was asked."""
+        return self._waited_s + time.monotonic() - max(asked_s, self._heard_s)
+
+    def broken(self) -> None:
+        """Somebody heard something."""
+        self._heard_s, self._waited_s = time.monotonic(), 0.0
+
+    def given_up(self, asked_s: float) -> None:
+        """A request waits no longer, though the silence goes on."""
+        self._waited_s, self._heard_s = self.seconds(asked_s), time.monotonic()
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How long a request waits.
+
+    Attributes:
+        deadline_s: to this moment of the monotonic clock.
+        idle_s: for this long while nobody hears anything.
+        computes: whether its answer shows that the engine computes.
+        asked_s: when it was asked.
+    """
+
+    deadline_s: float
+    idle_s: float
+    computes: bool = True
+    asked_s: float = field(default_factory=time.monotonic)
+
+
+class _Link(io.RawIOBase):
+    """A socket whose reads wait for as long as the limits of its request allow."""
+
+    def __init__(self, opened: socket.socket, silence: _Silence) -> None:
+        self._socket = opened
+        self._silence = silence
+        self._limits = _Limits(0.0, 0.0)
+        self._timeout_s = 0.0
+
+    def send(self, message: bytes, limits: _Limits) -> None:
+        self._limits = limits
+        try:
+            self._limit(limits.deadline_s - time.monotonic())
+            self._socket.sendall(message)
+        except TimeoutError:
+            raise self._late() from None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        limits = self._limits
+        left_s = min(limits.idle_s, limits.deadline_s - time.monotonic())
+        if left_s < 0.95 * self._timeout_s:  # a system call, so only when it matters
+            self._limit(left_s)
+        while True:
+            try:
+                count = self._socket.recv_into(buffer)
+            except TimeoutError:
+                quiet_s = self._silence.seconds(limits.asked_s)
+                left_s = min(limits.idle_s - quiet_s, limits.deadline_s - time.monotonic())
+                if left_s <= 0:
+                    raise self._late() from None
+                self._limit(left_s)
+            else:
+                if limits.computes:
+                    self._silence.broken()
+                return count
+
+    def shutdown(self) -> None:
+        """Wake whoever reads."""
+        with contextlib.suppress(OSError):  # the other side was faster
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        super().close()
+        self._socket.close()
+
+    def _late(self) -> TimeoutError:
+        quiet_s = self._silence.seconds(self._limits.asked_s)
+        if quiet_s >= self._limits.idle_s:
+            return EngineSilentError(quiet_s)
+        self._silence.given_up(self._limits.asked_s)
+        return TimeoutError("the deadline passed")
+
+    def _limit(self, timeout_s: float) -> None:
+        self._timeout_s = max(_LEAST_WAIT_S, timeout_s)
+        self._socket.settimeout(self._timeout_s)
 
 
 class _Connection:
     """A socket, and the HTTP/1.1 that llama.cpp's server speaks (RFC 9112)."""
 
-    def __init__(self, opened: socket.socket, heard: Callable[[], None]) -> None:
-        self._socket = opened
-        self._file = opened.makefile("rb", buffering=1 << 16)
-        self._heard = heard
+    def __init__(self, opened: socket.socket, silence: _Silence) -> None:
+        self._link = _Link(opened, silence)
+        self._file = io.BufferedReader(self._link, 1 << 16)
         self._length: int | None = None  # None: in chunks
         self.reusable = True
         self.used_s = 0.0
-        self.deadline_s = 0.0
-        self.idle_s = 0.0
-        self._timeout_s = 0.0
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes, limits: _Limits) -> None:
         try:
-            self._limit(max(_LEAST_WAIT_S, min(self.idle_s, self.deadline_s - time.monotonic())))
-            self._socket.sendall(message)
+            self._link.send(message, limits)
         except TimeoutError:
             raise
         except OSError as error:
@@ -249,19 +353,17 @@ class _Connection:
 
     def chunks(self) -> Iterator[bytes]:
         if self._length is not None:
-            yield self._wait(self._body)
+            yield self._read(self._body)
             return
-        while chunk := self._wait(self._chunk):
+        while chunk := self._read(self._chunk):
             yield chunk
 
     def abort(self) -> None:
-        with contextlib.suppress(OSError):  # the other side was faster
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._file.close()  # waits for whoever reads, whom the shutdown woke
-        self._socket.close()
+        self._link.shutdown()
+        self._file.close()  # and the link; waits for whoever reads
 
     def _line(self) -> bytes:
-        line = self._wait(lambda: self._file.readline(_LINE_BYTES_MAX))
+        line = self._read(lambda: self._file.readline(_LINE_BYTES_MAX))
         if not line.endswith(b"\n"):
             raise EngineGoneError("the connection ended")
         return line
@@ -283,22 +385,13 @@ class _Connection:
             raise EngineGoneError("the connection ended")
         return chunk[:-2]
 
-    def _wait(self, read: Callable[[], bytes]) -> bytes:
-        left_s = max(_LEAST_WAIT_S, min(self.idle_s, self.deadline_s - time.monotonic()))
+    def _read(self, read: Callable[[], bytes]) -> bytes:
         try:
-            if left_s < 0.95 * self._timeout_s:  # a system call, so only when it matters
-                self._limit(left_s)
-            content = read()
+            return read()
         except TimeoutError:
             raise
         except (OSError, ValueError) as error:  # ValueError: closed by another thread
             raise EngineGoneError(str(error)) from error
-        self._heard()
-        return content
-
-    def _limit(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._socket.settimeout(timeout_s)
 
 
 def _document(body: bytes) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from locum.schema.model import ModelSpec
 
 HEAD_NAME = "head.npz"
 _EMBED_TIMEOUT_S = 120.0
+_EMBED_IDLE_S = 60.0  # nothing is heard while a text is read, in one step
 _CHARACTERS_A_TOKEN = 100
 _SPECIAL_TOKENS = 2
 _RAW, _LENGTH_ONE = -1, 2
@@ -74,6 +75,7 @@ class TextVectors:
                 binary=None if binary is None else str(binary),
             ),
             ready_s=settings.load_s,
+            idle_s=_EMBED_IDLE_S,
             check=lambda: check_template(templates, str(path)),
         )
 

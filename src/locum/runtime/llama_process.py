@@ -2,23 +2,21 @@
 
 Notable: whoever waits when it dies gets an error that says how it died; nothing is asked a second time, because the
 request may be what killed it. After each crash the next start waits longer (0.5 s, 1 s, 2 s … 30 s) and requests are
-refused at once meanwhile; a model that cannot be loaded is not tried again. The child never outlives its parent.
-Not here: what the child runs (``llamacpp_child``), what is asked of it (``llamacpp``).
+refused at once meanwhile; a model that cannot be loaded is not tried again. A child hangs when it tells nobody anything
+for ``idle_s``: while it reads a long prompt it is asked to tell how far it is.
+Not here: how a child process is held (``engine_child``), what runs in it (``llamacpp_child``), what is asked of it
+(``llamacpp``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import secrets
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -27,16 +25,21 @@ from typing import Any
 
 from locum.core.errors import DeviceError, LocumError, ModelFileError
 from locum.core.text import one_line
-from locum.runtime.llama_client import EngineGoneError, EngineRefusedError, Exchange, LlamaClient
+from locum.runtime.engine_child import EngineChild
+from locum.runtime.llama_client import (
+    EngineGoneError,
+    EngineRefusedError,
+    EngineSilentError,
+    Exchange,
+    LlamaClient,
+)
 from locum.runtime.llama_settings import ChildSettings
 from locum.runtime.llama_slots import Slots
 
 _READY_S = 120.0
-_IDLE_S = 180.0
+_IDLE_S = 30.0
 _BACK_OFF_S = (0.5, 30.0)
 _WAIT_FOR_START_S = 1.0
-_CLOSE_S = 3.0
-_BURY_S = 3.0
 _CHILD_MODULE = "locum.runtime.llamacpp_child"
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 
@@ -49,7 +52,7 @@ class LlamaProcess:
     Args:
         settings: what the child opens; ``parent`` and ``key`` are filled in.
         ready_s: how long it may take to load.
-        idle_s: longest silence while it works on a request; then it is killed.
+        idle_s: for how long it may tell nobody anything while it is asked something; then it is killed.
         check: called once before the first start; what it raises refuses the model.
         probe: asked with the process, its client and process id after loading; what it raises refuses the model.
         command: how to start the child (tests pass their own).
@@ -100,7 +103,7 @@ class LlamaProcess:
             slot: whether the request needs one of the slots; then waiting for it counts.
 
         Raises:
-            LocumError: ``runtime-timeout`` (the child is killed when it told nobody anything for ``idle_s``),
+            LocumError: ``runtime-timeout`` (the child was killed when it told nobody anything for ``idle_s``),
                 ``runtime-child-died`` or ``core-child-killed``, ``runtime-child-start``, ``runtime-closed``.
             DeviceError: the processor lacks instructions that the engine's build needs.
             EngineRefusedError: the child answers with an error.
@@ -111,7 +114,7 @@ class LlamaProcess:
         try:
             answer = child.client.post(path, _placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s)
         except (TimeoutError, EngineGoneError) as error:
-            raise self.failure(child, error, deadline_s, timeout_s) from None
+            raise self.failure(child, error, timeout_s) from None
         finally:
             if place is not None:
                 self._slots.give_back(place)
@@ -119,7 +122,11 @@ class LlamaProcess:
         return answer
 
     def stream(self, path: str, body: dict[str, Any], timeout_s: float) -> Turn:
-        """Send a request that needs a slot and whose answer comes as events; ``post`` has arguments and errors."""
+        """Send a request that needs a slot and whose answer comes as events; ``post`` has arguments and errors.
+
+        Among the events is the progress of reading the prompt (``prompt_progress``, without text).
+        """
+        body = {**body, "stream": True, "return_progress": True}
         child = self._running()
         deadline_s = time.monotonic() + timeout_s
         place = self._enter(body, deadline_s, timeout_s)
@@ -127,14 +134,14 @@ class LlamaProcess:
             exchange = child.client.stream(path, _placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s)
         except (TimeoutError, EngineGoneError) as error:
             self._slots.give_back(place)
-            raise self.failure(child, error, deadline_s, timeout_s) from None
+            raise self.failure(child, error, timeout_s) from None
         except BaseException:
             self._slots.give_back(place)
             raise
         return Turn(
             exchange,
             lambda finished: self._leave(place, finished),
-            lambda error: self.failure(child, error, deadline_s, timeout_s),
+            lambda error: self.failure(child, error, timeout_s),
         )
 
     def start(self) -> None:
@@ -147,21 +154,17 @@ class LlamaProcess:
             self._closed = True
             child, self._child = self._child, None
         if child is not None:
-            child.close()
+            child.leave()
 
-    def failure(self, child: _Child, error: Exception, deadline_s: float, timeout_s: float) -> LocumError:
+    def failure(self, child: _Child, error: Exception, timeout_s: float) -> LocumError:
         """What a caller gets for a time-out or a lost connection; a child that hangs is killed."""
         if self._closed:
             return LocumError("runtime-closed", "the model was closed while it answered", where=self.where)
         if isinstance(error, EngineGoneError):
             return child.death()
-        silent_s = time.monotonic() - child.client.heard_s
-        if silent_s >= 0.9 * min(self.idle_s, timeout_s):  # nobody heard anything: it hangs
+        if isinstance(error, EngineSilentError):
             child.kill()
-            return self._late("was stopped because it did nothing for", silent_s)
-        if time.monotonic() < deadline_s:
-            child.kill()
-            return self._late("was stopped because it left a request alone for", self.idle_s)
+            return self._late("was stopped because it did nothing for", error.seconds)
         return self._late("did not finish within", timeout_s)
 
     def _enter(self, body: dict[str, Any], deadline_s: float, timeout_s: float) -> int:
@@ -299,28 +302,26 @@ class Turn:
         self._leave(finished)
 
 
-class _Child:
-    """One life of the child process, owned by a thread that starts it and reads what it says."""
+class _Child(EngineChild):
+    """One life of the child process, and the connections to it."""
 
     def __init__(self, command: list[str], settings: ChildSettings) -> None:
-        self._settings = settings
+        super().__init__(
+            "llama.cpp",
+            settings.model,
+            command,
+            settings.to_json(),
+            memory_fix="close other programs, take a smaller model or quantisation, or a smaller context",
+            instructions_fix="use an ONNX student, or name a llama-server built for this processor in "
+            "LOCUM_LLAMA_SERVER",
+        )
+        self._of_binary = settings.binary is not None
+        self._key = settings.key
+        self._where = settings.model
         self._port: Future[int] = Future()
-        self._log: deque[str] = deque(maxlen=60)
-        self._process: subprocess.Popen[str] | None = None
-        self._over = threading.Event()
         self._client: LlamaClient | None = None
-        self.killed_by_us = False
         self.counted = False
-        # Linux kills the child when the thread that started it ends: it must be this one, not a caller's.
-        threading.Thread(target=self._live, args=(command,), name="locum-llamacpp", daemon=True).start()
-
-    @property
-    def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
+        self.start()
 
     @property
     def client(self) -> LlamaClient:
@@ -330,125 +331,35 @@ class _Child:
 
     def wait_ready(self, timeout_s: float) -> None:
         try:
-            self._client = LlamaClient(self._port.result(timeout_s), self._settings.key)
+            self._client = LlamaClient(self._port.result(timeout_s), self._key)
         except FutureTimeoutError:
             raise LocumError(
-                "runtime-child-start",
-                f"llama.cpp did not load the model within {timeout_s:g} s",
-                where=self._settings.model,
+                "runtime-child-start", f"llama.cpp did not load the model within {timeout_s:g} s", where=self._where
             ) from None
 
-    def kill(self) -> None:
-        self.killed_by_us = True
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
-    def close(self) -> None:
-        self.killed_by_us = self.counted = True
-        process = self._process
+    def leave(self) -> None:
+        """End it because it is no longer needed."""
+        self.counted = True
         if self._client is not None:
             self._client.close()
-        if process is None:
-            return
-        with contextlib.suppress(OSError, ValueError):
-            if process.stdin is not None:
-                process.stdin.close()  # the child ends when its input does
-        if self._settings.binary is not None:
-            process.terminate()
-        try:
-            process.wait(_CLOSE_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.close(terminate=self._of_binary)
 
-    def death(self) -> LocumError:
-        """Why the child is gone, as the error that callers get."""
-        self._over.wait(_BURY_S)  # the connection ends a moment before the process does
-        status = self._process.poll() if self._process is not None else None
-        said = one_line(" ".join(list(self._log)[-3:]), 300)
-        where = self._settings.model
-        if self.killed_by_us:
-            return LocumError("runtime-child-died", "llama.cpp was stopped while it answered", where=where)
-        if status == -signal.SIGKILL:
-            return LocumError(
-                "core-child-killed",
-                "llama.cpp was killed, most likely because memory ran out",
-                where=where,
-                fix="close other programs, take a smaller model or quantisation, or a smaller context",
-            )
-        if status == -signal.SIGILL:
-            return DeviceError(
-                "runtime-instructions",
-                "this processor lacks instructions that the installed llama.cpp was built for",
-                where=where,
-                fix="use an ONNX student, or name a llama-server built for this processor in LOCUM_LLAMA_SERVER",
-            )
-        if status is None:
-            return LocumError("runtime-engine-failed", "llama.cpp broke the connection off", where=where)
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        return LocumError("runtime-child-died", f"llama.cpp ended with {how}: {said or 'no message'}", where=where)
-
-    def _live(self, command: list[str]) -> None:
-        try:
-            self._process = process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,  # Ctrl-C is for the parent, which closes the child
-            )
-        except OSError as error:
-            self._port.set_exception(LocumError("runtime-child-start", f"cannot start a process: {error}"))
-            self._over.set()
-            return
-        if process.stdin is None or process.stdout is None or process.stderr is None:
-            raise RuntimeError("the child process lacks its pipes")
-        log = threading.Thread(target=self._read_log, args=(process.stderr,), daemon=True)
-        log.start()
-        with contextlib.suppress(OSError):
-            process.stdin.write(json.dumps(self._settings.to_json()) + "\n")
-            process.stdin.flush()
-        for line in process.stdout:
-            self._hear(line, log)
-        process.wait()
-        log.join(timeout=1.0)
-        self._over.set()
-        self._bury(process)
-
-    def _read_log(self, lines: Any) -> None:
-        for line in lines:
-            self._log.append(line)
-            self._look_for_port(line)
-
-    def _hear(self, line: str, log: threading.Thread) -> None:
-        if not line.startswith("{"):
-            self._log.append(line)
-            self._look_for_port(line)
-            return
-        record = json.loads(line)
+    def hear(self, record: dict[str, Any]) -> None:
         if "ready" in record:
             self._port.set_result(int(record["ready"]["port"]))
         elif not self._port.done():
-            log.join(timeout=1.0)  # why it failed stands there, a moment later
-            self._port.set_exception(_load_error(self._settings.model, record["fatal"], " ".join(self._log)))
+            self._port.set_exception(_load_error(self._where, record["fatal"], self.whole_log()))
 
-    def _look_for_port(self, line: str) -> None:
-        if not self._port.done() and self._settings.binary is not None:
+    def hear_log(self, line: str) -> None:
+        if not self._port.done() and self._of_binary:
             found = _LISTENING.search(line)
             if found is not None:
                 self._port.set_result(int(found[1]))
 
-    def _bury(self, process: subprocess.Popen[str]) -> None:
+    def ended(self) -> None:
         if not self._port.done():
-            refused = self._settings.binary is not None and process.returncode > 0
-            log = " ".join(self._log)
-            self._port.set_exception(_load_error(self._settings.model, "", log) if refused else self.death())
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            with contextlib.suppress(OSError, ValueError):  # unsent bytes cannot be flushed to a dead process
-                if pipe is not None:
-                    pipe.close()
+            refused = self._of_binary and (self.status or 0) > 0
+            self._port.set_exception(_load_error(self._where, "", self.whole_log()) if refused else self.death())
 
 
 def _load_error(model: str, fatal: str, log: str) -> LocumError:

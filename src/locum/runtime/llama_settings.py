@@ -51,8 +51,8 @@ class EngineSettings:
         server_binary: a ``llama-server`` to run instead of the packaged library; None takes the one that the
             environment variable LOCUM_LLAMA_SERVER names, if any.
         timeout_s: longest time for one answer, waiting in line included.
-        idle_s: longest silence of the engine while it works on a request; then its process is replaced. Reading a long
-            prompt is silent, too: 180 s are 14,000 tokens at 78 a second.
+        idle_s: for how long the engine may tell nobody anything while it is asked something; then its process is
+            replaced. It tells how far it is after each step of ``batch_tokens``, so a step must take less.
         load_s: longest time to load the model.
     """
 
@@ -72,7 +72,7 @@ class EngineSettings:
     adapters: Mapping[str, Path] = field(default_factory=dict[str, Path])
     server_binary: Path | None = None
     timeout_s: float = 60.0
-    idle_s: float = 180.0
+    idle_s: float = 30.0
     load_s: float = 120.0
 
     def __post_init__(self) -> None:

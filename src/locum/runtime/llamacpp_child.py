@@ -2,7 +2,7 @@
 
 Notable: the native code that reads a model file and its chat template runs here and nowhere else, so a crash,
 a kill for memory or an endless loop ends this process and not the service. The child dies with its parent:
-Linux kills it (PR_SET_PDEATHSIG), elsewhere the end of standard input does. A random key that only the parent
+Linux kills it (``die_with_parent``), elsewhere the end of standard input does. A random key that only the parent
 knows closes the port to others; it arrives on standard input, where no list of processes shows it. With
 ``settings.binary`` this process becomes ``llama-server``. Not here: the parent's side (``llama_process``).
 
@@ -12,35 +12,19 @@ In on standard input: one line with the settings. Out: ``{"ready": {"port"}}``, 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
 
+from locum.runtime.engine_child import die_with_parent, line_to_parent
 from locum.runtime.llama_settings import ChildSettings, library_parameters, server_arguments
 
-_PR_SET_PDEATHSIG = 1
 _OWN_VARIABLES = ("LLAMA_ARG_", "LLAMA_API_KEY", "LLAMA_LOG_", "LLAMA_SERVER_")
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when the thread that started it ends; elsewhere nothing.
-
-    The signal belongs to the parent's thread, so the parent starts the child from a thread that lives as long.
-    It outlasts ``exec``.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another libc: the end of standard input remains
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the request was in place
-            os._exit(1)
 
 
 def serve_library(settings: ChildSettings, send: Any) -> int:
@@ -98,14 +82,7 @@ def main() -> int:
     die_with_parent(settings.parent)
     if settings.binary is not None:
         return serve_binary(settings)
-    wire = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever the native code prints goes to the log, never between our lines
-
-    def send(record: dict[str, Any]) -> None:
-        wire.write(json.dumps(record) + "\n")
-        wire.flush()
-
-    return serve_library(settings, send)
+    return serve_library(settings, line_to_parent())
 
 
 if __name__ == "__main__":
