@@ -92,14 +92,33 @@ def test_fault_26_pickle_file_is_refused(tmp_path: Path) -> None:
     assert refused(path).code == "models-pickle"
 
 
-def test_fault_27_nan_weights_are_refused(base: Path) -> None:
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_fault_27_nan_weights_are_refused_before_anything_is_loaded(base: Path, bad: float) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(base / "model.safetensors")
     name = next(name for name, tensor in tensors.items() if tensor.ndim == 2)
-    tensors[name][0, 0] = float("nan")
+    tensors[name][0, 0] = bad
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
-    assert refused(base).code == "models-nan"
+    with pytest.raises(ModelFileError, match=f"NaN or infinity in {name!r}") as caught:
+        inspect_base(base)
+    assert caught.value.code == "models-nan"
+
+
+def test_fault_27_nan_weights_of_a_gguf_file_are_refused(tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    from locum.compress.gguf_export import export_gguf
+    from locum.compress.pico import pico_student
+
+    student = pico_student(tmp_path / "student", "llama", depth=2)
+    path = tmp_path / "m.gguf"
+    export_gguf(student.load(), student.folder / "tokenizer.json", path, kind="q8_0", name="pico")
+    load_body(inspect_base(path))
+    block = next(each for each in GGUFReader(path, "r+").tensors if each.tensor_type.name == "Q8_0").data
+    block[0, :2] = (0x00, 0x7E)  # the scale of the first 32 weights: NaN in half precision
+    block.flush()
+    assert refused(path).code == "models-nan"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "long-header", "overlap"])

@@ -1,8 +1,9 @@
 """What stands in a base's folder or GGUF file, checked before anything is loaded.
 
-Notable: only configuration and headers are read here, so a hostile or broken base is refused before
-PyTorch sees it: pickles, ``auto_map`` (code of the repository), Git LFS pointers, missing shards,
-unsupported architectures, headers that do not fit their file. Not here: reading weights (``body``).
+Notable: a hostile or broken base is refused before PyTorch sees it: pickles, ``auto_map`` (code of the
+repository), Git LFS pointers, missing shards, unsupported architectures, headers that do not fit their file, NaN and
+infinity. Safetensors are read through once for the last (0.2 s for 135M weights in bfloat16). Not here: the weights of
+a GGUF file, which show their values only once they are dequantised (``body``).
 """
 
 from __future__ import annotations
@@ -93,13 +94,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_safetensors(path: Path) -> None:
-    """Refuse a pointer and a header that does not fit its file (size, overlaps, holes, types, counts).
+    """Refuse a pointer, a header that does not fit its file (size, overlaps, holes, types, counts), NaN and infinity.
 
     Raises:
         ModelFileError: the file is refused.
     """
     refuse_pointer(path)
-    safetensors_check.check_safetensors(path, code="models-damaged")
+    safetensors_check.refuse_nonfinite(path, code="models-damaged")
 
 
 def refuse_remote_code(config: dict[str, Any], path: Path) -> None:

@@ -55,7 +55,8 @@ def load_body(base: BaseFiles, depth: int | None = None) -> nn.Module:
         raise ModelFileError(
             "models-damaged", f"weights are missing or of another shape: {seen}", where=where, fix="copy it again"
         )
-    refuse_nan(module, where)
+    if base.gguf:
+        _refuse_nan(module, where)  # safetensors were read through before they were loaded
     keep_first_layers(module, base.architecture, depth)
     if hasattr(module.config, "quantization_config"):
         del module.config.quantization_config  # it was dequantised; saved as plain safetensors from here on
@@ -64,12 +65,8 @@ def load_body(base: BaseFiles, depth: int | None = None) -> nn.Module:
     return module
 
 
-def refuse_nan(module: nn.Module, where: str) -> None:
-    """Refuse weights that hold NaN or infinity.
-
-    Raises:
-        ModelFileError: names the first such tensor.
-    """
+def _refuse_nan(module: nn.Module, where: str) -> None:
+    """Refuse dequantised weights that hold NaN or infinity, naming the first such tensor."""
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ModelFileError(

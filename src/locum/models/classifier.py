@@ -22,7 +22,7 @@ from locum.core.errors import ModelFileError
 from locum.core.files import write_bytes
 from locum.models.architectures import Architecture, Pooling
 from locum.models.base_files import check_safetensors, inspect_base
-from locum.models.body import load_body, quiet_transformers, refuse_nan
+from locum.models.body import load_body, quiet_transformers
 from locum.models.wide import Wide
 
 HEAD_NAME = "head.safetensors"
@@ -130,7 +130,6 @@ def load_student(folder: Path) -> SequenceClassifier:
         )
     model = SequenceClassifier(body, base.architecture, len(cast("Tensor", bias)), pooling)
     model.head.load_state_dict({"weight": weight, "bias": bias})
-    refuse_nan(model.head, str(path))
     wide = {name.removeprefix("wide."): tensor for name, tensor in tensors.items() if name.startswith("wide.")}
     if wide:
         model.wide = _wide(wide, model.head.out_features, path)
@@ -141,7 +140,7 @@ def _wide(tensors: dict[str, Tensor], n_labels: int, path: Path) -> Wide:
     """The wide part from its tables.
 
     Raises:
-        ModelFileError: a table is missing, has another shape, or holds NaN.
+        ModelFileError: a table is missing, or has another shape.
     """
     wide = Wide(n_labels)
     try:
@@ -150,5 +149,4 @@ def _wide(tensors: dict[str, Tensor], n_labels: int, path: Path) -> Wide:
         raise ModelFileError(
             "models-damaged", "the wide part does not fit the labels", where=str(path), fix="train it again"
         ) from problem
-    refuse_nan(wide, str(path))
     return wide

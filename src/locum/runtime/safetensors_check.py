@@ -121,13 +121,17 @@ def nonfinite_tensors(path: Path, header: SafetensorsHeader) -> list[str]:
         return [name for name, entry in header.tensors.items() if _holds_nonfinite(data, entry)]
 
 
-def refuse_nonfinite(path: Path) -> None:
+def refuse_nonfinite(path: Path, *, code: str = "runtime-damaged") -> None:
     """Check header and values.
+
+    Args:
+        path: the file.
+        code: of the error when the header is at fault.
 
     Raises:
         ModelFileError: ``models-nan`` with the tensors' names, or as ``check_safetensors``.
     """
-    names = nonfinite_tensors(path, check_safetensors(path))
+    names = nonfinite_tensors(path, check_safetensors(path, code=code))
     if names:
         shown = ", ".join(repr(name[:80]) for name in names[:3]) + (f" and {len(names) - 3} more" * (len(names) > 3))
         fix = "the training that wrote it diverged, or it is damaged: take another checkpoint"
