@@ -63,4 +63,6 @@ def check_rows(predictions: int, golds: int) -> None:
     """
     if predictions != golds or not golds:
         cause = f"{predictions} predictions and {golds} gold answers: one of each a row, at least one row, is needed"
-        raise UserError("scoring-input", cause, fix="give one prediction for every row, an empty one where there is none")
+        raise UserError(
+            "scoring-input", cause, fix="give one prediction for every row, an empty one where there is none"
+        )
