@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +43,19 @@ class Handler(BaseHTTPRequestHandler):
         elif ask == "hang": time.sleep(60)
         elif ask == "slow": time.sleep(0.4)
         elif ask == "fail": status, answer = 400, {"error": {"message": "cannot do that", "code": 400}}
+        elif ask == "progress": return self.events(1, 0, body)
         elif ask == "events": return self.events(body["times"], body["pause_s"])
         content = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
-    def events(self, times, pause_s):
+    def events(self, times, pause_s, echo=None):
         self.send_response(200)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         for number in range(times):
-            line = b'data: {"number": %d}\\n\\n' % number
+            line = b"data: " + json.dumps(echo or {"number": number}).encode() + b"\\n\\n"
             self.wfile.write(b"%x\\r\\n%b\\r\\n" % (len(line), line))
             time.sleep(pause_s)
         self.wfile.write(b"0\\r\\n\\r\\n")
@@ -191,6 +194,48 @@ def test_neighbours_of_a_request_that_hangs_learn_that_the_child_was_stopped(mak
     for thread in threads:
         thread.join()
     assert sorted(codes) == ["runtime-child-died", "runtime-timeout"]
+
+
+def test_a_request_that_is_left_alone_waits_while_a_neighbour_hears(make: Make) -> None:
+    """As llama.cpp leaves a request alone until a neighbour's long prompt is read."""
+    process = make(PRELUDE.replace("time.sleep(60)", "time.sleep(1.5)"), idle_s=0.5)
+    pid = ask(process)["pid"]
+    turn = process.stream("/ask", {"ask": "events", "times": 20, "pause_s": 0.1}, 20)
+    events = ThreadPoolExecutor(1).submit(list, turn)
+    assert ask(process, "hang")["pid"] == pid
+    assert len(events.result()) == 20
+
+
+def test_a_prompt_that_takes_longer_than_the_silence_allowed_is_answered(make: Make) -> None:
+    process = make(idle_s=0.5)
+    pid = ask(process)["pid"]
+    body = {"ask": "events", "times": 12, "pause_s": 0.1}
+    assert len(list(process.stream("/ask", body, 20))) == 12
+    assert ask(process)["pid"] == pid
+    (echo,) = process.stream("/ask", {**body, "ask": "progress"}, 20)
+    assert echo["stream"] and echo["return_progress"]
+
+
+def test_answers_beside_the_model_do_not_hide_a_hang(make: Make) -> None:
+    """Threads that tokenize go on when the one that computes does not."""
+    process = make(idle_s=1.0)
+    hung = ask(process)["pid"]
+    waiting = ThreadPoolExecutor(1).submit(fails, process, "hang")
+    while not waiting.done():
+        with contextlib.suppress(LocumError):
+            process.post("/tokenize", {}, 5)
+        time.sleep(0.05)
+    assert "did nothing" in waiting.result().cause
+    assert not alive(hung)
+
+
+def test_requests_with_less_time_than_the_silence_notice_a_hang_together(make: Make) -> None:
+    process = make(idle_s=1.0)
+    hung = ask(process)["pid"]
+    causes = [fails(process, "hang", 0.4).cause for _ in range(3)]
+    assert ["did not finish" in cause for cause in causes] == [True, True, False]
+    assert "did nothing" in causes[2]
+    assert not alive(hung)
 
 
 def test_the_time_for_an_answer_cancels_only_that_answer(make: Make) -> None:

@@ -40,6 +40,7 @@ _READY_S = 120.0
 _IDLE_S = 30.0
 _BACK_OFF_S = (0.5, 30.0)
 _WAIT_FOR_START_S = 1.0
+_LATE_FIX = "ask for fewer tokens, or allow more time (llm.timeout_s)"
 _CHILD_MODULE = "locum.runtime.llamacpp_child"
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 
@@ -164,7 +165,8 @@ class LlamaProcess:
             return child.death()
         if isinstance(error, EngineSilentError):
             child.kill()
-            return self._late("was stopped because it did nothing for", error.seconds)
+            fix = "ask again: it is started anew; where a step takes longer, make batch_tokens smaller"
+            return self._late("was stopped because it did nothing for", error.seconds, fix)
         return self._late("did not finish within", timeout_s)
 
     def _enter(self, body: dict[str, Any], deadline_s: float, timeout_s: float) -> int:
@@ -179,13 +181,8 @@ class LlamaProcess:
         if finished:
             self._crashes = 0
 
-    def _late(self, what: str, seconds: float) -> LocumError:
-        return LocumError(
-            "runtime-timeout",
-            f"llama.cpp {what} {seconds:.3g} s",
-            where=self.where,
-            fix="ask for fewer tokens, or allow more time (llm.timeout_s)",
-        )
+    def _late(self, what: str, seconds: float, fix: str = _LATE_FIX) -> LocumError:
+        return LocumError("runtime-timeout", f"llama.cpp {what} {seconds:.3g} s", where=self.where, fix=fix)
 
     def _running(self) -> _Child:
         with self._lock:
