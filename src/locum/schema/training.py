@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from locum.schema.base import Document
 from locum.schema.candidate import Candidate
 from locum.schema.model import Precision
@@ -35,15 +37,81 @@ class TrainRequest(Document):
     max_tokens: int = 256
 
 
+class TuneRequest(Document):
+    """One supervised fine-tuning of a decoder that writes answers.
+
+    Attributes:
+        base: folder or GGUF file of the pretrained decoder.
+        train, dev: JSON Lines of ``Conversation``; dev is for early stopping.
+        method: full tunes all weights; lora and dora tune adapters, which are merged in the end.
+        rank, alpha: of the adapters: updates are scaled by ``alpha / rank``.
+        targets: names of the linear layers that get adapters (``q_proj``…); None for all of them.
+        layers: how many of the last layers are tuned; the others, and what comes before them, stay as they are and
+            run once. None tunes everything.
+        budget_s: wall time the job may take, loading included.
+        threads: CPU threads to use.
+        max_tokens: of a prompt and its answer; longer prompts lose their beginning.
+        micro_batch: rows in one forward pass at most, None for the method's own choice; smaller values accumulate
+            gradients so that the mathematics stays the same.
+        mixing: temperature T of the mixture of tasks: a task's share of an epoch goes by size^(1/T). 1 takes every
+            row once; a large T takes as many rows from every task.
+        epochs, batch_rows, learning_rate: None for the method's own.
+    """
+
+    base: str
+    train: str
+    dev: str
+    method: Literal["full", "lora", "dora"]
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    targets: tuple[str, ...] | None = None
+    layers: int | None = Field(default=None, ge=1)
+    budget_s: float
+    seed: int
+    threads: int
+    max_tokens: int = Field(default=1024, ge=8)
+    micro_batch: int | None = Field(default=None, ge=1)
+    mixing: float = Field(default=1.0, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    batch_rows: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+
+
 class CurvePoint(Document):
-    """One evaluation on dev while training."""
+    """One evaluation on dev while training.
+
+    Attributes:
+        dev_loss: mean cross-entropy, of a row's label or of an answer's token.
+        dev_accuracy: of a classifier; None for a generator.
+        dev_losses: the loss by task, where the rows name their tasks.
+    """
 
     epoch: float
     step: int
     train_loss: float | None
     dev_loss: float | None
-    dev_accuracy: float
+    dev_accuracy: float | None = None
+    dev_losses: dict[str, float] = Field(default_factory=dict)
     elapsed_s: float
+
+
+class RowCounts(Document):
+    """What became of the conversations of a tuning.
+
+    Attributes:
+        train, dev: rows in use.
+        cut: of these, how many lost the beginning of their prompt to fit ``max_tokens``.
+        dropped_long: left out, since the answer alone does not fit.
+        dropped_empty: left out, since there is no answer.
+        tasks: training rows by task.
+    """
+
+    train: int
+    dev: int
+    cut: int = 0
+    dropped_long: int = 0
+    dropped_empty: int = 0
+    tasks: dict[str, int] = Field(default_factory=dict)
 
 
 class Trained(Document):
@@ -55,6 +123,10 @@ class Trained(Document):
         stopped_by: schedule (all epochs run), patience (dev stopped improving), budget (time), nan (loss
             became NaN; the last good weights were kept).
         settings: the hyperparameters in force, for the report.
+        dev_accuracy: of a classifier.
+        dev_loss: of a generator: mean cross-entropy of an answer's token; the curve's first point has the base's.
+        dev_losses: of a generator: the same by task.
+        rows: of a generator: what became of the conversations.
         files: SHA-256 of each file by name.
         resumed: how often the job went on from a checkpoint.
     """
@@ -64,7 +136,10 @@ class Trained(Document):
     parameters: int
     best_epoch: float
     stopped_by: Literal["schedule", "patience", "budget", "nan"]
-    dev_accuracy: float
+    dev_accuracy: float | None = None
+    dev_loss: float | None = None
+    dev_losses: dict[str, float] = Field(default_factory=dict)
+    rows: RowCounts | None = None
     curve: tuple[CurvePoint, ...]
     settings: dict[str, str | int | float | bool]
     max_tokens: int
@@ -140,6 +215,28 @@ class EmbedderParity(Document):
     tried: tuple[str, ...] = ()
 
 
+class Turn(Document):
+    """One turn of a conversation: role (system, user, assistant) and text."""
+
+    role: str
+    content: str
+
+
+class Conversation(Document):
+    """A prompt with its right answer, one line of a JSON Lines file.
+
+    Attributes:
+        messages: the prompt.
+        completion: what the assistant should write next, without the token that ends it.
+        task: which of several tasks it is from; None where there is one.
+    """
+
+    id: str
+    messages: tuple[Turn, ...]
+    completion: str
+    task: str | None = None
+
+
 GeneratorFormat = Literal["q8_0", "f16", "q4_0", "q4_1", "q4_k"]
 
 
@@ -149,8 +246,7 @@ class GeneratorExportRequest(Document):
     Attributes:
         name: of the model, for ``model.json``.
         folder: the tuned decoder in the layout of Hugging Face, with its tokenizer and chat template; adapters merged.
-        dev: conversations to compare on, JSON Lines of ``id``, ``messages`` (``role`` and ``content``) and
-            ``completion``, the right answer.
+        dev: conversations to compare on, JSON Lines of ``Conversation``.
         max_tokens: context that the model is served with, prompt and answer together; None takes its own.
         threads: CPU threads to use.
         formats: what to write, in order of preference: the first that answers as the tuned weights do is kept.
