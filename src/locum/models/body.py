@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,20 +35,31 @@ def load_body(base: BaseFiles, depth: int | None = None) -> nn.Module:
     """
     from transformers import AutoModel
 
+    options: dict[str, Any] = {"add_pooling_layer": False} if base.architecture.has_pooler else {}
+    module = load_transformer(AutoModel, base, attn_implementation="eager", **options)
+    keep_first_layers(module, base.architecture, depth)
+    return module
+
+
+def load_transformer(auto: Any, base: BaseFiles, **options: Any) -> Any:
+    """Load a base's weights in float32 into one of transformers' classes.
+
+    Args:
+        auto: ``AutoModel`` or one of its kind.
+        base: what ``inspect_base`` returned.
+        options: others of its ``from_pretrained``.
+
+    Raises:
+        ModelFileError: a tensor is missing, of a wrong shape, or holds NaN or infinity.
+    """
     where = str(base.root / base.gguf) if base.gguf else str(base.root)
-    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager", "local_files_only": True}
-    if base.gguf:
-        options["gguf_file"] = base.gguf
-    else:
-        options["use_safetensors"] = True
-    if base.architecture.has_pooler:
-        options["add_pooling_layer"] = False
+    options |= {"dtype": torch.float32, "local_files_only": True}
+    options |= {"gguf_file": base.gguf} if base.gguf else {"use_safetensors": True}
     with quiet_transformers():
         try:
-            loaded = cast("Any", AutoModel.from_pretrained(base.root, output_loading_info=True, **options))
+            module, report = auto.from_pretrained(base.root, output_loading_info=True, **options)
         except Exception as error:  # transformers raises many classes for a damaged base; all mean the same here
             raise ModelFileError("models-damaged", f"it cannot be loaded: {error}", where=where) from error
-    module, report = loaded
     missing = sorted(str(name) for name in report["missing_keys"])
     if missing or report["mismatched_keys"]:
         seen = ", ".join((missing or sorted(str(name) for name in report["mismatched_keys"]))[:3])
@@ -57,9 +68,9 @@ def load_body(base: BaseFiles, depth: int | None = None) -> nn.Module:
         )
     if base.gguf:
         _refuse_nan(module, where)  # safetensors were read through before they were loaded
-    keep_first_layers(module, base.architecture, depth)
     if hasattr(module.config, "quantization_config"):
         del module.config.quantization_config  # it was dequantised; saved as plain safetensors from here on
+        module.hf_quantizer = None
     if hasattr(module.config, "use_cache"):
         module.config.use_cache = False
     return module
