@@ -18,9 +18,9 @@ from locum.scoring.extras import needed
 
 _OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _ABBREVIATIONS = (
-    "a.d a.m adm apr assn aug ave b.c bldg blvd brig capt cf cmdr col corp ct dec dept dr e.g esp est etc feb fri ft gen "
-    "gov hon i.e inc jan jr jul jun ltd lt maj messrs mon mr mrs ms mt nov oct p.m p.s ph.d prof rep rev sen sep sept "
-    "sgt sr st tel thu thur tue u.k u.n u.s u.s.a v vol vs wed"
+    "a.d a.m adm apr assn aug ave b.c bldg blvd brig capt cf cmdr col corp ct dec dept dr e.g esp est etc feb fri ft "
+    "gen gov hon i.e inc jan jr jul jun ltd lt maj messrs mon mr mrs ms mt nov oct p.m p.s ph.d prof rep rev sen sep "
+    "sept sgt sr st tel thu thur tue u.k u.n u.s u.s.a v vol vs wed"
 )
 
 
