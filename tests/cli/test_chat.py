@@ -134,6 +134,22 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said() -> None:
     assert talk.answer("go on", lambda _text: None).output == "again"
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_ends_a_pipe_with_what_was_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    def interrupted(_request: CompletionRequest) -> str:
+        raise KeyboardInterrupt
+
+    talk, generator = partner(interrupted)
+    monkeypatch.setattr("sys.stdin", io.StringIO("hi\nnever asked\n"))
+    with pytest.raises(KeyboardInterrupt):
+        chat._Session(talk, None, as_json=as_json).run()
+    assert len(generator.requests) == 1
+    shown = capsys.readouterr()
+    assert "stopped" in (shown.out if as_json else shown.err)
+
+
 def test_a_cut_answer_and_a_dropped_beginning_are_said() -> None:
     cut = Completion("long", "length", 5, 1, "m", truncated_tokens=12)
     talk, _ = partner([cut])

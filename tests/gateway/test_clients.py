@@ -156,6 +156,7 @@ def test_a_length_that_was_reached_is_incomplete(start_model):
     with start_model(FakeGenerator(["one two three"])).client() as client:
         cut = client.responses.create(model="tiny", input="x", max_output_tokens=2, store=False)
         assert cut.status == "incomplete" and cut.incomplete_details.reason == "max_output_tokens"
+        assert cut.output[0].status == "incomplete"
         assert client.chat.completions.create(model="tiny", messages=TURNS, max_tokens=2).choices[0].finish_reason == (
             "length"
         )

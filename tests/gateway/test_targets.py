@@ -96,6 +96,24 @@ def test_infinite_log_probabilities_are_finite_in_json():
     assert token_json(TokenLogprob("a", float("-inf")))["logprob"] == -9999.0
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (LocumError("runtime-too-long", "4,000 tokens do not fit 2,048"), 400, "context_length_exceeded"),
+        (UserError("runtime-constraint-schema", "it allows no value"), 400, "invalid_value"),
+        (LocumError("runtime-unsupported-option", "it has no tools"), 400, "unsupported_value"),
+        (LocumError("runtime-child-died", "it died"), 502, "llm_failed"),
+    ],
+)
+def test_an_llm_in_a_file_refuses_as_an_engine_does(tmp_path: Path, error: LocumError, status: int, code: str):
+    pico_bundle(tmp_path / "b")
+    target = BundleTarget(open_bundle(tmp_path / "b", FakeGenerator([error]), threads=1))
+    with pytest.raises(ApiError) as caught:
+        target.open("pico@llm", CompletionRequest(ASKED))
+    assert (caught.value.status, caught.value.code) == (status, code)
+    target.close()
+
+
 def _open(target: Path | str, **fields) -> ModelTarget | BundleTarget:
     given = {"threads": 1, "engine": None, "draft": None, "adapters": (), **fields}
     return open_target(str(target), **given)  # type: ignore[return-value]

@@ -129,6 +129,14 @@ def test_fault_74_a_worker_that_hangs_is_killed_and_replaced(monkeypatch: pytest
     compiler.close()
 
 
+def test_fault_74_a_worker_that_is_killed_within_its_answer_has_not_answered() -> None:
+    program = """import sys; sys.stdout.write('{"text": "ro'); sys.stdout.flush()"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as child:
+        assert constraints._exchange(child, None, 30.0) == ""
+
+
 def test_a_worker_that_was_killed_is_replaced_unseen() -> None:
     compiler = constraints._Compiler()
     compiler.compile("grammar", 'root ::= "a"', 30.0)

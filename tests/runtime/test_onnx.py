@@ -150,6 +150,10 @@ def test_external_weights_outside_the_folder_are_refused(folder: Path, name: str
     assert refusal(folder, with_external(load(folder), name), name) == "runtime-unsafe-path"
 
 
+def test_a_name_of_external_weights_that_is_too_long_to_be_looked_at_is_refused(folder: Path) -> None:
+    assert refusal(folder, with_external(load(folder), "./" * 3000 + "w"), "a place of weights") == "runtime-damaged"
+
+
 def test_external_weights_that_nothing_vouches_for_are_refused(folder: Path) -> None:
     (folder / "model.json").unlink()
     model = with_external(load(folder), "model.json")

@@ -93,6 +93,13 @@ def test_fault_56_a_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
         assert waits == [] and len(upstream.received) == 1
 
 
+@pytest.mark.parametrize("value", ["9" * 400, "Mon, 01 Jan 2024 00:00:00 +99999999999999999999", "soon", "1.2.3"])
+def test_fault_56_a_retry_after_that_says_nothing_is_as_none(value: str) -> None:
+    with asking(Scripted(status=429, headers={"retry-after": value}), "card") as (_, generator, waits):
+        assert generator.complete(REQUEST).text == "card"
+        assert len(waits) == 1 and 0 <= waits[0] <= 1
+
+
 def test_fault_42_a_date_to_retry_after_in_the_past_is_now() -> None:
     headers = {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}
     with asking(Scripted(status=503, headers=headers), "card") as (_, generator, waits):

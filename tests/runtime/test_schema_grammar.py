@@ -297,7 +297,18 @@ def test_patterns_match_what_they_match_elsewhere(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["a" * 600, "(" * 20, "a{2,1}", "a**", "[", "(a", "a)", "*a", "a|^b$", "[z-a]", "\\", "a{x}", "^a|b$"]
+    ("pattern", "no"),
+    [(".", "\u2028\u2029"), (r"\S", "\u1680\u2003\u2028\u202f\u205f\u3000\ufeff"), (r"[^\s]", "\u00a0\u2009")],
+)
+def test_line_ends_and_spaces_are_those_of_ecma_262(pattern: str, no: str) -> None:
+    grammar = read_grammar("root ::= " + pattern_expression(f"^{pattern}$"))
+    assert accepts(grammar, "x") and accepts(grammar, "\u200b")
+    assert [char for char in no if accepts(grammar, char)] == []
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["a" * 600, "(" * 20, "a{2,1}", "a**", "[", "(a", "a)", "*a", "a|^b$", "[z-a]", r"[!-\d]", "\\", "a{x}", "^a|b$"],
 )
 def test_fault_74_patterns_that_are_none(pattern: str) -> None:
     with pytest.raises(PatternFault):

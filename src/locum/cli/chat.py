@@ -2,7 +2,7 @@
 
 Notable: Ctrl-C stops the answer and keeps the session, Ctrl-D ends it. What a model writes is spelled out where it
 would steer the terminal. Through a pipe every line is a message; answers go to standard output, facts to
-standard error.
+standard error, and Ctrl-C ends all of it.
 """
 
 from __future__ import annotations
@@ -130,9 +130,9 @@ class _Session:
         self._turns.append(turn)
         if self._as_json:
             _say(json_text(turn.to_json()) + "\n")
-            return
-        _say("\n")
-        _remark(turn.line())
+        else:
+            _say("\n")
+            _remark(turn.line())
         if turn.finish_reason == "stopped" and not self._interactive:
             raise KeyboardInterrupt
 

@@ -25,7 +25,7 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
     format: Annotated[
-        str | None, typer.Option(help="A student's: onnx-int8, onnx-fp32, gguf-q8_0 or gguf-f16 (GGUF: decoders).")
+        str | None, typer.Option(help=f"A student's (GGUF: decoders only): {', '.join(FORMATS)}.")
     ] = None,
     candidate: Annotated[str | None, typer.Option(help="A rung of the ladder; default: the one chosen.")] = None,
     purpose: Annotated[

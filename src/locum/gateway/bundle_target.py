@@ -17,11 +17,10 @@ from typing import Any
 from locum.bundle.student import Student, describe
 from locum.cascade.policy import Mode
 from locum.cascade.router import AuditResult
-from locum.core.errors import LocumError, UpstreamError, UserError
-from locum.core.text import one_line
+from locum.core.errors import LocumError, UpstreamError
 from locum.gateway.batching import BatchedClassifier, LimitedGenerator
 from locum.gateway.calls import Opened, Origin
-from locum.gateway.errors import ApiError, from_llm_error
+from locum.gateway.errors import ApiError, from_engine_error, from_llm_error
 from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
 from locum.gateway.targets import Embedded, unknown_model
@@ -163,10 +162,10 @@ class BundleTarget:
         except UpstreamError as error:
             self._count_llm_failure(error)
             raise from_llm_error(error) from error
-        except UserError as error:
-            code = "unsupported_value" if error.code == "runtime-unsupported-option" else "llm_not_configured"
-            raise ApiError(400, code, one_line(error.cause)) from error
         except LocumError as error:
+            refusal = from_engine_error(error)  # the LLM may be a file on this machine, and refuse as an engine does
+            if refusal.status < 500:
+                raise refusal from error
             self._count_llm_failure(error)
             raise ApiError(502, "llm_failed", f"the LLM failed [{error.code}]") from error
         return Opened(Origin("llm", "asked for by name"), stream, self._student.llm or "")

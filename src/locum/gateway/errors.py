@@ -35,7 +35,6 @@ API_CODES: dict[str, str] = {
     "receive_timeout": "The headers or the body did not arrive in time.",
     "ambiguous_length": "The length of the body is told in two ways.",
     "overloaded": "Too many requests wait; try again.",
-    "shutting_down": "The gateway is stopping.",
     "llm_failed": "The LLM did not answer properly; nothing uncertified is given instead.",
     "llm_timeout": "The LLM did not answer in time.",
     "engine_failed": "The model's engine failed.",

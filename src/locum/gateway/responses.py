@@ -145,7 +145,7 @@ class ResponseEvents:
 
     def end(self, completion: Completion) -> bytes:
         """That each item is done."""
-        del completion
+        status, _ = _status(completion)
         parts: list[bytes] = []
         if not self._places and self._opened is not None and self._opened.origin.refusal is None:
             parts.append(self._begin_text())  # an empty answer is an empty message, as in the whole response
@@ -155,17 +155,17 @@ class ResponseEvents:
             tokens = [token_json(token) for token in self._tokens]
             parts.append(self.event("response.output_text.done", **at, text=part["text"], logprobs=tokens))
             parts.append(self.event("response.content_part.done", **at, part=part))
-            parts.append(self._item_done(self._places[-1], _message(self._stamp, [part])))
+            parts.append(self._item_done(self._places[-1], _message(self._stamp, [part], status)))
         for index, item in self._calls.items():
             at = {"item_id": item["id"], "output_index": self._places[index], "name": item["name"]}
             parts.append(self.event("response.function_call_arguments.done", **at, arguments=item["arguments"]))
-            parts.append(self._item_done(self._places[index], {**item, "status": "completed"}))
+            parts.append(self._item_done(self._places[index], {**item, "status": status}))
         return b"".join(parts)
 
     def _begin_text(self) -> bytes:
         self._has_text = True
         self._places[-1] = len(self._places)
-        item = {**_message(self._stamp, []), "status": "in_progress"}
+        item = _message(self._stamp, [], "in_progress")
         at = {"item_id": item["id"], "output_index": self._places[-1], "content_index": 0}
         added = self.event("response.output_item.added", output_index=self._places[-1], item=item)
         return added + self.event("response.content_part.added", **at, part=_text_part("", []))
@@ -181,10 +181,8 @@ class ResponseEvents:
 
     def _begin_call(self, index: int, call_id: str, name: str) -> bytes:
         self._places[index] = len(self._places)
-        item = _call_item(self._stamp, index, call_id, name, "")
-        self._calls[index] = item
-        shown = {**item, "status": "in_progress"}
-        return self.event("response.output_item.added", output_index=self._places[index], item=shown)
+        item = self._calls[index] = _call_item(self._stamp, index, (call_id, name, ""), "in_progress")
+        return self.event("response.output_item.added", output_index=self._places[index], item=item)
 
     def _item_done(self, place: int, item: dict[str, Any]) -> bytes:
         return self.event("response.output_item.done", output_index=place, item=item)
@@ -216,24 +214,26 @@ def _items(stamp: Stamp, answered: Answered) -> list[dict[str, Any]]:
     completion, refusal = answered.completion, answered.opened.origin.refusal
     if refusal is not None:
         return [_message(stamp, [{"type": "refusal", "refusal": refusal}])]
+    status, _ = _status(completion)
     calls = [
-        _call_item(stamp, index, call.id, call.name, call.arguments) for index, call in enumerate(completion.tool_calls)
+        _call_item(stamp, index, (call.id, call.name, call.arguments), status)
+        for index, call in enumerate(completion.tool_calls)
     ]
     if calls and not completion.text:
         return calls
-    return [_message(stamp, [_text_part(completion.text, completion.logprobs)]), *calls]
+    return [_message(stamp, [_text_part(completion.text, completion.logprobs)], status), *calls]
 
 
 def _message_id(stamp: Stamp) -> str:
     return f"msg_{stamp.key}"
 
 
-def _message(stamp: Stamp, parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _message(stamp: Stamp, parts: list[dict[str, Any]], status: str = "completed") -> dict[str, Any]:
     return {
         "id": _message_id(stamp),
         "type": "message",
         "role": "assistant",
-        "status": "completed",
+        "status": status,
         "content": parts,
     }
 
@@ -247,11 +247,13 @@ def _text_part(text: str, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
     }
 
 
-def _call_item(stamp: Stamp, index: int, call_id: str, name: str, arguments: str) -> dict[str, Any]:
+def _call_item(stamp: Stamp, index: int, call: tuple[str, str, str], status: str) -> dict[str, Any]:
+    """A function call: its id, its name and its arguments."""
+    call_id, name, arguments = call
     return {
         "id": f"fc_{stamp.key}_{index}",
         "type": "function_call",
-        "status": "completed",
+        "status": status,
         "call_id": call_id,
         "name": name,
         "arguments": arguments,

@@ -23,7 +23,8 @@ class Settings:
         max_input_chars: longer inputs are refused with 400.
         max_tokens: most tokens of an answer whose request sets no limit.
         receive_s: a whole request body must have arrived by then.
-        header_s: a request's headers must have arrived by then, from the connection's or the last answer's end.
+        header_s: a request's headers must have arrived by then, counted from the connection's beginning, or from the
+            first byte of a later request.
         write_s: a client that reads nothing for so long is cut off, and its answer stopped.
         max_batch: texts that the student reads in one call when several wait.
         threads: requests answered at once; those with the LLM hold a thread while they wait for it.

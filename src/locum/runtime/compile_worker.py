@@ -72,7 +72,7 @@ def _answer(request: dict[str, str]) -> dict[str, Any]:
 
 
 def _limit_memory() -> None:
-    """Linux and macOS; elsewhere only the time is limited."""
+    """Linux; elsewhere only the time is limited."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -148,7 +148,9 @@ class _Compiler:
 
 
 def _exchange(child: subprocess.Popen[str], request: str | None, timeout_s: float) -> str:
-    """Send a line and wait for one; empty when the child ended, or was killed because the time was up."""
+    """Send a line and wait for one; empty when the child ended, or was killed because the time was up, before the end
+    of its line.
+    """
     if child.stdin is None or child.stdout is None:
         raise RuntimeError("the worker has no pipes")
     timer = threading.Timer(timeout_s, child.kill)
@@ -158,7 +160,8 @@ def _exchange(child: subprocess.Popen[str], request: str | None, timeout_s: floa
         if request is not None:
             child.stdin.write(request + "\n")
             child.stdin.flush()
-        return child.stdout.readline()
+        line = child.stdout.readline()
+        return line if line.endswith("\n") else ""
     except OSError:  # it is gone
         return ""
     finally:

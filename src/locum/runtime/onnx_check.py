@@ -20,6 +20,7 @@ OPERATOR_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
 _DEPTH_MAX = 32  # graphs within graphs (If, Loop) and functions
 _NODES_MAX = 1_000_000
+_STRING_MAX = 4096  # bytes; longer ones hold values
 _ROUNDING_OPERATORS = frozenset(
     {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger"}
 )
@@ -177,8 +178,10 @@ def _walk(view: mmap.mmap, start: int, end: int, kind: str, facts: OnnxFacts, de
         if number in nested:
             found = _walk(view, at, stop, nested[number], facts, depth + 1)
             _note(nested[number], found, facts)
-        elif stop - at <= 4096:
+        elif stop - at <= _STRING_MAX:
             strings[number] = view[at:stop]
+        elif kind == "Entry":  # where weights are: none may be passed over
+            raise _Malformed(f"a place of weights has {stop - at} bytes")
     if kind == "Attribute" and strings.get(1) == b"block_size":
         facts.block_size = max(facts.block_size, integer)
     return strings

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import email.utils
 import ipaddress
+import math
 import os
 import random
 import threading
@@ -362,7 +363,7 @@ class OpenAiGenerator:
         if isinstance(error, ConnectError):
             return _Retry(self._error("upstream-unreachable", str(error)))
         if isinstance(error, SizeError):
-            return self._error("upstream-too-large", f"the answer is over {_BODY_BYTES_MAX >> 20} MiB")
+            return self._error("upstream-too-large", "the answer, or one line of it, is larger than is read here")
         if isinstance(error, SilenceError):
             if str(error) == "idle":
                 return self._error("upstream-timeout", f"nothing more came for {self._llm.idle_timeout_s:g} s")
@@ -411,13 +412,14 @@ def _backoff_s(attempt: int) -> float:
 def _retry_after_s(value: str) -> float | None:
     """Seconds the server asks to wait (RFC 9110, 10.2.3: a number or a date); None when it does not say."""
     value = value.strip()
-    if value.isascii() and value.replace(".", "", 1).isdigit():
-        return float(value)
     try:
-        when = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        if value.isascii() and value.replace(".", "", 1).isdigit():
+            after_s = float(value)
+        else:  # a date is on the wall clock, there is no other
+            after_s = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, when.timestamp() - time.time())  # a date is on the wall clock, there is no other
+    return max(0.0, after_s) if math.isfinite(after_s) else None
 
 
 def _checked_url(base_url: str) -> SplitResult:

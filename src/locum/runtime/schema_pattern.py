@@ -21,13 +21,16 @@ Ranges = list[tuple[int, int]]
 _LAST = 0x10FFFF
 _DIGITS: Ranges = [(48, 57)]
 _WORD: Ranges = [(48, 57), (65, 90), (95, 95), (97, 122)]
-_SPACE: Ranges = [(9, 13), (32, 32), (160, 160)]
+_SPACE: Ranges = [
+    *((9, 13), (0x20, 0x20), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029), (0x202F, 0x202F)),
+    *((0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)),
+]
 _CLASSES = {"d": _DIGITS, "w": _WORD, "s": _SPACE}
 _ESCAPES = {"t": 9, "n": 10, "r": 13, "f": 12, "v": 11}
 _JSON_ESCAPES = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 34: '"', 92: "\\"}
 _UNSAFE: Ranges = [(0, 31), (34, 34), (92, 92), (0xD800, 0xDFFF)]
 _PUNCTUATION = set("^$\\.*+?()[]{}|/-~!@#%&=:;,<>'\"`_ ")
-_BOUNDS = re.compile(r"\{(\d{1,6})(,?)(\d{0,6})\}")
+_BOUNDS = re.compile(r"\{([0-9]{1,6})(,?)([0-9]{0,6})\}")
 
 
 class PatternFault(ValueError):
@@ -56,8 +59,8 @@ def class_expression(ranges: Ranges) -> str:
     return "[" + "".join(_char(low) + (f"-{_char(high)}" if high > low else "") for low, high in ranges) + "]"
 
 
-ANY = class_expression([(32, 33), (35, 91), (93, 126), (128, 0xD7FF), (0xE000, _LAST)])
-"""A character that stands for itself in a JSON string."""
+ANY = class_expression([(32, 33), (35, 91), (93, 126), (128, 0x2027), (0x202A, 0xD7FF), (0xE000, _LAST)])
+"""A character that stands for itself in a JSON string, and ends no line in ECMA-262 (U+2028, U+2029)."""
 
 
 class _Parser:
@@ -149,7 +152,7 @@ class _Parser:
             if self._peek() == "-" and self._text[self._at + 1 : self._at + 2] not in ("]", "") and len(low) == 1:
                 self._at += 1
                 high = self._member()
-                if len(high) != 1 or high[0][1] < low[0][0] or low[0][0] != low[0][1]:
+                if len(high) != 1 or low[0][0] != low[0][1] or high[0][0] != high[0][1] or high[0][0] < low[0][0]:
                     self._refuse("a range of characters that is none")
                 low = [(low[0][0], high[0][1])]
             ranges += low
