@@ -46,7 +46,7 @@ def exact_match(prediction: str, golds: Sequence[str]) -> float:
     return float(any(answer == normalise_answer(gold) for gold in _golds(golds)))
 
 
-def token_f1(prediction: str, golds: Sequence[str]) -> float:
+def f1(prediction: str, golds: Sequence[str]) -> float:
     """The largest F1 of words, as multisets, between the prediction and a gold answer, both normalised.
 
     Args:
@@ -60,10 +60,10 @@ def token_f1(prediction: str, golds: Sequence[str]) -> float:
     Source: the official scripts of SQuAD v1.1 and v2.0 (Rajpurkar et al. 2016, 2018).
     """
     words = normalise_answer(prediction).split()
-    return max(_f1(words, normalise_answer(gold).split()) for gold in _golds(golds))
+    return max(_words_f1(words, normalise_answer(gold).split()) for gold in _golds(golds))
 
 
-def _f1(words: list[str], gold: list[str]) -> float:
+def _words_f1(words: list[str], gold: list[str]) -> float:
     if not words or not gold:
         return float(words == gold)
     shared = sum((Counter(words) & Counter(gold)).values())

@@ -1,14 +1,11 @@
-"""``RowCounts``: what each row adds to a metric of the whole corpus, so that resampled rows need no new scoring.
+"""What scorers of pooled metrics share: F1 of counts that are summed over rows, and one check of the rows.
 
-Notable: BLEU, chrF and micro F1 are functions of sums over rows. With the sums' parts kept per row, a bootstrap
-or a paired comparison draws rows and adds up, which is exact and takes milliseconds. Not here: the bootstrap
-(``stats.bootstrap`` takes ``RowCounts.of_rows`` as its statistic).
+Notable: BLEU, chrF and micro F1 are functions of sums over rows, so each such scorer gives ``stats.rowwise.Pooled``:
+what every row adds, ``[n, k]``, and the function of the sum. Resampling rows then needs no new scoring.
+Not here: resampling (``stats``).
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,38 +13,10 @@ from numpy.typing import NDArray
 from locum.core.errors import UserError
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class RowCounts:
-    """Sufficient statistics of a corpus metric, row by row.
-
-    Attributes:
-        metric: the metric's name.
-        counts: what each row adds, ``[n, k]``.
-        value: sums over rows ``[..., k]`` → the metric ``[...]``, in [0, 1].
-        signature: how it was computed (version, tokeniser, smoothing), for reports.
-    """
-
-    metric: str
-    counts: Floats
-    value: Callable[[Floats], Floats]
-    signature: str = ""
-
-    def corpus(self) -> float:
-        """The metric of all rows together."""
-        return float(self.value(self.counts.sum(axis=0)))
-
-    def of_rows(self, rows: Ints) -> Floats:
-        """The metric of resampled rows: row numbers ``[b, m]`` → values ``[b]``."""
-        n = len(self.counts)
-        sums = [np.bincount(drawn, minlength=n).astype(np.float64) @ self.counts for drawn in rows]
-        return self.value(np.stack(sums))  # [b, k]
 
 
 def f1_of_counts(sums: Floats) -> Floats:
-    """F1 = 2·hits/(predicted + gold) of sums ``[..., 3]`` (hits, predicted, gold).
+    """F1 = 2·hits/(predicted + gold) of sums ``[..., 3]`` (hits, predicted, gold) → ``[...]``.
 
     Degenerate: nothing predicted and nothing gold is full agreement, 1.
     """

@@ -17,8 +17,9 @@ import numpy as np
 import orjson
 
 from locum.core.errors import UserError
-from locum.scoring.counts import RowCounts, check_rows, f1_of_counts
+from locum.scoring.counts import check_rows, f1_of_counts
 from locum.scoring.extras import needed
+from locum.stats.rowwise import Pooled
 
 Leaf = tuple[tuple[str, ...], tuple[str, Any]]
 """A path of keys (``[]`` for any place in a list) and a typed value."""
@@ -81,7 +82,7 @@ def field_f1(value: Any, gold: Any) -> float:
     return float(f1_of_counts(np.array(field_counts(value, gold), dtype=np.float64)))
 
 
-def field_rows(values: Sequence[Any], golds: Sequence[Any]) -> RowCounts:
+def field_rows(values: Sequence[Any], golds: Sequence[Any]) -> Pooled:
     """What each row adds to micro F1 of leaves: right, predicted and gold, ``[n, 3]``.
 
     Raises:
@@ -89,7 +90,7 @@ def field_rows(values: Sequence[Any], golds: Sequence[Any]) -> RowCounts:
     """
     check_rows(len(values), len(golds))
     counts = [field_counts(value, gold) for value, gold in zip(values, golds, strict=True)]
-    return RowCounts("field_f1", np.array(counts, dtype=np.float64), f1_of_counts)
+    return Pooled(np.array(counts, dtype=np.float64), f1_of_counts)
 
 
 def leaves(value: Any) -> Counter[Leaf]:

@@ -17,8 +17,9 @@ import numpy as np
 
 from locum.core.errors import UserError
 from locum.core.registry import nearest
-from locum.scoring.counts import Floats, RowCounts, check_rows
+from locum.scoring.counts import Floats, check_rows
 from locum.scoring.instruction_checks import CHECKS
+from locum.stats.rowwise import Pooled
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def follow(answer: str, instructions: Sequence[str], arguments: Sequence[Mapping
     return Followed(tuple(verdicts[0] for verdicts in kept), tuple(any(verdicts) for verdicts in kept))
 
 
-def instruction_rows(rows: Sequence[Followed], *, loose: bool = False) -> RowCounts:
+def instruction_rows(rows: Sequence[Followed], *, loose: bool = False) -> Pooled:
     """What each row adds to instruction-level accuracy: kept and all instructions, ``[n, 2]``.
 
     Raises:
@@ -75,7 +76,7 @@ def instruction_rows(rows: Sequence[Followed], *, loose: bool = False) -> RowCou
     check_rows(len(rows), len(rows))
     kept = [row.loose if loose else row.strict for row in rows]
     counts = np.array([(sum(row), len(row)) for row in kept], dtype=np.float64)
-    return RowCounts(f"instruction_accuracy_{'loose' if loose else 'strict'}", counts, _share)
+    return Pooled(counts, _share)
 
 
 def _share(sums: Floats) -> Floats:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from locum.core.errors import UserError
-from locum.scoring.counts import Floats, RowCounts, check_rows, f1_of_counts
+from locum.scoring.counts import Floats, check_rows, f1_of_counts
+from locum.stats.rowwise import Pooled
 
 Span = tuple[int, int, str]
 
@@ -49,7 +50,7 @@ def span_f1(predicted: Iterable[Span], gold: Iterable[Span]) -> float:
     return float(f1_of_counts(np.array(span_counts(predicted, gold), dtype=np.float64)))
 
 
-def span_rows(predictions: Sequence[Iterable[Span]], golds: Sequence[Iterable[Span]]) -> RowCounts:
+def span_rows(predictions: Sequence[Iterable[Span]], golds: Sequence[Iterable[Span]]) -> Pooled:
     """What each row adds to micro F1: right, predicted and gold spans, ``[n, 3]``.
 
     Raises:
@@ -57,7 +58,7 @@ def span_rows(predictions: Sequence[Iterable[Span]], golds: Sequence[Iterable[Sp
     """
     check_rows(len(predictions), len(golds))
     counts = [span_counts(answered, wanted) for answered, wanted in zip(predictions, golds, strict=True)]
-    return RowCounts("span_f1", np.array(counts, dtype=np.float64), f1_of_counts)
+    return Pooled(np.array(counts, dtype=np.float64), f1_of_counts)
 
 
 def per_type(predictions: Sequence[Iterable[Span]], golds: Sequence[Iterable[Span]]) -> tuple[SpanScore, ...]:

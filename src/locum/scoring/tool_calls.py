@@ -16,7 +16,8 @@ import numpy as np
 
 from locum.schema.message import ToolCall
 from locum.scoring import fields
-from locum.scoring.counts import RowCounts, check_rows, f1_of_counts
+from locum.scoring.counts import check_rows, f1_of_counts
+from locum.stats.rowwise import Pooled
 
 
 def name_match(calls: Sequence[ToolCall], gold: Sequence[ToolCall]) -> float:
@@ -44,7 +45,7 @@ def argument_f1(calls: Sequence[ToolCall], gold: Sequence[ToolCall]) -> float:
     return float(f1_of_counts(np.array(argument_counts(calls, gold), dtype=np.float64)))
 
 
-def argument_rows(predictions: Sequence[Sequence[ToolCall]], golds: Sequence[Sequence[ToolCall]]) -> RowCounts:
+def argument_rows(predictions: Sequence[Sequence[ToolCall]], golds: Sequence[Sequence[ToolCall]]) -> Pooled:
     """What each row adds to micro F1 of names and arguments: right, predicted and gold, ``[n, 3]``.
 
     Raises:
@@ -52,7 +53,7 @@ def argument_rows(predictions: Sequence[Sequence[ToolCall]], golds: Sequence[Seq
     """
     check_rows(len(predictions), len(golds))
     counts = [argument_counts(calls, gold) for calls, gold in zip(predictions, golds, strict=True)]
-    return RowCounts("argument_f1", np.array(counts, dtype=np.float64), f1_of_counts)
+    return Pooled(np.array(counts, dtype=np.float64), f1_of_counts)
 
 
 def _leaves(calls: Sequence[ToolCall]) -> Counter[tuple[str, fields.Leaf | None]]:

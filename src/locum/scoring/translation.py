@@ -8,16 +8,29 @@ Not here: learned metrics.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from locum.core.errors import UserError
-from locum.scoring.counts import Floats, RowCounts, check_rows
+from locum.scoring.counts import Floats, check_rows
 from locum.scoring.extras import needed
+from locum.stats.rowwise import Pooled
 
 Golds = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Translations(Pooled):
+    """What each row adds to a corpus metric, and how that is computed.
+
+    Attributes:
+        signature: sacreBLEU's: version, tokeniser, smoothing, number of references.
+    """
+
+    signature: str
 
 
 def sentence_bleu(prediction: str, golds: Sequence[str], *, tokenize: str = "13a") -> float:
@@ -48,7 +61,7 @@ def sentence_chrf(prediction: str, golds: Sequence[str], *, word_order: int = 0)
     return _sentence(_chrf(word_order), prediction, golds)
 
 
-def bleu_rows(predictions: Sequence[str], golds: Golds, *, tokenize: str = "13a") -> RowCounts:
+def bleu_rows(predictions: Sequence[str], golds: Golds, *, tokenize: str = "13a") -> Translations:
     """What each row adds to corpus BLEU: both lengths, then matched and all n-grams, n = 1 to 4; ``[n, 10]``.
 
     Args:
@@ -59,10 +72,10 @@ def bleu_rows(predictions: Sequence[str], golds: Golds, *, tokenize: str = "13a"
     Raises:
         UserError: ``scoring-input`` when the rows do not fit; ``core-missing-extra``.
     """
-    return _rows("bleu", _bleu(tokenize, False), predictions, golds)
+    return _rows(_bleu(tokenize, False), predictions, golds)
 
 
-def chrf_rows(predictions: Sequence[str], golds: Golds, *, word_order: int = 0) -> RowCounts:
+def chrf_rows(predictions: Sequence[str], golds: Golds, *, word_order: int = 0) -> Translations:
     """What each row adds to corpus chrF: predicted, gold and matched n-grams of every order; ``[n, 18]`` for chrF.
 
     Args:
@@ -73,7 +86,7 @@ def chrf_rows(predictions: Sequence[str], golds: Golds, *, word_order: int = 0) 
     Raises:
         UserError: ``scoring-input`` when the rows do not fit; ``core-missing-extra``.
     """
-    return _rows("chrf++" if word_order else "chrf", _chrf(word_order), predictions, golds)
+    return _rows(_chrf(word_order), predictions, golds)
 
 
 @lru_cache
@@ -92,7 +105,7 @@ def _sentence(metric: Any, prediction: str, golds: Sequence[str]) -> float:
     return min(1.0, metric.sentence_score(prediction, list(golds)).score / 100)  # 100.00000000000004 is possible
 
 
-def _rows(name: str, metric: Any, predictions: Sequence[str], golds: Golds) -> RowCounts:
+def _rows(metric: Any, predictions: Sequence[str], golds: Golds) -> Translations:
     check_rows(len(predictions), len(golds))
     most = max(map(len, golds))
     if not min(map(len, golds)):
@@ -102,7 +115,7 @@ def _rows(name: str, metric: Any, predictions: Sequence[str], golds: Golds) -> R
     # sacreBLEU keeps its per-row statistics private; the tests hold this line to its public corpus score.
     counts = metric._extract_corpus_statistics(list(predictions), streams)
     value = _value(metric._compute_score_from_stats)
-    return RowCounts(name, np.asarray(counts, dtype=np.float64), value, str(metric.get_signature()))
+    return Translations(np.asarray(counts, dtype=np.float64), value, str(metric.get_signature()))
 
 
 def _value(score: Callable[[list[float]], Any]) -> Callable[[Floats], Floats]:
