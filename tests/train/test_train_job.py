@@ -24,6 +24,7 @@ from locum.models.classifier import load_student
 from locum.runtime.tokenize import TextTokenizer
 from locum.schema.training import Trained, TrainRequest
 from locum.train import full, head, loop
+from locum.train.classifying import ClassifierTrainer
 from locum.train.job import main
 from locum.train.loop import Trainer
 from locum.train.outcome import Clock
@@ -226,14 +227,14 @@ def test_fault_49_stop_request_saves_a_checkpoint_and_resumes(
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    plain = Trainer._loss
+    plain = ClassifierTrainer._loss
 
-    def loss(self: Trainer, rows: list[int]) -> torch.Tensor:
+    def loss(self: ClassifierTrainer, rows: list[int]) -> torch.Tensor:
         value = plain(self, rows)
         probing = self.schedule.total_steps == 1000
         return value * (math.nan if not probing and self.progress.step >= after else 1.0)
 
-    monkeypatch.setattr(Trainer, "_loss", loss)
+    monkeypatch.setattr(ClassifierTrainer, "_loss", loss)
 
 
 def test_fault_43_nan_loss_stops_and_keeps_the_last_good_weights(

@@ -14,10 +14,10 @@ from locum.schema.training import TrainRequest
 from locum.train.average import Average
 from locum.train.batches import micro_batches, padded, shuffled_batches, sorted_batches
 from locum.train.checkpoint import CheckpointFolder
+from locum.train.classifying import ClassifierTrainer
 from locum.train.dropout import SharedDropout, set_dropout
 from locum.train.forward import Machine, all_vectors, vectors
 from locum.train.frozen import FrozenPrefix
-from locum.train.loop import Trainer
 from locum.train.optimiser import rate_factor
 from locum.train.outcome import Clock
 from locum.train.recipe import Recipe
@@ -35,8 +35,10 @@ def workbench(request: TrainRequest, out: Path) -> Workbench:
     return bench
 
 
-def trainer(bench: Workbench, folder: Path, *, micro_batch: int | None = None, recipe: Recipe = RECIPE) -> Trainer:
-    return Trainer(
+def trainer(
+    bench: Workbench, folder: Path, *, micro_batch: int | None = None, recipe: Recipe = RECIPE
+) -> ClassifierTrainer:
+    return ClassifierTrainer(
         bench.model,
         bench.train,
         bench.dev,

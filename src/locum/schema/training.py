@@ -37,6 +37,9 @@ class TrainRequest(Document):
     max_tokens: int = 256
 
 
+TuneMethod = Literal["full", "lora", "dora"]
+
+
 class TuneRequest(Document):
     """One supervised fine-tuning of a decoder that writes answers.
 
@@ -61,7 +64,7 @@ class TuneRequest(Document):
     base: str
     train: str
     dev: str
-    method: Literal["full", "lora", "dora"]
+    method: TuneMethod
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32.0, gt=0)
     targets: tuple[str, ...] | None = None

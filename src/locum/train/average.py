@@ -37,14 +37,15 @@ class Average:
     def in_place(self) -> Generator[None, None, None]:
         """Put the average in the weights' place for the block."""
         kept = [weight.detach().clone() for weight in self._weights]
-        self.load(self.values)
+        load(self._weights, self.values)
         try:
             yield
         finally:
-            self.load(kept)
+            load(self._weights, kept)
 
-    @torch.no_grad()
-    def load(self, values: Sequence[Tensor]) -> None:
-        """Copy values into the weights."""
-        for weight, value in zip(self._weights, values, strict=True):
-            weight.copy_(value)
+
+@torch.no_grad()
+def load(weights: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    """Copy values into weights."""
+    for weight, value in zip(weights, values, strict=True):
+        weight.copy_(value)

@@ -4,12 +4,14 @@ A checkpoint is a folder ``step-00000120`` with ``state.safetensors`` and ``stat
 SHA-256. It is complete or absent; two are kept; a damaged newest one falls back to the one before, and says
 so. The best weights so far stand beside them, in files that checkpoints name with their SHA-256.
 
-Not here: what the tensors are (``loop``).
+Notable: tensors go from where they lie to the disk, so that saving takes no memory. Not here: what the tensors are
+(``loop``).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from locum.core.files import atomic_folder, sha256_bytes, sha256_file, write_bytes, write_json
+from locum.core.files import atomic_folder, disk_errors, sha256_file, write_json
 from locum.core.progress import warn
 
 _KEPT = 2
@@ -45,7 +47,7 @@ class CheckpointFolder:
         self.folder = folder
         if folder.is_dir():
             for leftover in folder.glob(".*.partial"):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Save a checkpoint and remove all but the newest two, and best weights that none of them names.
@@ -53,12 +55,9 @@ class CheckpointFolder:
         Raises:
             DeviceError: the disk is full or read-only; earlier checkpoints are untouched.
         """
-        from safetensors.torch import save
-
-        content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
         with atomic_folder(self.folder / f"step-{step:08d}") as folder:
-            write_bytes(folder / _STATE, content)
-            write_json(folder / _FACTS, {**facts, "sha256": sha256_bytes(content)})
+            _write(folder / _STATE, tensors)
+            write_json(folder / _FACTS, {**facts, "sha256": sha256_file(folder / _STATE)})
         self._remove_old()
 
     def save_best(self, step: int, tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -67,12 +66,13 @@ class CheckpointFolder:
         Returns:
             ``{"file", "sha256"}``, to be put in the facts of the next checkpoint as ``best``.
         """
-        from safetensors.torch import save
-
-        content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        name = f"best-{step:08d}.safetensors"
-        write_bytes(self.folder / name, content)
-        return {"file": name, "sha256": sha256_bytes(content)}
+        path = self.folder / f"best-{step:08d}.safetensors"
+        partial = path.with_name(f".{path.name}.partial")
+        with disk_errors(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(partial, tensors)
+            partial.replace(path)
+        return {"file": path.name, "sha256": sha256_file(path)}
 
     def load_best(self, best: Mapping[str, str]) -> dict[str, Tensor]:
         """The tensors of ``save_best``."""
@@ -124,3 +124,11 @@ class CheckpointFolder:
         for best in self.folder.glob("best-*.safetensors"):
             if best.name not in named:
                 best.unlink()
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -16,12 +16,14 @@ from locum.core.progress import note
 from locum.models.architectures import transformer_layers
 from locum.schema.candidate import Family
 from locum.schema.training import TrainRequest
+from locum.train.average import load
 from locum.train.batches import shuffled_batches
 from locum.train.checkpoint import CheckpointFolder
+from locum.train.classifying import ClassifierTrainer
 from locum.train.dropout import set_dropout
 from locum.train.frozen import FrozenPrefix, can_freeze
 from locum.train.head import fit_head
-from locum.train.loop import StoppedBy, Trainer
+from locum.train.loop import StoppedBy
 from locum.train.outcome import Clock, Outcome
 from locum.train.recipe import RECIPES, Recipe
 from locum.train.schedule import Schedule, plan_schedule, read_schedule, write_schedule
@@ -89,7 +91,7 @@ def _freeze(bench: Workbench, recipe: Recipe) -> FrozenPrefix | None:
 
 def _tune(
     request: TrainRequest, work: Path, clock: Clock, bench: Workbench, recipe: Recipe
-) -> tuple[Trainer, StoppedBy]:
+) -> tuple[ClassifierTrainer, StoppedBy]:
     """Fit the head unless a checkpoint has a later one, then train by the schedule."""
     checkpoints = CheckpointFolder(work / "checkpoints")
     schedule = read_schedule(work / "schedule.json")
@@ -97,8 +99,8 @@ def _tune(
         fit_head(bench, work, clock)
     set_dropout(bench.model.body, recipe.dropout)
 
-    def trainer(plan: Schedule) -> Trainer:
-        return Trainer(
+    def trainer(plan: Schedule) -> ClassifierTrainer:
+        return ClassifierTrainer(
             bench.model,
             bench.train,
             bench.dev,
@@ -122,7 +124,7 @@ def _tune(
         return tuning, tuning.run(stop)
 
 
-def _measured_schedule(probe: Trainer, recipe: Recipe, clock: Clock) -> Schedule:
+def _measured_schedule(probe: ClassifierTrainer, recipe: Recipe, clock: Clock) -> Schedule:
     """Time a few real steps, undo them, and plan."""
     lengths = probe.train_split.lengths
     batches = shuffled_batches(lengths, recipe.batch_rows, probe.seed, 0)
@@ -136,7 +138,7 @@ def _measured_schedule(probe: Trainer, recipe: Recipe, clock: Clock) -> Schedule
         if number > 0:
             seconds += time.monotonic() - started_s
             tokens += sum(lengths[row] for row in batch)
-    probe.average.load(kept)
+    load(probe.weights, kept)
     per_token_s = seconds / tokens
     epoch_tokens = sum(lengths)
     return plan_schedule(

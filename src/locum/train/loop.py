@@ -2,33 +2,33 @@
 
 Notable: everything random is seeded by the step's number, so a job that was killed and resumed takes the
 same steps with the same masks and ends with the same weights, bit by bit at the same number of threads.
-The start (a fitted head on the untouched body) is the first candidate for "best", so tuning never ends below
-it on dev. Not here: what happens before (``full``) and the schedule's arithmetic (``schedule``).
+The start (a fitted head on the untouched body, the untouched base) is the first candidate for "best", so tuning never
+ends below it on dev. Not here: what is trained (``classifying``, ``generating``), the schedule's arithmetic
+(``schedule``).
 """
 
 from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from locum.core.progress import note, track, warn
-from locum.models.classifier import SequenceClassifier
 from locum.schema.training import CurvePoint
-from locum.train.average import Average
-from locum.train.batches import micro_batches, shuffled_batches
+from locum.train.average import Average, load
 from locum.train.checkpoint import CheckpointFolder
-from locum.train.forward import MAX_CELLS, Encoded, Machine, logits_of, vectors
-from locum.train.optimiser import build_optimiser, rate_factor, set_rates
+from locum.train.optimiser import rate_factor, set_rates
 from locum.train.outcome import Clock
-from locum.train.recipe import Recipe
+from locum.train.ranks import ALONE, Ranks
+from locum.train.recipe import Pace
 from locum.train.schedule import Schedule
-from locum.train.softmax import scores
 from locum.train.stopping import StopFlag
 
 CHECKPOINT_S = 30.0
@@ -43,7 +43,7 @@ class Progress:
     Attributes:
         step: optimiser steps taken.
         best: file and SHA-256 of the best weights.
-        best_accuracy, best_loss, best_step: on dev, of the averaged weights; accuracy counts first.
+        best_accuracy, best_loss, best_step: on dev; accuracy counts first, and is 0 where there is none.
         stale: evaluations since the best, in the second half of the schedule.
         loss_sum, loss_count: of the running epoch.
         resumed: how often the job went on from a checkpoint.
@@ -63,39 +63,64 @@ class Progress:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Trainer:
-    """Trains one classifier by a schedule.
+@dataclass(frozen=True)
+class Score:
+    """What dev says of some weights; accuracy counts first where there is one.
+
+    Attributes:
+        loss: mean cross-entropy.
+        accuracy: of a classifier.
+        losses: the loss by task.
+    """
+
+    loss: float
+    accuracy: float | None = None
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer(ABC):
+    """Trains some weights by a schedule; what a step's loss is, and what dev says, is for subclasses.
 
     Args:
-        model: with a fitted head; weights that do not require gradients stay as they are.
-        train, dev: encoded splits.
-        pad_id: in the splits' numbering.
+        model: whose weights they are; weights that do not require gradients stay as they are.
+        optimiser: over its trainable weights.
+        average: of the same weights, to be evaluated and kept in their place; None keeps the weights themselves.
         seed: fixes batches and dropout.
+        ranks: the processes that train together.
     """
 
     def __init__(
         self,
-        model: SequenceClassifier,
-        train: Encoded,
-        dev: Encoded,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
         *,
-        pad_id: int,
-        machine: Machine,
-        recipe: Recipe,
+        average: Average | None,
+        recipe: Pace,
         schedule: Schedule,
         checkpoints: CheckpointFolder,
         clock: Clock,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.model, self.train_split, self.dev_split = model, train, dev
-        self.pad_id, self.machine, self.recipe, self.schedule = pad_id, machine, recipe, schedule
-        self.checkpoints, self.clock, self.seed = checkpoints, clock, seed
+        self.model, self.optimiser, self.average = model, optimiser, average
+        self.pace, self.schedule = recipe, schedule
+        self.checkpoints, self.clock, self.seed, self.ranks = checkpoints, clock, seed, ranks
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimiser = build_optimiser(model, recipe)
-        self.average = Average(self.weights, recipe.average_decay)
         self.progress = Progress()
         self._saved_s = time.monotonic()
         self._save_cost_s = 0.0
+
+    @abstractmethod
+    def batches(self, epoch: int) -> list[list[int]]:
+        """The rows of each optimiser step of an epoch (from 0); depends on seed and epoch alone."""
+
+    @abstractmethod
+    def losses(self, batch: list[int]) -> Iterator[Tensor]:
+        """Losses of the micro-batches of a batch, whose sum is the batch's; each is backpropagated before the next."""
+
+    @abstractmethod
+    def score(self) -> Score:
+        """What dev says of the weights as they are."""
 
     def run(self, stop: StopFlag) -> StoppedBy:
         """Train to the end of the schedule, or until patience, budget, NaN or a stop request ends it.
@@ -113,7 +138,7 @@ class Trainer:
         total = self.schedule.total_steps
         with track("tune", total, "step") as tracker:
             tracker.advance(self.progress.step)
-            while self.progress.step < total and self.progress.stale < self.recipe.patience:
+            while self.progress.step < total and self.progress.stale < self.pace.patience:
                 ended = self._one_epoch(tracker, stop)
                 if ended:
                     reason = ended
@@ -132,14 +157,14 @@ class Trainer:
         """Train to the end of the running epoch and evaluate; a reason means that training ends here."""
         steps_per_epoch = self.schedule.steps_per_epoch
         epoch, first = divmod(self.progress.step, steps_per_epoch)
-        batches = shuffled_batches(self.train_split.lengths, self.recipe.batch_rows, self.seed, epoch)
-        for batch in batches[first:]:
+        for batch in self.batches(epoch)[first:]:
             if self.progress.step >= self.schedule.total_steps:
                 break
-            if stop.asked:
+            stopped, overspent = self.ranks.any(stop.asked, self.clock.left_s < 0)
+            if stopped:
                 self._save()
                 raise KeyboardInterrupt
-            if self.clock.left_s < 0:
+            if overspent:
                 note("the time budget is spent before the schedule's end", step=self.progress.step)
                 self._evaluate(self._epoch_loss())
                 return "budget"
@@ -165,39 +190,32 @@ class Trainer:
         self.model.train()
         torch.manual_seed((self.seed << 32) + self.progress.step)  # dropout's masks
         total = 0.0
-        for rows in micro_batches(batch, self.train_split.lengths, self.schedule.micro_batch, MAX_CELLS):
-            loss = self._loss(rows) * (len(rows) / len(batch))
+        for loss in self.losses(batch):
             loss.backward()
             total += loss.item()
+        total = self.ranks.sums([total])[0]
+        self.ranks.sum_gradients(self.weights)
         if math.isfinite(total):
-            norm = nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
+            norm = nn.utils.clip_grad_norm_(self.weights, self.pace.clip_norm)
             if not bool(torch.isfinite(norm)):
                 total = math.nan
         if math.isfinite(total):
-            set_rates(self.optimiser, rate_factor(self.progress.step, self.schedule.total_steps, self.recipe.warmup))
+            set_rates(self.optimiser, rate_factor(self.progress.step, self.schedule.total_steps, self.pace.warmup))
             self.optimiser.step()
-            self.average.update(self.progress.step)
+            if self.average:
+                self.average.update(self.progress.step)
             self.progress.step += 1
         self.optimiser.zero_grad(set_to_none=True)
         return total
-
-    def _loss(self, rows: list[int]) -> Tensor:
-        with self.machine.autocast():
-            pooled = vectors(self.model, self.train_split, rows, self.pad_id, self.machine)  # [B, D] float32
-        pooled = functional.dropout(pooled, self.recipe.dropout, training=True)
-        logits = self.model.head(pooled)  # [B, C]
-        targets = self.train_split.targets[rows].to(self.machine.device)
-        return functional.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
 
     def _epoch_loss(self) -> float | None:
         return self.progress.loss_sum / self.progress.loss_count if self.progress.loss_count else None
 
     def _evaluate(self, train_loss: float | None) -> None:
-        """Score the averaged weights on dev, and keep them when they are the best so far."""
-        with self.average.in_place():
-            loss, accuracy = scores(
-                logits_of(self.model, self.dev_split, self.pad_id, self.machine), self.dev_split.targets
-            )
+        """Score the weights (averaged, where they are) on dev, and keep them when they are the best so far."""
+        with self.average.in_place() if self.average else nullcontext():
+            score = self.score()
+        loss, accuracy = score.loss, score.accuracy or 0.0
         progress = self.progress
         epoch = progress.step / self.schedule.steps_per_epoch
         point = CurvePoint(
@@ -205,26 +223,33 @@ class Trainer:
             step=progress.step,
             train_loss=train_loss,
             dev_loss=loss if math.isfinite(loss) else None,
-            dev_accuracy=accuracy,
+            dev_accuracy=score.accuracy,
+            dev_losses={task: value for task, value in score.losses.items() if math.isfinite(value)},
             elapsed_s=round(self.clock.spent_s, 3),
         )
         progress.curve.append(point.to_json())
-        note("dev", epoch=round(epoch, 2), accuracy=round(accuracy, 4), loss=round(loss, 4))
+        shown = {} if score.accuracy is None else {"accuracy": round(accuracy, 4)}
+        note("dev", epoch=round(epoch, 2), **shown, loss=round(loss, 4))
         # Before the middle the rate is high and dev says little: tuned weights first lose what the head was fitted to.
         progress.stale += progress.step > self.schedule.total_steps / 2
         if math.isfinite(loss) and (accuracy, -loss) > (progress.best_accuracy, -progress.best_loss):
             progress.best_accuracy, progress.best_loss = accuracy, loss
             progress.best_step, progress.stale = progress.step, 0
-            values = {str(place): value for place, value in enumerate(self.average.values)}
-            progress.best = self.checkpoints.save_best(progress.step, values)
+            if self.ranks.first:
+                kept = self.average.values if self.average else [weight.detach() for weight in self.weights]
+                values = {str(place): value for place, value in enumerate(kept)}
+                progress.best = self.checkpoints.save_best(progress.step, values)
 
     def _save(self) -> None:
+        if not self.ranks.first:
+            return
         started_s = time.monotonic()
         self.progress.elapsed_s = self.clock.spent_s
         tensors: dict[str, Tensor] = {}
         for place, weight in enumerate(self.weights):
             tensors[f"weight.{place}"] = weight.detach()
-            tensors[f"average.{place}"] = self.average.values[place]
+            if self.average:
+                tensors[f"average.{place}"] = self.average.values[place]
             for name, value in self.optimiser.state.get(weight, {}).items():
                 tensors[f"{name}.{place}"] = value
         self.checkpoints.save(self.progress.step, tensors, vars(self.progress))
@@ -240,8 +265,9 @@ class Trainer:
         self.progress = Progress(**facts)
         self.progress.resumed += 1
         self.clock.before_s += self.progress.elapsed_s
-        self.average.load([found.tensors[f"weight.{place}"] for place in range(len(self.weights))])
-        self.average.values = [found.tensors[f"average.{place}"].clone() for place in range(len(self.weights))]
+        load(self.weights, [found.tensors[f"weight.{place}"] for place in range(len(self.weights))])
+        if self.average:
+            self.average.values = [found.tensors[f"average.{place}"].clone() for place in range(len(self.weights))]
         for place, weight in enumerate(self.weights):
             names = [name for name in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{place}" in found.tensors]
             if names:
@@ -250,5 +276,7 @@ class Trainer:
         return True
 
     def _load_best(self) -> None:
+        if not self.ranks.first:
+            return
         tensors = self.checkpoints.load_best(self.progress.best)
-        self.average.load([tensors[str(place)] for place in range(len(self.weights))])
+        load(self.weights, [tensors[str(place)] for place in range(len(self.weights))])

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from locum.models.classifier import SequenceClassifier
-from locum.train.recipe import Recipe
+from locum.train.recipe import Pace, Recipe, TuneRecipe
 
 
-def build_optimiser(model: SequenceClassifier, recipe: Recipe) -> torch.optim.AdamW:
+def classifier_optimiser(model: SequenceClassifier, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW over the trainable weights, one group for the decayed, the undecayed and the head's.
 
     Each group remembers its peak rate as ``peak``.
@@ -31,6 +31,25 @@ def build_optimiser(model: SequenceClassifier, recipe: Recipe) -> torch.optim.Ad
         {"params": plain, "peak": recipe.body_rate, "weight_decay": 0.0},
         {"params": list(model.head.parameters()), "peak": recipe.head_rate, "weight_decay": 0.0},
     ]
+    return _adamw(groups, recipe)
+
+
+def generator_optimiser(model: nn.Module, recipe: TuneRecipe) -> torch.optim.AdamW:
+    """AdamW over the trainable weights of a decoder, one group for the decayed and one for the undecayed."""
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    embeddings = {
+        id(weight) for module in model.modules() if isinstance(module, nn.Embedding) for weight in [module.weight]
+    }
+    decayed = [weight for weight in trainable if weight.ndim >= 2 and id(weight) not in embeddings]
+    plain = [weight for weight in trainable if weight.ndim < 2 or id(weight) in embeddings]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "peak": recipe.rate, "weight_decay": recipe.weight_decay},
+        {"params": plain, "peak": recipe.rate, "weight_decay": 0.0},
+    ]
+    return _adamw(groups, recipe)
+
+
+def _adamw(groups: list[dict[str, Any]], recipe: Pace) -> torch.optim.AdamW:
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, recipe.beta2), fused=True)
 

@@ -1,4 +1,4 @@
-"""The hyperparameters of full tuning: one set for each family, the same for every data set.
+"""The hyperparameters of tuning: one set for each family of classifiers and each method for generators.
 
 Notable: chosen on several data sets' dev splits; ``docs/log.md`` has the alternatives and what they scored.
 """
@@ -8,45 +8,66 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from locum.schema.candidate import Family
+from locum.schema.training import TuneMethod
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Hyperparameters.
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What the loop goes by, whatever it trains.
 
     Attributes:
         epochs: at most; the time budget may plan fewer.
         batch_rows: rows in one optimiser step.
-        body_rate, head_rate: peak learning rates of AdamW.
         warmup: share of the steps in which the rate rises from 0; then it falls linearly to 0.
-        dropout: of hidden states, one mask a row and feature shared by all tokens (Gal and Ghahramani 2016);
-            ten times cheaper on CPUs than a mask a token.
-        label_smoothing: Szegedy et al. 2016.
         weight_decay: of matrices; never of embeddings, norms and biases.
         beta2: of AdamW; below the usual 0.999, since runs have few steps.
-        average_decay: of the exponential moving average of the weights, which is what is evaluated and kept.
         clip_norm: gradients are scaled down to this norm.
         patience: evaluations on dev without a gain after which training stops.
-        frozen_share: share of the first layers that stay as they are, and run once.
     """
 
     epochs: int
     batch_rows: int
-    body_rate: float
-    head_rate: float
     warmup: float = 0.1
-    dropout: float = 0.1
-    label_smoothing: float = 0.1
     weight_decay: float = 0.01
     beta2: float = 0.98
-    average_decay: float = 0.98
     clip_norm: float = 1.0
     patience: int = 4
-    frozen_share: float = 0.0
 
     def to_settings(self) -> dict[str, str | int | float | bool]:
         """The fields as settings of ``Trained``."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Pace):
+    """Hyperparameters of a classifier.
+
+    Attributes:
+        body_rate, head_rate: peak learning rates of AdamW.
+        dropout: of hidden states, one mask a row and feature shared by all tokens (Gal and Ghahramani 2016);
+            ten times cheaper on CPUs than a mask a token.
+        label_smoothing: Szegedy et al. 2016.
+        average_decay: of the exponential moving average of the weights, which is what is evaluated and kept.
+        frozen_share: share of the first layers that stay as they are, and run once.
+    """
+
+    body_rate: float
+    head_rate: float
+    dropout: float = 0.1
+    label_smoothing: float = 0.1
+    average_decay: float = 0.98
+    frozen_share: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRecipe(Pace):
+    """Hyperparameters of a generator.
+
+    Attributes:
+        rate: peak learning rate of AdamW.
+    """
+
+    rate: float
 
 
 RECIPES: dict[Family, Recipe] = {
@@ -54,4 +75,10 @@ RECIPES: dict[Family, Recipe] = {
     "decoder": Recipe(
         epochs=3, batch_rows=16, body_rate=1e-4, head_rate=1e-3, dropout=0.0, label_smoothing=0.0, frozen_share=0.34
     ),
+}
+
+TUNE_RECIPES: dict[TuneMethod, TuneRecipe] = {
+    "full": TuneRecipe(epochs=3, batch_rows=16, rate=5e-5, patience=1),
+    "lora": TuneRecipe(epochs=3, batch_rows=16, rate=5e-4, weight_decay=0.0, patience=1),
+    "dora": TuneRecipe(epochs=3, batch_rows=16, rate=5e-4, weight_decay=0.0, patience=1),
 }
