@@ -1,35 +1,36 @@
-"""PyTorch to GGUF for decoders of the Llama and Qwen2 families, as f16 or q8_0.
+"""PyTorch to GGUF for decoders of the Llama and Qwen2 families: names, order of rows, metadata.
 
 Notable: the layout is llama.cpp's (``convert_hf_to_gguf.py``): Llama's query and key rows are reordered, because
 ggml turns neighbouring values where transformers turns the two halves of a head. A student cut in depth is written
 with the layers it has. Tied embeddings need no output matrix. Not here: the tokenizer's vocabulary
-(``gguf_tokenizer``), other quantisations, ONNX.
+(``gguf_tokenizer``), the types of matrices (``gguf_quantise``), ONNX.
 
 Shapes: D width, H heads, C labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from locum.compress.gguf_tokenizer import write_vocabulary
+from locum.compress.gguf_quantise import GgufType, file_type, quantise
+from locum.compress.gguf_tokenizer import NO_FORM_FIX, Ends, write_vocabulary
 from locum.core.errors import LocumError
 from locum.core.files import atomic_file
 from locum.models.classifier import SequenceClassifier
 
-GgufType = Literal["f16", "q8_0"]
 FAMILIES = ("llama", "qwen2")
 HEAD_NAME = "head.npz"
-_BLOCK = 32  # values of a row that share a scale in q8_0
 
 _TENSORS = {
     "embed_tokens.weight": "token_embd.weight",
     "norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
 }
 _LAYER_TENSORS = {
     "input_layernorm.weight": "attn_norm.weight",
@@ -45,34 +46,71 @@ _LAYER_TENSORS = {
 
 
 def export_gguf(student: SequenceClassifier, tokenizer: Path, path: Path, *, kind: GgufType, name: str) -> None:
-    """Write a decoder student as a GGUF file and its head as ``head.npz`` beside it.
+    """Write a decoder that classifies as a GGUF file and its head as ``head.npz`` beside it.
 
     Args:
         student: the trained model.
         tokenizer: its ``tokenizer.json`` (byte-level BPE).
         path: file to write, ``NAME.gguf``.
-        kind: type of the matrices; vectors stay float32, and rows that do not divide into blocks f16.
+        kind: type of the matrices; vectors stay float32.
         name: ``general.name``.
+
+    Raises:
+        LocumError: as ``write_gguf``.
+    """
+    write_gguf(path, student.body.config, student.body.state_dict(), tokenizer, kind=kind, name=name)
+    write_head(student, path.with_name(HEAD_NAME))
+
+
+def write_gguf(
+    path: Path,
+    config: Any,
+    weights: Mapping[str, Tensor],
+    tokenizer: Path,
+    *,
+    kind: GgufType,
+    name: str,
+    ends: Ends | None = None,
+) -> None:
+    """Write a decoder as a GGUF file, with its tokenizer and the chat template that stands beside that.
+
+    Args:
+        path: file to write, ``NAME.gguf``.
+        config: transformers' configuration.
+        weights: of the body, and ``lm_head.weight`` when it writes text.
+        tokenizer: its ``tokenizer.json`` (byte-level BPE).
+        kind: type of the matrices; vectors stay float32.
+        name: ``general.name``.
+        ends: tokens that end an answer; None guesses by their names.
 
     Raises:
         LocumError: the architecture, its positions or its tokenizer have no form in GGUF (``compress-export``).
     """
     from gguf import GGUFWriter
 
-    config: Any = student.body.config
-    if config.model_type not in FAMILIES:
-        raise _refused(f"architecture {config.model_type!r}; written are: {', '.join(FAMILIES)}")
+    refuse_family(config.model_type)
+    output = "output.weight" if _has_output(config, weights) else "token_embd.weight"
     with atomic_file(path) as partial:  # the writer opens the file by its name
         writer = GGUFWriter(partial.name, config.model_type)
         _write_metadata(writer, config, kind, name)
-        write_vocabulary(writer, tokenizer, config.vocab_size)
-        for tensor_name, values in gguf_tensors(student):
-            _add(writer, tensor_name, values, kind)
+        write_vocabulary(writer, tokenizer, config.vocab_size, ends)
+        for tensor_name, values in gguf_tensors(config, weights):
+            content, raw = quantise(tensor_name, values, kind, output=tensor_name == output)
+            writer.add_tensor(tensor_name, content, raw_dtype=raw)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-    write_head(student, path.with_name(HEAD_NAME))
+
+
+def refuse_family(model_type: str) -> None:
+    """Refuse an architecture that is not written here.
+
+    Raises:
+        LocumError: ``compress-export``.
+    """
+    if model_type not in FAMILIES:
+        raise _refused(f"architecture {model_type!r}; written are: {', '.join(FAMILIES)}")
 
 
 def write_head(student: SequenceClassifier, path: Path) -> None:
@@ -82,21 +120,38 @@ def write_head(student: SequenceClassifier, path: Path) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def gguf_tensors(student: SequenceClassifier) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The body's weights under their GGUF names, query and key rows in ggml's order.
+def gguf_tensors(config: Any, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Weights under their GGUF names, query and key rows in ggml's order.
+
+    Args:
+        config: transformers' configuration.
+        weights: as in ``write_gguf``.
 
     Raises:
         LocumError: a weight has no GGUF name.
     """
-    config: Any = student.body.config
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-    for name, tensor in student.body.state_dict().items():
-        target = _gguf_name(name)
+    for name, tensor in weights.items():
+        if name == "lm_head.weight" and not _has_output(config, weights):
+            continue
+        target = gguf_name(name.removeprefix("model."))
         values = tensor.detach().float().numpy()
-        parts = target.split(".")
-        if config.model_type == "llama" and parts[0] == "blk" and parts[2] in heads:
-            values = interleave(values, heads[parts[2]])
-        yield target, np.ascontiguousarray(values)
+        heads = interleaved_heads(target, config.model_type, config.num_attention_heads, config.num_key_value_heads)
+        yield target, np.ascontiguousarray(interleave(values, heads) if heads else values)
+
+
+def interleaved_heads(target: str, architecture: str, heads: int, key_heads: int) -> int:
+    """How many heads a tensor's rows are interleaved by; 0 when they stay as they are.
+
+    Args:
+        target: its GGUF name.
+        architecture: only Llama's rows are.
+        heads: H of the queries.
+        key_heads: H of the keys.
+    """
+    parts = target.split(".")
+    if architecture != "llama" or parts[0] != "blk":
+        return 0
+    return {"attn_q": heads, "attn_k": key_heads}.get(parts[2], 0)
 
 
 def interleave(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
@@ -111,7 +166,12 @@ def interleave(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     return split.swapaxes(1, 2).reshape(rows.shape)
 
 
-def _gguf_name(name: str) -> str:
+def gguf_name(name: str) -> str:
+    """The GGUF name of a weight that transformers calls ``name``, without its ``model.``.
+
+    Raises:
+        LocumError: it has none.
+    """
     if name in _TENSORS:
         return _TENSORS[name]
     layers, _, rest = name.partition(".")
@@ -125,24 +185,11 @@ def _gguf_name(name: str) -> str:
     raise _refused(f"weight {name!r}")
 
 
-def _add(writer: Any, name: str, values: NDArray[np.float32], kind: GgufType) -> None:
-    from gguf import GGMLQuantizationType, quants
-
-    if values.ndim == 1:
-        writer.add_tensor(name, values)
-    elif kind == "q8_0" and values.shape[-1] % _BLOCK == 0:
-        packed = quants.quantize(values, GGMLQuantizationType.Q8_0)
-        writer.add_tensor(name, packed, raw_dtype=GGMLQuantizationType.Q8_0)
-    else:
-        limit = float(np.finfo(np.float16).max)
-        if float(np.abs(values).max(initial=0.0)) > limit:
-            raise _refused(f"{name}: a weight over {limit:g}, the largest number of f16")
-        writer.add_tensor(name, values.astype(np.float16))
+def _has_output(config: Any, weights: Mapping[str, Tensor]) -> bool:
+    return "lm_head.weight" in weights and not config.tie_word_embeddings
 
 
 def _write_metadata(writer: Any, config: Any, kind: GgufType, name: str) -> None:
-    from gguf import LlamaFileType
-
     rope = dict(getattr(config, "rope_parameters", None) or {})
     if rope.get("rope_type", "default") != "default":
         raise _refused(f"positions of type {rope['rope_type']!r}")
@@ -163,9 +210,9 @@ def _write_metadata(writer: Any, config: Any, kind: GgufType, name: str) -> None
     writer.add_rope_freq_base(theta)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_file_type(LlamaFileType.MOSTLY_Q8_0 if kind == "q8_0" else LlamaFileType.MOSTLY_F16)
+    writer.add_file_type(file_type(kind))
     writer.add_quantization_version(2)
 
 
 def _refused(what: str) -> LocumError:
-    return LocumError("compress-export", f"GGUF has no form here for {what}", fix="export it to ONNX instead")
+    return LocumError("compress-export", f"GGUF has no form here for {what}", fix=NO_FORM_FIX)

@@ -2,17 +2,22 @@
 
 Notable: llama.cpp splits text with regular expressions of its own that a name selects (``tokenizer.ggml.pre``). The
 name is derived from the ``pre_tokenizer`` section, and a section that is not known is refused: a near miss would give
-other tokens than the student was trained on. Not here: SentencePiece and WordPiece vocabularies.
+other tokens than the student was trained on. Text is never normalised by llama.cpp, so of the normalisers only NFC is
+let through, which changes nothing in text as it is commonly written. Not here: SentencePiece and WordPiece
+vocabularies.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from locum.core.errors import LocumError
 from locum.models.base_files import read_json
+
+NO_FORM_FIX = "export a classifier to ONNX instead; for text, start from SmolLM2 or another base of Llama or Qwen2"
 
 _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -27,13 +32,27 @@ _ROLES = {
 """Special tokens by role, in order of preference."""
 
 
-def write_vocabulary(writer: Any, path: Path, size: int) -> None:
+@dataclass(frozen=True)
+class Ends:
+    """The tokens that end an answer, as transformers takes them.
+
+    Attributes:
+        stop: ids after which nothing is written, the usual one first; GGUF has room for three.
+        pad: fills batches; None for none.
+    """
+
+    stop: tuple[int, ...]
+    pad: int | None = None
+
+
+def write_vocabulary(writer: Any, path: Path, size: int, ends: Ends | None = None) -> None:
     """Add a tokenizer's metadata to a GGUF file.
 
     Args:
         writer: a ``gguf.GGUFWriter``.
         path: ``tokenizer.json``.
         size: rows of the token embedding; ids without a token become unused ones.
+        ends: tokens that end an answer; None guesses by their names.
 
     Raises:
         LocumError: it is not byte-level BPE of a known kind (``compress-export``).
@@ -44,6 +63,8 @@ def write_vocabulary(writer: Any, path: Path, size: int) -> None:
     model = content.get("model") or {}
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         raise _refused(path, f"a tokenizer of type {model.get('type')!r}; byte-level BPE is needed")
+    if not _harmless(content.get("normalizer")):
+        raise _refused(path, f"this normalizer: {json.dumps(content['normalizer'])[:200]}")
     split = pre_tokenizer_name(content.get("pre_tokenizer"), path)
     tokens = [f"[UNUSED{place}]" for place in range(size)]
     types = [TokenType.UNUSED] * size
@@ -61,7 +82,7 @@ def write_vocabulary(writer: Any, path: Path, size: int) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges(merges)
-    _write_roles(writer, special)
+    _write_roles(writer, special, ends)
     _write_additions(writer, content.get("post_processor"), special, path)
     _write_chat_template(writer, path.parent)
 
@@ -87,12 +108,19 @@ def pre_tokenizer_name(section: Any, path: Path) -> str:
     raise _refused(path, f"this pre_tokenizer: {json.dumps(section)[:200]}")
 
 
-def _write_roles(writer: Any, special: dict[str, int]) -> None:
-    add = {"bos": writer.add_bos_token_id, "eos": writer.add_eos_token_id, "pad": writer.add_pad_token_id}
-    for role, names in _ROLES.items():
-        found = next((special[name] for name in names if name in special), None)
-        if found is not None:
-            add[role](found)
+def _harmless(normalizer: Any) -> bool:
+    if normalizer is None or normalizer.get("type") == "NFC":
+        return True
+    return normalizer.get("type") == "Sequence" and all(map(_harmless, normalizer.get("normalizers", [])))
+
+
+def _write_roles(writer: Any, special: dict[str, int], ends: Ends | None) -> None:
+    found = {role: next((special[name] for name in names if name in special), None) for role, names in _ROLES.items()}
+    if ends is not None:
+        found |= {"pad": ends.pad, **dict(zip(("eos", "eot", "eom"), ends.stop, strict=False))}
+    for role, token in found.items():
+        if token is not None:
+            getattr(writer, f"add_{role}_token_id")(token)
 
 
 def _write_additions(writer: Any, section: Any, special: dict[str, int], path: Path) -> None:
@@ -131,8 +159,8 @@ def _write_chat_template(writer: Any, folder: Path) -> None:
     config = folder / "tokenizer_config.json"
     if file.is_file():
         writer.add_chat_template(file.read_text(encoding="utf-8"))
-    elif config.is_file() and isinstance(template := read_json(config).get("chat_template"), str):
-        writer.add_chat_template(template)
+    elif config.is_file() and (template := read_json(config).get("chat_template")):
+        writer.add_chat_template(template)  # one, or a list of named ones
 
 
 def _inside(place: int, size: int, path: Path) -> int:
@@ -142,6 +170,4 @@ def _inside(place: int, size: int, path: Path) -> int:
 
 
 def _refused(path: Path, what: str) -> LocumError:
-    return LocumError(
-        "compress-export", f"GGUF has no form here for {what}", where=str(path), fix="export it to ONNX instead"
-    )
+    return LocumError("compress-export", f"GGUF has no form here for {what}", where=str(path), fix=NO_FORM_FIX)

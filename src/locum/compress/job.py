@@ -10,7 +10,7 @@ from pathlib import Path
 
 from locum.core.errors import UserError
 from locum.core.files import write_json
-from locum.schema.training import EmbedderRequest, ExportRequest
+from locum.schema.training import EmbedderRequest, ExportRequest, GeneratorExportRequest
 
 MODEL_FOLDER = "model"
 PARITY_NAME = "parity.json"
@@ -57,4 +57,21 @@ def embedder(request: Path, out: Path) -> None:
 
     asked = EmbedderRequest.from_json(request.read_bytes(), str(request), UserError)
     _, parity = export_embedder(asked, out / MODEL_FOLDER)
+    write_json(out / PARITY_NAME, parity.to_json())
+
+
+def generator(request: Path, out: Path) -> None:
+    """Run one export of a tuned decoder that writes.
+
+    Args:
+        request: JSON file with a ``GeneratorExportRequest``.
+        out: existing folder to fill: ``model/`` and, written last, ``parity.json``.
+
+    Raises:
+        LocumError: as ``compress.generator.export_generator``; ``schema-invalid`` for a request that is none.
+    """
+    from locum.compress.generator import export_generator
+
+    asked = GeneratorExportRequest.from_json(request.read_bytes(), str(request), UserError)
+    parity = export_generator(asked, out / MODEL_FOLDER)
     write_json(out / PARITY_NAME, parity.to_json())

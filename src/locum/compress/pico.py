@@ -1,7 +1,7 @@
-"""Random students of a few kilobytes in the folder that training writes, built in milliseconds, for tests.
+"""Random students of a few kilobytes in the folders that training writes, built in milliseconds, for tests.
 
-Notable: the labels of the dev split are the student's own answers, so its dev accuracy is 1 and every change of
-label is a loss. Not here: students that know anything.
+Notable: the labels of a classifier's dev split are the student's own answers, so its dev accuracy is 1 and every change
+of label is a loss. Not here: students that know anything.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ from locum.models.pico import pico_base
 from locum.runtime.tokenize import TextTokenizer
 from locum.schema.candidate import Candidate
 from locum.schema.data import Row
-from locum.schema.training import Trained
+from locum.schema.training import Conversation, Trained, Turn
 
 _WORDS = ["card", "cash", "pin", "lost", "blocked", "arrive", "note", "code", "my", "the", "is", "where", "12"]
 LABELS = ("a", "b", "c")
 MAX_TOKENS = 32
+_END = 2  # <|im_end|>
 _DECODERS = ("llama", "qwen2")
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,21 @@ class PicoStudent:
     def load(self) -> SequenceClassifier:
         """The model in PyTorch."""
         return load_student(self.folder)
+
+
+@dataclass(frozen=True)
+class PicoGenerator:
+    """A tuned decoder.
+
+    Attributes:
+        folder: in the layout of Hugging Face.
+        dev: its dev conversations, JSON Lines.
+        rows: the same, read.
+    """
+
+    folder: Path
+    dev: Path
+    rows: list[Conversation]
 
 
 def byte_level_tokenizer(path: Path) -> None:
@@ -143,9 +163,38 @@ def seal_trained(folder: Path, family: str, parameters: int) -> None:
     write_json(folder / "trained.json", trained.to_json())
 
 
-def _decoder_base(base: Path, model_type: str) -> None:
+def pico_generator(root: Path, model_type: str, *, tied: bool = True, rows: int = 6) -> PicoGenerator:
+    """Write a decoder that writes, with random weights, in the layout of Hugging Face.
+
+    Args:
+        root: gets ``tuned/`` and ``dev.jsonl``.
+        model_type: ``llama`` or ``qwen2``.
+        tied: whether the embedding is the output matrix, too.
+        rows: of the dev conversations.
+    """
+    folder = root / "tuned"
+    folder.mkdir(parents=True)
+    _decoder_base(folder, model_type, writes=True, tie_word_embeddings=tied, max_position_embeddings=256)
+    write_json(
+        folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    )
+    write_text(folder / "chat_template.jinja", CHATML)
+    texts = make_texts(2 * rows)
+    found = [
+        Conversation(id=f"dev:{n}", messages=(Turn(role="user", content=texts[n]),), completion=texts[n + rows])
+        for n in range(rows)
+    ]
+    write_text(root / "dev.jsonl", "".join(row.model_dump_json() + "\n" for row in found))
+    return PicoGenerator(folder, root / "dev.jsonl", found)
+
+
+def _vocabulary(base: Path) -> dict[str, int]:
+    return Tokenizer.from_file(str(base / "tokenizer.json")).get_vocab()
+
+
+def _decoder_base(base: Path, model_type: str, *, writes: bool = False, **changed: Any) -> None:
     """Grouped heads, weights large enough to matter, and a vocabulary that GGUF can hold."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     sizes: dict[str, Any] = {
         "vocab_size": 300,
@@ -157,13 +206,18 @@ def _decoder_base(base: Path, model_type: str) -> None:
         "max_position_embeddings": 64,
         "initializer_range": 0.2,
         "bos_token_id": 1,
-        "eos_token_id": 2,
+        "eos_token_id": _END,
+        **changed,
     }
     byte_level_tokenizer(base / "tokenizer.json")
     torch.manual_seed(5)
     with quiet_transformers():
-        body = AutoModel.from_config(AutoConfig.for_model(model_type, **sizes))
+        body = (AutoModelForCausalLM if writes else AutoModel).from_config(AutoConfig.for_model(model_type, **sizes))
         for name, weight in body.named_parameters():
             if name.endswith("bias"):  # zeros would hide a bias that is lost
                 torch.nn.init.normal_(weight, std=0.5)
+        if writes:  # what is not ASCII scores 0, far from the best, so that answers are text
+            unwritten = [token for text, token in _vocabulary(base).items() if not text.isascii() or token < _END]
+            for embedding in (body.get_input_embeddings(), body.get_output_embeddings()):
+                embedding.weight.data[unwritten] = 0.0
         body.save_pretrained(base)
