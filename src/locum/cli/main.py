@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "report": "Write a bundle's report again, or show it in the terminal.",
     "export": "Write a built student in another form: ONNX or GGUF.",
     "chat": "Talk to a bundle or a model in the terminal.",
+    "bench": "Run public benchmarks on models, and compare them in pairs.",
     "models": "List the bases in the catalogue; pull, verify or remove one.",
     "doctor": "Show what works here: processor, engines, extras, cache.",
 }

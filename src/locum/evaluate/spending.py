@@ -1,0 +1,136 @@
+"""What asking an LLM behind a URL will cost, and a cap that is never passed.
+
+Notable: before a request is sent, the most that it can cost is set aside: a token is at least a byte, so its bytes
+bound the tokens that are read, and ``max_tokens`` those that are written. When it comes back, what it did cost takes
+that place. The cap therefore holds whatever the model writes. Not here: the price of what was asked
+(``evaluate.cost``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from locum.core.errors import UpstreamError, UserError
+from locum.runtime.completion import Completion, CompletionRequest
+from locum.schema.task import Price
+
+_BYTES_PER_TOKEN = 4
+"""Of English text; for the forecast only."""
+_TOKENS_PER_MESSAGE = 16
+"""What a chat template puts around a message, generously."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What requests will come to.
+
+    Attributes:
+        input_tokens: about.
+        output_tokens: at most.
+        cost: at most, in the price's currency, if the input is what it is about; None without a price.
+        input_cost: of reading alone, about: nothing can be had for less.
+    """
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+    input_cost: float | None
+
+    def line(self) -> str:
+        """In words."""
+        tokens = f"about {self.input_tokens:,} tokens in, at most {self.output_tokens:,} out"
+        money = "" if self.cost is None else f": at most about {self.cost:.4g}"
+        return f"{self.requests:,} requests, {tokens}{money}"
+
+
+def forecast(requests: Sequence[CompletionRequest], price: Price | None) -> Forecast:
+    """What requests will come to.
+
+    Args:
+        requests: all of those that are still to be sent.
+        price: per million tokens; None when it is not known.
+    """
+    read = sum(_bytes(request) // _BYTES_PER_TOKEN for request in requests)
+    written = sum(request.max_tokens for request in requests)
+    if price is None:
+        return Forecast(len(requests), read, written, None, None)
+    return Forecast(len(requests), read, written, _cost(price, read, written), _cost(price, read, 0))
+
+
+class Spending:
+    """Counts what a run spends, and lets nothing through that could pass its cap. Safe for several threads.
+
+    Args:
+        price: per million tokens.
+        cap: most that may be spent, in the price's currency; None for no cap.
+
+    Attributes:
+        spent: so far.
+
+    Raises:
+        UserError: a cap without a price.
+    """
+
+    def __init__(self, price: Price | None = None, cap: float | None = None) -> None:
+        if cap is not None and price is None:
+            raise UserError("cli-usage", "a cap on the cost needs the price of tokens", fix="add --price INPUT OUTPUT")
+        self.price = price
+        self.cap = cap
+        self.spent = 0.0
+        self._aside = 0.0
+        self._lock = threading.Lock()
+
+    def check(self, expected: Forecast) -> None:
+        """Refuse what the cap cannot pay for even if not a word is written.
+
+        Raises:
+            UpstreamError: ``evaluate-llm-cap``.
+        """
+        if self.cap is not None and expected.input_cost is not None and expected.input_cost > self.cap:
+            raise UpstreamError(
+                "evaluate-llm-cap",
+                f"{expected.line()}; reading alone is about {expected.input_cost:.4g}, the cap is {self.cap:g}",
+                fix="raise --max-cost, or take fewer documents with --limit",
+            )
+
+    def admit(self, request: CompletionRequest) -> float:
+        """Set aside the most that a request can cost; give it to ``settle`` when the answer is here.
+
+        Raises:
+            UpstreamError: ``evaluate-llm-cap``: it could pass the cap.
+        """
+        if self.price is None:
+            return 0.0
+        most = _cost(self.price, _bytes(request), request.max_tokens)
+        with self._lock:
+            if self.cap is not None and self.spent + self._aside + most > self.cap:
+                raise UpstreamError(
+                    "evaluate-llm-cap",
+                    f"{self.spent:.4g} of {self.cap:g} is spent, and the next answer could cost up to {most:.4g}",
+                    fix="the answers so far are kept: raise --max-cost and run the same command again",
+                )
+            self._aside += most
+        return most
+
+    def settle(self, aside: float, completion: Completion | None) -> None:
+        """Count what a request did cost; of one that failed, or was not counted by the server, the most it can."""
+        if self.price is None:
+            return
+        cost = aside
+        if completion is not None and completion.extra.get("usage") != "missing":
+            cost = _cost(self.price, completion.input_tokens, completion.output_tokens)
+        with self._lock:
+            self._aside -= aside
+            self.spent += cost
+
+
+def _bytes(request: CompletionRequest) -> int:
+    texts = [request.prompt or "", *(message.content for message in request.messages)]
+    return sum(len(text.encode(errors="surrogatepass")) for text in texts) + _TOKENS_PER_MESSAGE * len(texts)
+
+
+def _cost(price: Price, read: int, written: int) -> float:
+    return (read * price.input + written * price.output) / 1e6
