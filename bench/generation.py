@@ -1,4 +1,4 @@
-"""Generation: Locum's server against plain llama.cpp's server and OpenVINO GenAI, on the same file and machine.
+"""Generation: Locum's servers against plain llama.cpp's server and OpenVINO GenAI, on the same file and machine.
 
     python bench/generation.py MODEL.gguf [MODEL.gguf …] [--draft PATH.gguf] [--llama-server PATH] [--rounds 3]
 
@@ -10,7 +10,8 @@ medians over rounds. Each decode figure stands beside its share of what memory b
 that a token reads, over the bandwidth measured in the same run), each prefill figure beside its share of the bf16
 matrix-product peak.
 
-Results go to ``bench/results/generation.json``.
+Results go to ``bench/results/generation.json``, as tables that ``generation_tables`` makes. A server that cannot run is
+left out, and the file says why.
 """
 
 from __future__ import annotations
@@ -30,13 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import streaming
+from generation_tables import CLIENTS, RESULTS, write
 from public_data import ROOT, data_folder
 
-RESULTS = ROOT / "bench" / "results" / "generation.json"
 PEERS = ROOT / "bench" / "generation_peers.py"
-CLIENTS = (1, 4, 16)
 ADDRESS = re.compile(r"http://[0-9.]+:[0-9]+")
-COLUMNS = ["model", "clients", "server", "tokens/s", "against the best peer", "first token", "p95", "of bandwidth"]
 
 
 def main() -> None:
@@ -112,15 +111,8 @@ def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Every server at every number of clients, in turns."""
     prompts = instructions()
     with contextlib.ExitStack() as running:
-        ask: dict[str, Callable[[list[str], int], dict[str, Any]]] = {}
-        for name, start in peers(path, options, options.tokens).items():
-            try:
-                ask[name] = running.enter_context(start())
-            except (OSError, RuntimeError) as problem:
-                print(f"{name}: left out, {problem}", file=sys.stderr)
+        ask, left_out = started(peers(path, options, options.tokens), running)
         found: dict[str, Any] = {name: {str(clients): [] for clients in CLIENTS} for name in ask}
-        for name in ask:
-            ask[name]([next(prompts)], 1)  # the first answer pays for pages and buffers
         for turn in range(options.rounds):
             for clients in CLIENTS:
                 batch = [next(prompts) for _ in range(max(4, min(16, 2 * clients)))]
@@ -128,7 +120,28 @@ def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
                     found[name][str(clients)].append(ask[name](batch, clients))
                     print(f"{path.stem} round {turn + 1} clients {clients} {name}: "
                           f"{found[name][str(clients)][-1]['tokens_per_s']:.1f} tokens/s", file=sys.stderr)  # fmt: skip
-    return found
+    return found | {name: {"left_out": why} for name, why in left_out.items()}
+
+
+Ask = Callable[[list[str], int], dict[str, Any]]
+
+
+def started(
+    named: dict[str, Callable[[], Any]], running: contextlib.ExitStack
+) -> tuple[dict[str, Ask], dict[str, str]]:
+    """The servers that start and answer, and why the others do not."""
+    prompt = next(instructions())
+    ask: dict[str, Ask] = {}
+    left_out: dict[str, str] = {}
+    for name, start in named.items():
+        try:
+            server = running.enter_context(start())
+            server([prompt], 1)  # also pays for pages and buffers
+            ask[name] = server
+        except (OSError, RuntimeError) as problem:
+            left_out[name] = str(problem)
+            print(f"{name}: left out, {problem}", file=sys.stderr)
+    return ask, left_out
 
 
 def peers(path: Path, options: argparse.Namespace, tokens: int) -> dict[str, Callable[[], Any]]:
@@ -136,6 +149,7 @@ def peers(path: Path, options: argparse.Namespace, tokens: int) -> dict[str, Cal
     found: dict[str, Callable[[], Any]] = {
         "Locum": lambda: locum_serve(path, tokens, "--slots", "16", "--ctx", "2048"),
         "llama.cpp server": lambda: served([sys.executable, str(PEERS), "llamacpp", str(path)], tokens),
+        "Locum (openvino)": lambda: locum_serve(path, tokens, "--engine", "openvino", "--ctx", "2048"),
         "OpenVINO GenAI": lambda: openvino(path, tokens),
     }
     if options.llama_server:
@@ -199,7 +213,7 @@ def _wait(process: subprocess.Popen[str]) -> str:
                 if connection.getresponse().status == 200:
                     return found[0]
         time.sleep(0.2)
-    raise RuntimeError(f"the server did not start: {''.join(said)[-300:]}")
+    raise RuntimeError(f"the server did not start: {''.join(said[-2:]).strip()[-300:]}")
 
 
 def locum_serve(path: Path, tokens: int, *more: str, environment: dict[str, str] | None = None) -> Any:
@@ -288,12 +302,7 @@ def prefill(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Time to the first token of prompts of about 500 tokens that share nothing, one at a time."""
     texts = squad_contexts()
     with contextlib.ExitStack() as running:
-        ask = {}
-        for name, start in peers(path, options, 1).items():
-            try:
-                ask[name] = running.enter_context(start())
-            except (OSError, RuntimeError) as problem:
-                print(f"{name}: left out, {problem}", file=sys.stderr)
+        ask, _ = started(peers(path, options, 1), running)
         found: dict[str, Any] = {name: [] for name in ask}
         for turn in range(options.rounds + 1):
             batch = [" ".join(_words(texts[4 * (2 * turn + number) :], 380)) for number in range(2)]
@@ -399,132 +408,6 @@ def _code(count: int) -> list[str]:
         f"{row['canonical_solution']}"
         for row in rows
     ]
-
-
-# -- tables -----------------------------------------------------------------------------------------------------------
-
-
-def write(raw: dict[str, Any]) -> None:
-    """Write the JSON with its tables."""
-    for part in raw.values():
-        for runs in part.get("servers", {}).values():
-            for figures_ in runs.values():
-                for figure in figures_:
-                    figure.pop("texts", None)
-    document = {
-        "columns": COLUMNS,
-        "table": server_rows(raw),
-        "more": {
-            "prefill": {
-                "columns": ["model", "server", "prompt", "first token", "tokens/s", "of bf16 peak"],
-                "table": prefill_rows(raw),
-            },
-            "prefix": {"columns": ["model", "reuse", "none", "ratio"], "table": prefix_rows(raw)},
-            "speculation": {
-                "columns": ["model", "task", "way", "tokens/s", "against plain", "equal answers"],
-                "table": speculation_rows(raw),
-            },
-        },
-        "date": time.strftime("%Y-%m-%d"),
-        "raw": raw,
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def median(runs: list[dict[str, Any]], key: str) -> float:
-    """The median of a figure over rounds."""
-    return statistics.median(run[key] for run in runs)
-
-
-def server_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
-    """One row for each model, number of clients and server."""
-    rows = []
-    for model, found in models_of(raw, "servers"):
-        for clients in CLIENTS:
-            rate = {
-                name: median(runs[str(clients)], "tokens_per_s")
-                for name, runs in found["servers"].items()
-                if runs[str(clients)]
-            }
-            best = max((value for name, value in rate.items() if not name.startswith("Locum")), default=float("nan"))
-            for name, value in rate.items():
-                runs = found["servers"][name][str(clients)]
-                share = value * found["megabytes"] / 1e3 / raw["machine"]["bandwidth_gb_s"] if clients == 1 else None
-                rows.append(
-                    {
-                        "model": model,
-                        "clients": str(clients),
-                        "server": name,
-                        "tokens/s": f"{value:.1f}",
-                        "against the best peer": f"{value / best:.2f}×" if name.startswith("Locum") else "",
-                        "first token": f"{median(runs, 'first_ms'):.0f} ms",
-                        "p95": f"{median(runs, 'p95_ms'):.0f} ms",
-                        "of bandwidth": "" if share is None else f"{100 * share:.0f} %",
-                    }
-                )
-    return rows
-
-
-def prefill_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
-    """Prompt tokens per second, and the share of the machine's bf16 matrix-product peak that they use."""
-    rows = []
-    for model, found in models_of(raw, "prefill"):
-        for name, runs in found["prefill"].items():
-            tokens, first_ms = median(runs, "input_tokens"), median(runs, "first_ms")
-            rate = 1000 * tokens / first_ms
-            share = 2 * found["parameters"] * rate / 1e9 / raw["machine"]["bf16_gflop_s"]
-            rows.append(
-                {
-                    "model": model,
-                    "server": name,
-                    "prompt": f"{tokens:.0f} tokens",
-                    "first token": f"{first_ms:.0f} ms",
-                    "tokens/s": f"{rate:.0f}",
-                    "of bf16 peak": f"{100 * share:.0f} %",
-                }
-            )
-    return rows
-
-
-def prefix_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
-    """Requests per second with and without prefix reuse."""
-    rows = []
-    for model, found in models_of(raw, "prefix"):
-        reuse, none = (median(found["prefix"][name], "requests_per_s") for name in ("reuse", "none"))
-        ratio = statistics.median(
-            a["requests_per_s"] / b["requests_per_s"]
-            for a, b in zip(found["prefix"]["reuse"], found["prefix"]["none"], strict=True)
-        )
-        rows.append({"model": model, "reuse": f"{reuse:.2f}/s", "none": f"{none:.2f}/s", "ratio": f"{ratio:.1f}×"})
-    return rows
-
-
-def speculation_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
-    """Tokens per second of each way, and how many answers equal those of plain decoding."""
-    rows = []
-    for model, found in models_of(raw, "speculation"):
-        for task, ways in found["speculation"].items():
-            for way, runs in ways.items():
-                ratio = statistics.median(
-                    a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(runs, ways["plain"], strict=True)
-                )
-                rows.append(
-                    {
-                        "model": model,
-                        "task": task,
-                        "way": way,
-                        "tokens/s": f"{median(runs, 'tokens_per_s'):.1f}",
-                        "against plain": f"{ratio:.2f}×",
-                        "equal answers": f"{100 * median(runs, 'equal_to_plain'):.0f} %",
-                    }
-                )
-    return rows
-
-
-def models_of(raw: dict[str, Any], part: str) -> list[tuple[str, dict[str, Any]]]:
-    """The models for which a part was measured."""
-    return [(name, found) for name, found in raw.items() if part in found]
 
 
 if __name__ == "__main__":

@@ -301,6 +301,23 @@ class TestPico:
         finally:
             model.close()
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+    def test_an_engine_that_stops_is_noticed_and_replaced(self, pico: PicoDecoder) -> None:
+        model = open_model(pico.path, replace(SMALL, idle_s=1.5))
+        try:
+            model.complete(RAW)
+            stopped = model.process.pid
+            os.kill(stopped or 0, signal.SIGSTOP)
+            start_s = time.monotonic()
+            with pytest.raises(LocumError, match="did nothing for") as caught:
+                model.complete(RAW)
+            assert caught.value.code == "runtime-timeout" and "started anew" in caught.value.fix
+            assert 1.4 < time.monotonic() - start_s < 4
+            assert model.complete(RAW).output_tokens == 12
+            assert model.process.pid not in (None, stopped)
+        finally:
+            model.close()
+
     @pytest.mark.parametrize(
         "settings",
         [

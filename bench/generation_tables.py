@@ -1,0 +1,152 @@
+"""The tables of ``bench/generation.py``: from each round's figures to the rows that the documentation shows.
+
+Notable: figures are medians over rounds, ratios are medians of ratios within a round. Not here: measuring.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from typing import Any
+
+from public_data import ROOT
+
+RESULTS = ROOT / "bench" / "results" / "generation.json"
+CLIENTS = (1, 4, 16)
+COLUMNS = ["model", "clients", "server", "tokens/s", "against the best peer", "first token", "p95", "of bandwidth"]
+
+
+def write(raw: dict[str, Any]) -> None:
+    """Write the JSON with its tables."""
+    for part in raw.values():
+        for runs in part.get("servers", {}).values():
+            for rounds in runs.values():
+                for figures in rounds if isinstance(rounds, list) else ():
+                    figures.pop("texts", None)
+    document = {
+        "columns": COLUMNS,
+        "table": server_rows(raw),
+        "caption": left_out(raw),
+        "more": {
+            "prefill": {
+                "columns": ["model", "server", "prompt", "first token", "tokens/s", "of bf16 peak"],
+                "table": prefill_rows(raw),
+            },
+            "prefix": {"columns": ["model", "reuse", "none", "ratio"], "table": prefix_rows(raw)},
+            "speculation": {
+                "columns": ["model", "task", "way", "tokens/s", "against plain", "equal answers"],
+                "table": speculation_rows(raw),
+            },
+        },
+        "date": time.strftime("%Y-%m-%d"),
+        "raw": raw,
+    }
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def median(runs: list[dict[str, Any]], key: str) -> float:
+    """The median of a figure over rounds."""
+    return statistics.median(run[key] for run in runs)
+
+
+def left_out(raw: dict[str, Any]) -> str:
+    """Which servers are missing in the table, and why."""
+    reasons = [
+        f"{model}: {name} is left out, {runs['left_out']}"
+        for model, found in models_of(raw, "servers")
+        for name, runs in found["servers"].items()
+        if "left_out" in runs
+    ]
+    return "; ".join(reasons)
+
+
+def server_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
+    """One row for each model, number of clients and server."""
+    rows = []
+    for model, found in models_of(raw, "servers"):
+        for clients in CLIENTS:
+            rate = {
+                name: median(runs[str(clients)], "tokens_per_s")
+                for name, runs in found["servers"].items()
+                if runs.get(str(clients))
+            }
+            best = max((value for name, value in rate.items() if not name.startswith("Locum")), default=float("nan"))
+            for name, value in rate.items():
+                runs = found["servers"][name][str(clients)]
+                share = value * found["megabytes"] / 1e3 / raw["machine"]["bandwidth_gb_s"] if clients == 1 else None
+                rows.append(
+                    {
+                        "model": model,
+                        "clients": str(clients),
+                        "server": name,
+                        "tokens/s": f"{value:.1f}",
+                        "against the best peer": f"{value / best:.2f}×" if name.startswith("Locum") else "",
+                        "first token": f"{median(runs, 'first_ms'):.0f} ms",
+                        "p95": f"{median(runs, 'p95_ms'):.0f} ms",
+                        "of bandwidth": "" if share is None else f"{100 * share:.0f} %",
+                    }
+                )
+    return rows
+
+
+def prefill_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
+    """Prompt tokens per second, and the share of the machine's bf16 matrix-product peak that they use."""
+    rows = []
+    for model, found in models_of(raw, "prefill"):
+        for name, runs in found["prefill"].items():
+            tokens, first_ms = median(runs, "input_tokens"), median(runs, "first_ms")
+            rate = 1000 * tokens / first_ms
+            share = 2 * found["parameters"] * rate / 1e9 / raw["machine"]["bf16_gflop_s"]
+            rows.append(
+                {
+                    "model": model,
+                    "server": name,
+                    "prompt": f"{tokens:.0f} tokens",
+                    "first token": f"{first_ms:.0f} ms",
+                    "tokens/s": f"{rate:.0f}",
+                    "of bf16 peak": f"{100 * share:.0f} %",
+                }
+            )
+    return rows
+
+
+def prefix_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
+    """Requests per second with and without prefix reuse."""
+    rows = []
+    for model, found in models_of(raw, "prefix"):
+        reuse, none = (median(found["prefix"][name], "requests_per_s") for name in ("reuse", "none"))
+        ratio = statistics.median(
+            a["requests_per_s"] / b["requests_per_s"]
+            for a, b in zip(found["prefix"]["reuse"], found["prefix"]["none"], strict=True)
+        )
+        rows.append({"model": model, "reuse": f"{reuse:.2f}/s", "none": f"{none:.2f}/s", "ratio": f"{ratio:.1f}×"})
+    return rows
+
+
+def speculation_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
+    """Tokens per second of each way, and how many answers equal those of plain decoding."""
+    rows = []
+    for model, found in models_of(raw, "speculation"):
+        for task, ways in found["speculation"].items():
+            for way, runs in ways.items():
+                ratio = statistics.median(
+                    a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(runs, ways["plain"], strict=True)
+                )
+                rows.append(
+                    {
+                        "model": model,
+                        "task": task,
+                        "way": way,
+                        "tokens/s": f"{median(runs, 'tokens_per_s'):.1f}",
+                        "against plain": f"{ratio:.2f}×",
+                        "equal answers": f"{100 * median(runs, 'equal_to_plain'):.0f} %",
+                    }
+                )
+    return rows
+
+
+def models_of(raw: dict[str, Any], part: str) -> list[tuple[str, dict[str, Any]]]:
+    """The models for which a part was measured."""
+    return [(name, found) for name, found in raw.items() if part in found]

@@ -1,0 +1,51 @@
+"""The tables of the generation benchmark, made from figures by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCH))
+    import generation_tables
+
+    monkeypatch.setattr(generation_tables, "RESULTS", tmp_path / "results" / "generation.json")
+    yield generation_tables
+
+
+def rounds(*tokens_per_s: float) -> dict[str, list[dict[str, Any]]]:
+    runs = [{"tokens_per_s": rate, "first_ms": 10.0, "p95_ms": 90.0, "texts": {"a"}} for rate in tokens_per_s]
+    return {clients: [dict(run) for run in runs] for clients in ("1", "4", "16")}
+
+
+def written(tables: ModuleType, servers: dict[str, Any]) -> dict[str, Any]:
+    raw = {"machine": {"bandwidth_gb_s": 10.0, "bf16_gflop_s": 100.0}, "m": {"megabytes": 100.0, "servers": servers}}
+    tables.write(raw)
+    return json.loads(tables.RESULTS.read_text(encoding="utf-8"))
+
+
+def test_medians_stand_against_the_best_server_that_is_not_ours(tables: ModuleType) -> None:
+    servers = {"Locum": rounds(10, 50, 30), "Locum (openvino)": rounds(80), "slow": rounds(15), "best": rounds(20)}
+    document = written(tables, servers)
+    rows = {(row["server"], row["clients"]): row for row in document["table"]}
+    assert len(rows) == 12
+    assert rows["Locum", "1"]["tokens/s"] == "30.0"
+    assert [rows[name, "4"]["against the best peer"] for name in servers] == ["1.50×", "4.00×", "", ""]
+    assert rows["Locum", "1"]["of bandwidth"] == "30 %" and rows["Locum", "4"]["of bandwidth"] == ""
+    assert document["caption"] == ""
+    assert "texts" not in document["raw"]["m"]["servers"]["best"]["1"][0]
+
+
+def test_a_server_that_could_not_run_is_named_with_the_reason(tables: ModuleType) -> None:
+    document = written(tables, {"Locum": rounds(10), "Locum (openvino)": {"left_out": "it is not installed"}})
+    assert [row["server"] for row in document["table"]] == ["Locum"] * 3
+    assert document["caption"] == "m: Locum (openvino) is left out, it is not installed"
