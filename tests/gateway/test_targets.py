@@ -12,7 +12,8 @@ import pytest
 
 from locum.bundle.student import open_bundle
 from locum.cli.serve import open_target
-from locum.core.errors import LocumError, UserError
+from locum.core.errors import LocumError, ModelFileError, UserError
+from locum.core.progress import listening
 from locum.gateway.bundle_target import BundleTarget
 from locum.gateway.errors import ApiError, from_engine_error
 from locum.gateway.targets import ModelTarget
@@ -20,6 +21,7 @@ from locum.runtime.completion import CompletionRequest, TokenLogprob, Tool
 from locum.schema.message import Message
 from locum.testing import FakeEmbedder, FakeGenerator, pico_embedder
 from locum.testing.bundles import pico_bundle
+from locum.testing.pico_gguf import pico_gguf
 
 ASKED = (Message("user", "my card did not arrive, delivery was due"),)
 TOOL = Tool("add", "", {"type": "object"})
@@ -135,13 +137,37 @@ def test_folders_are_bundles_or_model_folders(tmp_path: Path):
     [
         ("nothing-here", {}, "source-unknown-base"),
         ("gone.gguf", {}, "source-unknown-base"),
-        ("gone.gguf", {"engine": "onnx"}, "cli-usage"),
+        ("gone.gguf", {"engine": "openvino"}, "source-unknown-base"),
     ],
 )
 def test_what_is_not_there_is_the_users_mistake(target: str, fields: dict, code: str):
     with pytest.raises(UserError) as caught:
         _open(target, **fields)
     assert caught.value.code == code
+
+
+def test_an_engine_that_cannot_write_is_refused_by_name(tmp_path: Path):
+    with pytest.raises(UserError) as caught:
+        _open(pico_gguf(tmp_path / "m.gguf").path, engine="onnx")
+    assert caught.value.code == "runtime-engine" and "openvino" in caught.value.fix
+
+
+def test_a_file_that_the_engine_cannot_read_is_refused_before_anything_is_served(tmp_path: Path):
+    pytest.importorskip("openvino_genai")
+    with pytest.raises(ModelFileError) as caught:
+        _open(pico_gguf(tmp_path / "m.gguf").path, engine="openvino")
+    assert caught.value.code == "runtime-unsupported" and "llamacpp" in caught.value.fix
+
+
+def test_auto_takes_the_engine_that_reads_the_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LOCUM_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+    path = pico_gguf(tmp_path / "m.gguf").path
+    with listening(lambda event: said.append(event.label)):
+        model = _open(path, engine="auto")
+    assert model.describe()["engine"] == "llamacpp"
+    assert any("openvino" in line for line in said)
+    model.close()
 
 
 @pytest.mark.parametrize("given", ["law", "law=", "=x.gguf", "law=/nowhere/x.gguf"])

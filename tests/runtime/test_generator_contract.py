@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,11 +53,21 @@ def smollm(request: pytest.FixtureRequest) -> Iterator[Generator]:
     opened.close()
 
 
+@contextmanager
+def openvino(request: pytest.FixtureRequest) -> Iterator[Generator]:
+    pytest.importorskip("openvino_genai")
+    path = request.getfixturevalue("smollm2")
+    opened = open_generator(LlmSpec(model=str(path), timeout_s=240), threads=1, n_ctx=256, engine="openvino")
+    yield opened
+    opened.close()
+
+
 LOCAL = [
     pytest.param(pico, marks=pytest.mark.engines, id="llamacpp-pico"),
     pytest.param(smollm, marks=[pytest.mark.models, pytest.mark.engines], id="llamacpp"),
 ]
-ALL = [pytest.param(fake, id="fake"), pytest.param(openai, id="openai"), *LOCAL]
+OPENVINO = pytest.param(openvino, marks=[pytest.mark.models, pytest.mark.engines], id="openvino")
+ALL = [pytest.param(fake, id="fake"), pytest.param(openai, id="openai"), *LOCAL, OPENVINO]
 
 
 @pytest.fixture(scope="module", params=ALL)
@@ -72,7 +83,14 @@ def generator(opener: Opener, request: pytest.FixtureRequest) -> Iterator[Genera
 
 @pytest.fixture(scope="module", params=LOCAL)
 def local(request: pytest.FixtureRequest) -> Iterator[Generator]:
-    """An engine that runs here, and so can do everything."""
+    """llama.cpp, which runs here and can do everything."""
+    with request.param(request) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module", params=[*LOCAL, OPENVINO])
+def child(request: pytest.FixtureRequest) -> Iterator[Generator]:
+    """An engine in a child process of ours."""
     with request.param(request) as opened:
         yield opened
 
@@ -135,8 +153,36 @@ def test_log_probabilities_come_one_a_token(local: Generator) -> None:
     assert [token.token for piece in pieces for token in piece] == [token.token for token in completion.logprobs]
 
 
-def test_a_stream_that_another_thread_closes_ends_within_a_second(local: Generator) -> None:
-    stream = local.stream(replace(ASK, max_tokens=10_000, temperature=1.0, seed=1))
+def test_the_log_probability_of_each_token_alone(child: Generator) -> None:
+    completion = child.complete(replace(ASK, logprobs=0))
+    assert len(completion.logprobs) == completion.output_tokens > 0
+    assert all(token.logprob <= 0 and token.top == () for token in completion.logprobs)
+    assert "".join(token.token for token in completion.logprobs) == completion.text
+
+
+def test_each_request_has_its_own_seed_length_and_stop(child: Generator) -> None:
+    sampled = replace(ASK, temperature=1.0, max_tokens=12)
+    asked = [replace(sampled, seed=1), replace(sampled, seed=2), replace(ASK, max_tokens=2), replace(sampled, seed=1)]
+    with ThreadPoolExecutor(4) as pool:
+        first, other, short, again = pool.map(child.complete, asked)
+    assert first.text == again.text != other.text
+    assert short.output_tokens <= 2
+    text = child.complete(ASK).text
+    stop = text[len(text) // 2 :][:2]
+    assert child.complete(replace(ASK, stop=(stop,))).text == text[: text.index(stop)]
+
+
+def test_a_schema_binds_the_answer(child: Generator) -> None:
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+    answer = child.complete(replace(ASK, json_schema=schema, max_tokens=60))
+    assert json.loads(answer.text)["n"] in (1, 2)
+    with pytest.raises(UserError) as caught:
+        child.stream(replace(ASK, json_schema={"type": "object", "unevaluatedItems": {}}))
+    assert caught.value.code.startswith("runtime-constraint-")
+
+
+def test_a_stream_that_another_thread_closes_ends_within_a_second(child: Generator) -> None:
+    stream = child.stream(replace(ASK, max_tokens=10_000, temperature=1.0, seed=1))
     closed_s: list[float] = []
 
     def close() -> None:
@@ -149,12 +195,12 @@ def test_a_stream_that_another_thread_closes_ends_within_a_second(local: Generat
     assert not closed_s or time.monotonic() - closed_s[0] < 1
 
 
-def test_a_prompt_over_the_context_is_refused_unless_it_may_be_cut(local: Generator) -> None:
+def test_a_prompt_over_the_context_is_refused_unless_it_may_be_cut(child: Generator) -> None:
     long = replace(ASK, messages=(Message("user", "one two three " * 400),))
     with pytest.raises(UserError) as caught:
-        local.stream(long)
+        child.stream(long)
     assert caught.value.code == "runtime-too-long"
-    cut = local.complete(replace(long, truncate=True))
+    cut = child.complete(replace(long, truncate=True))
     assert cut.truncated_tokens > 0 and cut.output_tokens > 0
 
 

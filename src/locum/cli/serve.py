@@ -1,7 +1,8 @@
 """``locum serve``: a bundle, or a plain model, behind OpenAI's API on loopback.
 
 Notable: a folder is a bundle when it has a manifest, and else a model folder; anything else is a GGUF file or a name of
-the catalogue. A plain model has no policy and no certificate, and its answers say so.
+the catalogue. A plain model has no policy and no certificate, and its answers say so. An engine that does not read
+every file is loaded before the port is opened, so that a file it cannot read is an error at once.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from locum.core.errors import UserError
+from locum.core.errors import LocumError, UserError
 
 if TYPE_CHECKING:
     from locum.gateway.targets import Target
+    from locum.runtime.llama_settings import EngineSettings
+    from locum.runtime.protocol import Generator
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -47,7 +50,10 @@ def serve(
     adapter: Annotated[
         list[str] | None, typer.Option(help="Plain model: a LoRA adapter as NAME=PATH; may be repeated.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="Answer with this engine instead of the bundle's own.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Answer with this engine. Plain model: llamacpp, openvino, or auto, which measures both."),
+    ] = None,
     openapi: Annotated[bool, typer.Option("--openapi", help="Print the OpenAPI document and stop.")] = False,
 ) -> None:
     """Serve OpenAI's API under /v1, with /openapi.json, /health, /ready and /metrics. Ctrl-C drains and stops."""
@@ -81,7 +87,7 @@ def open_target(
     Args:
         target: a bundle folder, a model folder, a GGUF file or a catalogue name.
         threads: CPU threads; None takes the cores this process may use.
-        engine: instead of a bundle's own.
+        engine: instead of a bundle's own, or of llama.cpp for a plain model; ``auto`` measures.
         draft: model that writes ahead.
         adapters: each ``NAME=PATH``.
         **settings: further fields of ``EngineSettings``.
@@ -94,14 +100,13 @@ def open_target(
         from locum.bundle.student import open_bundle
         from locum.gateway.bundle_target import BundleTarget
 
-        return BundleTarget(open_bundle(folder, threads=threads, engine=engine))
+        own = None if engine == "auto" else engine  # a bundle's engine was measured when it was built
+        return BundleTarget(open_bundle(folder, threads=threads, engine=own))
     from locum.gateway.targets import ModelTarget
-    from locum.runtime.open import open_embedder, open_model
+    from locum.runtime.open import open_embedder
 
     if folder.is_dir():
         return ModelTarget(folder.resolve().name, embedder=open_embedder(folder, threads=threads))
-    if engine not in (None, "llamacpp"):
-        raise UserError("cli-usage", f"a plain model is served by llamacpp, not by {engine}", fix="leave out --engine")
     from locum.runtime.gguf_check import check_gguf
     from locum.runtime.llama_settings import EngineSettings
     from locum.sources.bases import ensure_base
@@ -109,14 +114,40 @@ def open_target(
     path = ensure_base(folder if folder.suffix == ".gguf" else target, format="gguf")
     name = path.stem if folder.suffix == ".gguf" else target
     header = check_gguf(path)
-    facts = {"file": path.name, "architecture": header.architecture, "parameters": header.parameters}
+    facts: dict[str, Any] = {
+        "file": path.name,
+        "architecture": header.architecture,
+        "parameters": header.parameters,
+    }
     if f"{header.architecture}.pooling_type" in header.metadata:
         return ModelTarget(name, embedder=open_embedder(path, threads=threads), facts=facts)
     drafting = None if draft is None else ensure_base(draft, format="gguf")
     chosen = EngineSettings(
         threads=threads, draft=drafting, adapters=_adapters(adapters), timeout_s=_TIMEOUT_S, **settings
     )
-    return ModelTarget(name, open_model(path, chosen), facts={**facts, "context": chosen.n_ctx, "slots": chosen.slots})
+    writer, generator = _open_text(path, chosen, engine)
+    facts |= {"engine": writer, "context": chosen.n_ctx, "slots": chosen.slots}
+    return ModelTarget(name, generator, facts=facts)
+
+
+def _open_text(path: Path, settings: EngineSettings, engine: str | None) -> tuple[str, Generator]:
+    """Who writes, by name, and opened."""
+    if engine == "auto":
+        from locum.evaluate.text_engines import choose_text_engine
+
+        choice, generator = choose_text_engine(path, settings)
+        return choice.engine, generator
+    from locum.runtime.open import open_text
+    from locum.runtime.openvino_generator import OpenVinoGenerator
+
+    generator = open_text(path, settings, engine)
+    if isinstance(generator, OpenVinoGenerator):
+        try:
+            generator.start()
+        except LocumError:
+            generator.close()
+            raise
+    return engine or "llamacpp", generator
 
 
 def _adapters(given: tuple[str, ...] | list[str]) -> dict[str, Path]:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from importlib import metadata, util
+from pathlib import Path
 from typing import Any
 
 from locum.core.errors import UserError
@@ -103,6 +104,16 @@ def version_of(engine: EngineName) -> str | None:
     return _version(_PACKAGES[engine])
 
 
+def text_version_of(engine: EngineName) -> str | None:
+    """The version of what writes text for an engine; a ``llama-server`` is known by its path, size and date."""
+    server = os.environ.get(SERVER_VARIABLE) if engine == "llamacpp" else None
+    found = shutil.which(server) if server else None
+    if found is not None:
+        facts = Path(found).stat()
+        return f"{found} {facts.st_size} {facts.st_mtime_ns}"
+    return _version("openvino-genai") if engine == "openvino" else version_of(engine)
+
+
 def require_runnable(spec: ModelSpec, engine: str) -> EngineName:
     """Refuse an engine that cannot run a model folder.
 
@@ -132,7 +143,7 @@ def _packaged(name: str, runs: str, package: str, *, needed: bool) -> EngineStat
 
 
 def _openvino() -> EngineStatus:
-    runs = "the same ONNX folders, and GGUF files by name (--engine openvino)"
+    runs = "the same ONNX folders, and GGUF files where asked (--engine openvino or auto)"
     version, genai = _version("openvino"), _version("openvino-genai")
     if version is None:
         return EngineStatus("openvino", runs, False, False, "optional; pip install 'locum[openvino]'")

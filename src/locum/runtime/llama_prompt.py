@@ -1,21 +1,44 @@
 """Prompts as tokens: rendering, counting, and shortening what does not fit the context.
 
 Notable: template and tokenizer run in the engine's process, so what is counted is what will be read. Nothing is
-shortened unless the request asks for it, and what was dropped is counted. Not here: answering (``llamacpp``).
+shortened unless the request asks for it, and what was dropped is counted. Not here: answering (``llamacpp``,
+``openvino_generator``).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from locum.core.errors import UserError
 from locum.runtime.completion import CompletionRequest
 from locum.runtime.llama_client import EngineRefusedError
-from locum.runtime.llama_process import LlamaProcess
 from locum.runtime.llama_request import chat_fields, refusal
 
 _TOKENIZE_S = 60.0
+
+
+class _Context(Protocol):
+    @property
+    def n_ctx(self) -> int: ...
+
+
+class TokenizerProcess(Protocol):
+    """An engine's process, as far as its template and its tokenizer can be asked."""
+
+    @property
+    def settings(self) -> _Context:
+        """With the context of one request, in tokens."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """The model's file, for messages."""
+        ...
+
+    def post(self, path: str, body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Answer ``/apply-template``, ``/tokenize`` or ``/detokenize`` as llama.cpp's server does."""
+        ...
 
 
 class Prompts:
@@ -26,7 +49,7 @@ class Prompts:
         template: whether the model has a chat template.
     """
 
-    def __init__(self, process: LlamaProcess, *, template: bool) -> None:
+    def __init__(self, process: TokenizerProcess, *, template: bool) -> None:
         self._process = process
         self._template = template
 

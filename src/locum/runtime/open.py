@@ -16,7 +16,7 @@ from locum.runtime.engines import require_runnable
 from locum.runtime.llama_settings import EngineSettings
 from locum.runtime.model_files import verify_folder
 from locum.runtime.protocol import Classifier, Embedder, Generator, Tagger
-from locum.schema.model import ModelSpec, Purpose
+from locum.schema.model import EngineName, ModelSpec, Purpose
 from locum.schema.task import LlmSpec
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ ENGINES = Registry(
         "openvino": "locum.runtime.openvino:OpenVinoClassifier",
     },
 )
+
+
+TEXT_ENGINES: tuple[EngineName, ...] = ("llamacpp", "openvino")
+"""Engines that write text from a GGUF file, the default first."""
 
 
 def open_classifier(folder: Path, *, threads: int | None = None, engine: str | None = None) -> Classifier:
@@ -125,6 +129,35 @@ def open_model(path: Path, settings: EngineSettings | None = None) -> LlamaGener
     return LlamaGenerator(path, settings)
 
 
+def open_text(path: Path, settings: EngineSettings, engine: str | None = None) -> Generator:
+    """Open a GGUF file that writes text, with an engine by its name.
+
+    Args:
+        path: the file.
+        settings: how to serve it.
+        engine: llamacpp, which None stands for, or openvino.
+
+    Returns:
+        The generator; ``close`` it when done. Its process starts with the first request.
+
+    Raises:
+        ModelFileError: the file is damaged, hostile or unsupported.
+        UserError: the engine cannot run it, is not installed, or has not what the settings ask for.
+    """
+    if engine in (None, "llamacpp"):
+        return open_model(path, settings)
+    _require_able(engine, TEXT_ENGINES, "a GGUF file")
+    from locum.runtime.openvino_generator import OpenVinoGenerator
+
+    return OpenVinoGenerator(path, settings)
+
+
+def _require_able(engine: str | None, able: tuple[str, ...], what: str) -> None:
+    if engine is not None and engine not in able:
+        fix = f"it can be run by: {', '.join(able)}"
+        raise UserError("runtime-engine", f"engine {engine!r} cannot run {what}", fix=fix)
+
+
 def open_generator(
     llm: LlmSpec,
     *,
@@ -152,12 +185,10 @@ def open_generator(
         SourceError: there is neither a URL nor such a file.
         UserError: the engine cannot run it, or is not installed.
     """
-    able = ("llamacpp", "openvino") if llm.base_url is None else ("openai",)
-    if engine is not None and engine not in able:
-        kind = "a GGUF file" if llm.base_url is None else "a model behind a URL"
-        fix = f"it can be run by: {', '.join(able)}"
-        raise UserError("runtime-engine", f"engine {engine!r} cannot run {kind}", fix=fix)
-    if llm.base_url is not None:
+    if llm.base_url is None:
+        _require_able(engine, TEXT_ENGINES, "a GGUF file")
+    else:
+        _require_able(engine, ("openai",), "a model behind a URL")
         from locum.runtime.openai import OpenAiGenerator
 
         return OpenAiGenerator(llm)
@@ -174,8 +205,4 @@ def open_generator(
     settings = replace(
         settings, threads=threads or settings.threads, n_ctx=n_ctx or settings.n_ctx, timeout_s=llm.timeout_s
     )
-    if engine == "openvino":
-        from locum.runtime.openvino_generator import OpenVinoGenerator
-
-        return OpenVinoGenerator(path, threads=settings.threads, n_ctx=settings.n_ctx, timeout_s=llm.timeout_s)
-    return open_model(path, settings)
+    return open_text(path, settings, engine)

@@ -1,12 +1,16 @@
 """The child process with OpenVINO GenAI in it: JSON lines in on standard input, JSON lines out.
 
 Notable: the native code that reads a GGUF file and its chat template runs here and nowhere else, so a crash, a kill for
-memory or an endless loop ends this process and not the service. One request at a time; ``stop`` ends the one under way
-between two tokens. Not here: the parent's side (``openvino_generator``).
+memory or an endless loop ends this process and not the service. Requests are answered in one batch, which takes and
+drops members between two steps; a step is a token of every answer and up to ``batch_tokens`` of the prompts. A step
+that fails leaves the library's scheduler unusable, so it ends the process. Not here: the parent's side
+(``openvino_process``).
 
-Lines in: the settings; then ``{"id", "messages" | "prompt", "config"}`` or ``{"stop": id}``.
-Lines out: ``{"ready": true}`` or ``{"fatal": why}``; then ``{"id", "piece"}`` …, and ``{"id", "done"}`` or
-``{"id", "error"}``.
+Lines in: the settings; then ``{"id", "prompt" | "messages", "config", "grammar", "stops", "logprobs"}``,
+``{"id", "path", "body"}`` for what can be asked of the tokenizer, or ``{"stop": id}``.
+Lines out: ``{"ready"}`` or ``{"fatal": why}``; then for each request ``{"id", "begun": tokens}``,
+``{"id", "piece", "tokens"}`` … and ``{"id", "done"}``, or ``{"id", "refused": why, "code"}``; for the tokenizer
+``{"id", "answer"}``; and ``{"beat"}`` for a step after which there is nothing to tell.
 """
 
 from __future__ import annotations
@@ -17,13 +21,19 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from locum.runtime.llamacpp_child import die_with_parent
+from locum.runtime.engine_child import die_with_parent, line_to_parent
+from locum.runtime.llama_settings import KvType
+from locum.runtime.openvino_text import AnswerText
 
 Send = Callable[[dict[str, Any]], None]
+
+_BLOCK_TOKENS = 32
+"""Tokens in a block of the cache, as OpenVINO's CPU plug-in keeps it."""
+_KV_PRECISION: dict[KvType, str] = {"f16": "f16", "q8_0": "u8", "q4_0": "u4"}
 
 
 @dataclass(frozen=True)
@@ -33,125 +43,247 @@ class OpenVinoSettings:
     Attributes:
         model: path of the GGUF file.
         n_ctx: most tokens of a prompt and its answer together.
+        slots: answers written in one batch; more wait in line.
         threads: CPU threads.
+        batch_tokens: most prompt tokens read in one step.
+        kv_type: how keys and values are kept, in llama.cpp's words.
+        prefix_reuse: keep what was read for prompts that start alike.
         parent: process id of the parent.
     """
 
     model: str
     n_ctx: int
-    threads: int
-    parent: int
+    slots: int = 4
+    threads: int = 1
+    batch_tokens: int = 256
+    kv_type: KvType = "f16"
+    prefix_reuse: bool = True
+    parent: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As the first line that the child reads."""
         return asdict(self)
 
+    @property
+    def cache_blocks(self) -> int:
+        """Blocks of the cache: every slot can fill its context, so that none is thrown out to make room."""
+        return self.slots * (-(-self.n_ctx // _BLOCK_TOKENS) + 1)
 
-class _Pipeline:
-    """OpenVINO GenAI with one model.
+
+class _RefusedError(Exception):
+    """A request that cannot be answered, while others can.
+
+    Args:
+        code: of ``locum.core.codes``.
+        why: for the caller.
+    """
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+@dataclass
+class _Job:
+    """An answer under way."""
+
+    number: int
+    handle: Any
+    input_tokens: int
+    logprobs: bool
+    text: AnswerText
+    output_tokens: int = 0
+    fresh: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+    reason: Any = None
+
+
+class Pipeline:
+    """OpenVINO GenAI with one model, and the answers it is writing.
+
+    Args:
+        settings: what to open.
+        send: takes the records for the parent.
 
     Raises:
         RuntimeError: it cannot read the file.
     """
 
-    def __init__(self, settings: OpenVinoSettings) -> None:
+    def __init__(self, settings: OpenVinoSettings, send: Send) -> None:
         self._genai: Any = importlib.import_module("openvino_genai")
+        self._tensor: Any = importlib.import_module("openvino").Tensor
+        self._array: Any = importlib.import_module("numpy").array
+        scheduler = self._genai.SchedulerConfig()
+        scheduler.num_kv_blocks = settings.cache_blocks
+        scheduler.max_num_seqs = settings.slots
+        scheduler.max_num_batched_tokens = max(settings.batch_tokens, settings.slots)
+        scheduler.enable_prefix_caching = settings.prefix_reuse
         options = {
             "INFERENCE_NUM_THREADS": settings.threads,
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
+            "KV_CACHE_PRECISION": _KV_PRECISION[settings.kv_type],
             "CACHE_DIR": "",
         }
-        self._pipeline = self._genai.LLMPipeline(settings.model, "CPU", **options)
+        self._pipeline = self._genai.ContinuousBatchingPipeline(settings.model, scheduler, "CPU", options)
         self._tokenizer = self._pipeline.get_tokenizer()
         self._n_ctx = settings.n_ctx
-        self.stop = threading.Event()
+        self._send = send
+        self._jobs: dict[int, _Job] = {}
 
-    def answer(self, request: dict[str, Any], send: Send) -> dict[str, Any]:
-        """Write one answer, sending each piece; returns its counts.
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to compute, or to put away."""
+        return self._pipeline.has_non_finished_requests()
+
+    def take(self, record: dict[str, Any]) -> None:
+        """A line from the parent."""
+        if "stop" in record:
+            job = self._jobs.pop(record["stop"], None)
+            if job is not None:
+                job.handle.cancel()
+            return
+        number = record["id"]
+        try:
+            if "path" in record:
+                self._send({"id": number, "answer": self._tokenize(record["path"], record["body"])})
+            else:
+                self._begin(number, record)
+        except _RefusedError as error:
+            self._send({"id": number, "refused": str(error), "code": error.code})
+
+    def step(self) -> None:
+        """Compute a token of every answer, and tell it.
 
         Raises:
-            RuntimeError: OpenVINO failed.
-            ValueError: the request does not fit the context (``too long``).
+            RuntimeError: OpenVINO failed; it cannot be used any more.
         """
+        self._pipeline.step()
+        jobs = list(self._jobs.values())
+        windows: list[list[int]] = []
+        for job in jobs:
+            windows.extend(job.text.add([token for token, _ in self._read(job)]))
+        said = self._tokenizer.decode(windows) if windows else []
+        told = [self._tell(job, known, whole) for job, known, whole in zip(jobs, said[::2], said[1::2], strict=True)]
+        if not any(told):
+            self._send({"beat": True})
+
+    def _read(self, job: _Job) -> list[tuple[int, float]]:
+        job.fresh = []
+        while job.handle.can_read():
+            for output in job.handle.read().values():
+                job.fresh.extend(zip(output.generated_ids, output.generated_log_probs, strict=True))
+                job.reason = output.finish_reason
+        job.output_tokens += len(job.fresh)
+        return job.fresh
+
+    def _tell(self, job: _Job, known: str, whole: str) -> bool:
+        """Send what is new of an answer; whether there was anything."""
+        status = job.handle.get_status()
+        over = status != self._genai.GenerationStatus.RUNNING
+        piece = job.text.take(known, whole, last=over)
+        if piece or (job.logprobs and job.fresh):
+            ids = [[token] for token, _ in job.fresh] if job.logprobs else []
+            spelled = self._tokenizer.decode(ids, skip_special_tokens=False) if ids else []
+            tokens = [[text, logprob] for text, (_, logprob) in zip(spelled, job.fresh, strict=False)]
+            self._send({"id": job.number, "piece": piece, "tokens": tokens})
+        if over or job.text.stopped:
+            self._end(job, status)
+        return bool(piece) or over
+
+    def _end(self, job: _Job, status: Any) -> None:
+        del self._jobs[job.number]
+        if job.text.stopped:
+            job.handle.stop()
+        elif status == self._genai.GenerationStatus.IGNORED:
+            self._send({"id": job.number, "refused": "the cache is full", "code": "runtime-engine-failed"})
+            return
+        cut = job.reason == self._genai.GenerationFinishReason.LENGTH and not job.text.stopped
+        counts = {"input_tokens": job.input_tokens, "output_tokens": job.output_tokens}
+        self._send({"id": job.number, "done": {**counts, "finish_reason": "length" if cut else "stop"}})
+
+    def _begin(self, number: int, request: dict[str, Any]) -> None:
         prompt = request.get("prompt")
-        templated = prompt is None
-        if templated:
-            prompt = self._tokenizer.apply_chat_template(request["messages"], add_generation_prompt=True)
-        ids = self._tokenizer.encode(prompt, add_special_tokens=not templated)
-        length = int(ids.input_ids.shape[1])
-        wanted = int(request["config"]["max_new_tokens"])
-        if length + 1 > self._n_ctx:
-            raise ValueError(f"too long: {length} tokens of a prompt")
-        config = self._config({**request["config"], "max_new_tokens": min(wanted, self._n_ctx - length)})
-        running, stopped = self._genai.StreamingStatus.RUNNING, self._genai.StreamingStatus.CANCEL
+        plain = prompt is not None
+        ids = self._encode(prompt if plain else self._render(request["messages"]), special=plain)
+        if not ids:
+            raise _RefusedError("runtime-unsupported-option", "the prompt has no tokens")
+        room = self._n_ctx - len(ids)
+        if room < 1:
+            raise _RefusedError("runtime-too-long", f"the prompt has {len(ids)} tokens, the context {self._n_ctx}")
+        fields = {**request["config"], "max_new_tokens": min(int(request["config"]["max_new_tokens"]), room)}
+        try:
+            config = self._config(fields, request.get("grammar"))
+            handle = self._pipeline.add_request(number, self._tensor(self._array([ids], dtype="int64")), config)
+        except (RuntimeError, TypeError, ValueError) as error:  # it checks the configuration when it takes it
+            raise _RefusedError("runtime-unsupported-option", _said(error)) from error
+        text = AnswerText(request["stops"])
+        self._jobs[number] = _Job(number, handle, len(ids), bool(request["logprobs"]), text)
+        self._send({"id": number, "begun": len(ids)})
 
-        def hear(piece: str) -> Any:
-            if piece:
-                send({"id": request["id"], "piece": piece})
-            return stopped if self.stop.is_set() else running
-
-        result = self._pipeline.generate(ids, config, hear)
-        written = len(result.tokens[0])
-        reason = result.finish_reasons[0] if result.finish_reasons else None
-        cut = reason == self._genai.GenerationFinishReason.LENGTH
-        return {"input_tokens": length, "output_tokens": written, "finish_reason": "length" if cut else "stop"}
-
-    def _config(self, fields: dict[str, Any]) -> Any:
-        config = self._pipeline.get_generation_config()
+    def _config(self, fields: dict[str, Any], grammar: str | None) -> Any:
+        config = self._pipeline.get_config()
         config.apply_chat_template = False  # it was applied
-        config.include_stop_str_in_output = False
         for name, value in fields.items():
-            setattr(config, name, set(value) if name == "stop_strings" else value)
+            setattr(config, name, value)
+        if grammar is not None:
+            config.structured_output_config = self._genai.StructuredOutputConfig(grammar=grammar)
         return config
+
+    def _tokenize(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if path == "/apply-template":
+            return {"prompt": self._render(body["messages"])}
+        if path == "/tokenize":
+            return {"tokens": self._encode(body["content"], special=body["add_special"])}
+        return {"content": self._tokenizer.decode(body["tokens"], skip_special_tokens=False)}
+
+    def _render(self, messages: Sequence[dict[str, Any]]) -> str:
+        try:
+            return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        except RuntimeError as error:  # the template's own refusals, and what its interpreter does not know
+            raise _RefusedError("runtime-chat-template", f"the chat template fails: {_said(error)}") from error
+
+    def _encode(self, text: str, *, special: bool) -> list[int]:
+        found = self._tokenizer.encode(text, add_special_tokens=special).input_ids
+        return [int(token) for token in found.data.reshape(-1)]
+
+
+def _said(error: Exception) -> str:
+    """What an error says, without the place in OpenVINO's source that comes first."""
+    return f"{error}".split(":\n", 1)[-1].strip() or type(error).__name__
 
 
 def serve(settings: OpenVinoSettings, lines: Any, send: Send) -> int:
-    """Load the model, say so, and answer requests one after the other until there are no more lines."""
+    """Load the model, say so, and answer requests until there are no more lines."""
     try:
-        pipeline = _Pipeline(settings)
-    except (RuntimeError, ValueError, OSError, ImportError) as error:
-        send({"fatal": f"{type(error).__name__}: {error}"})
+        pipeline = Pipeline(settings, send)
+    except (RuntimeError, ValueError, LookupError, OSError, ImportError) as error:
+        send({"fatal": _said(error)})
         return 1
-    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    current: list[int] = []
+    inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
         for line in lines:
-            record = json.loads(line)
-            if "stop" in record:
-                if record["stop"] in current:
-                    pipeline.stop.set()
-            else:
-                current[:] = [record["id"]]
-                pipeline.stop.clear()
-                requests.put(record)
+            inbox.put(json.loads(line))
         os._exit(0)  # closed, or the parent is gone: nobody waits for what is being computed
 
     threading.Thread(target=read, daemon=True).start()
     send({"ready": True})
     while True:
-        request = requests.get()
-        try:
-            send({"id": request["id"], "done": pipeline.answer(request, send)})
-        except (RuntimeError, ValueError, LookupError, TypeError) as error:  # the next may do
-            send({"id": request["id"], "error": f"{error or type(error).__name__}"})
+        while not inbox.empty() or not pipeline.busy:
+            pipeline.take(inbox.get())
+        pipeline.step()
 
 
 def main() -> int:
     """Read settings and requests from standard input; answer on what was standard output."""
-    wire = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever the native code prints goes to the log, never between our lines
+    send = line_to_parent()
     settings = OpenVinoSettings(**json.loads(sys.stdin.readline()))
     die_with_parent(settings.parent)
-    lock = threading.Lock()
-
-    def send(record: dict[str, Any]) -> None:
-        with lock:
-            wire.write(json.dumps(record) + "\n")
-            wire.flush()
-
-    return serve(settings, sys.stdin, send)
+    try:
+        return serve(settings, sys.stdin, send)
+    except RuntimeError as error:  # of a step
+        sys.stderr.write(f"\n{error}\n")
+        return 1
 
 
 if __name__ == "__main__":
