@@ -95,8 +95,7 @@ def print_bench(report: BenchReport, console: Console) -> None:
     """Print scores with intervals, a column a model, and every comparison in one sentence."""
     table = Table(box=None, pad_edge=False)
     for name in ("task", "metric"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("documents", justify="right")
+        table.add_column(name, overflow="fold")
     for model in report.models:
         table.add_column(Text(visible(model.name)), justify="right", no_wrap=True)
     for task in report.tasks:
@@ -105,7 +104,9 @@ def print_bench(report: BenchReport, console: Console) -> None:
             by_model = {score.model: score for score in scores if score.metric == metric}
             cells = [_cell(by_model[model.name]) for model in report.models]
             head = metric == task.headline
-            table.add_row(Text(task.name), metric, f"{task.n:,}", *cells, style="bold" if head else "dim")
+            table.add_row(Text(f"{task.name} ({task.n:,})"), metric, *cells, style="bold" if head else "dim")
+    table.caption = "In brackets: documents, and 95 % intervals. Bold: what models are compared by."
+    table.caption_justify = "left"
     console.print(table)
     for comparison in report.comparisons:
         holm = "" if comparison.p_holm is None else f" Over all tasks (Holm): p = {comparison.p_holm:.3f}."
@@ -121,5 +122,5 @@ def print_bench(report: BenchReport, console: Console) -> None:
 def _cell(score: BenchScore) -> str:
     value, low, high = score.score.value, score.score.low, score.score.high
     if low >= 0 and high <= 1:
-        return f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-    return f"{value:.4g} ({low:.4g} to {high:.4g})"
+        return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+    return f"{value:.4g} ({low:.4g}–{high:.4g})"
