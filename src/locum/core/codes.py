@@ -48,7 +48,7 @@ CODES: dict[str, str] = {
     "source-unknown-base": "A base is not in the catalogue, and not a folder, file or hf:// address.",
     "source-not-a-base": "A folder or repository does not hold a model that can be loaded safely.",
     # scoring
-    "scoring-input": "What is to be scored does not fit the scorer: counts that differ, an unknown mode, no gold answer.",
+    "scoring-input": "What is to be scored does not fit the scorer: counts that differ, no gold answer, k below 1.",
     "scoring-schema": "A JSON schema to check answers with is malformed, or refers to what it does not hold.",
     "scoring-instruction": "An instruction to check is not one of IFEval's, or lacks what it needs.",
     # runtime
@@ -121,6 +121,7 @@ CODES: dict[str, str] = {
     "data-changed": "A data file changed while it was being read.",
     "data-one-label": "Every row has the same label, so there is nothing to learn.",
     "data-not-labels": "The output column has about as many values as rows: it holds no labels.",
+    "data-nothing-to-learn": "Hardly any row says what a student is to write.",
     "data-leakage": "Test rows also stand in the training data.",
     "data-calibration-leak": "Calibration rows also stand in the data that a student learns from.",
     "data-split": "A prepared data set lacks a split, or a split differs from its data card.",
