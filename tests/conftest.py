@@ -62,6 +62,20 @@ def write_rows(path: Path, rows: Iterator[tuple[str, str]]) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def smollm2_layers() -> tuple[Any, Any]:
+    """The real SmolLM2-135M-Instruct as a base, and its first four layers in PyTorch; copy those before a change.
+
+    Read once for all rooms: dequantising the file takes longer than any test on it.
+    """
+    from locum.models.base_files import inspect_base
+    from locum.models.body import load_body
+    from locum.sources.bases import ensure_base
+
+    base = inspect_base(ensure_base("SmolLM2-135M-Instruct", format="gguf"))
+    return base, load_body(base, depth=4)
+
+
 @dataclass(frozen=True)
 class Tickets:
     """A task of its own folder; its only student is linear, so it builds in seconds without PyTorch's weight."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,16 +86,22 @@ def test_minilm_as_int8_is_small_and_answers_alike(tmp_path: Path) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def smollm2_tokenizer(smollm2_layers: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokenizer(smollm2_layers[0], tmp_path_factory.mktemp("smollm2"))
+
+
 @pytest.mark.engines
 @pytest.mark.parametrize(("kind", "tolerance"), [("f16", 0.01), ("q8_0", 0.08)])
-def test_smollm2_in_gguf_embeds_as_pytorch(kind: str, tolerance: float, tmp_path: Path) -> None:
-    base = inspect_base(ensure_base("SmolLM2-135M-Instruct", format="gguf"))
-    student = SequenceClassifier(load_body(base, depth=4), base.architecture, 2).eval()
-    tokenizer = write_tokenizer(base, tmp_path)
+def test_smollm2_in_gguf_embeds_as_pytorch(
+    smollm2_layers: tuple[Any, Any], smollm2_tokenizer: Path, kind: str, tolerance: float, tmp_path: Path
+) -> None:
+    base, body = smollm2_layers
+    student = SequenceClassifier(copy.deepcopy(body), base.architecture, 2).eval()
     path = tmp_path / "model.gguf"
-    export_gguf(student, tokenizer, path, kind=kind, name="smollm2")  # pyright: ignore[reportArgumentType]
+    export_gguf(student, smollm2_tokenizer, path, kind=kind, name="smollm2")  # pyright: ignore[reportArgumentType]
     texts = ["My card never arrived", "PIN 4711 — 12:30 😀", "", "def f(x):\n    return x"]
-    expected = embeddings(student, tmp_path, [text or " " for text in texts]).numpy()
+    expected = embeddings(student, smollm2_tokenizer.parent, [text or " " for text in texts]).numpy()
     settings = EngineSettings(threads=1)
     vectors = TextVectors(path, check_gguf(path), max_tokens=64, pooling="last", normalise=False, settings=settings)
     try:

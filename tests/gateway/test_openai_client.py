@@ -178,7 +178,7 @@ def _quick(llm):
     """The same LLM that does not wait between retries, so that only a silent server meets the deadline."""
     inner = llm._inner
     inner._sleep = lambda _seconds: None
-    inner._llm = inner._llm.model_copy(update={"timeout_s": 3})
+    inner._llm = inner._llm.model_copy(update={"timeout_s": 1.5})
     return llm
 
 

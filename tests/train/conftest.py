@@ -32,14 +32,9 @@ def write_split(path: Path, rows: int, seed: int) -> Path:
     return path
 
 
-@pytest.fixture
-def splits(tmp_path: Path) -> tuple[Path, Path]:
-    return write_split(tmp_path / "train.jsonl", 160, 1), write_split(tmp_path / "dev.jsonl", 40, 2)
-
-
-@pytest.fixture
-def make_request(tmp_path: Path, splits: tuple[Path, Path]) -> Callable[..., TrainRequest]:
-    """Build a request: ``make_request("full", "llama", budget_s=…)``."""
+def requests_in(folder: Path) -> Callable[..., TrainRequest]:
+    """Builds requests over one data set, all of whose files are in the folder."""
+    splits = write_split(folder / "train.jsonl", 160, 1), write_split(folder / "dev.jsonl", 40, 2)
 
     def build(method: str, model_type: str | None = None, **fields: object) -> TrainRequest:
         base = None
@@ -48,7 +43,7 @@ def make_request(tmp_path: Path, splits: tuple[Path, Path]) -> Callable[..., Tra
 
             words = [word for group in (*WORDS.values(), FILLER) for word in group]
             spare = [f"unused{n}" for n in range(20)]
-            base = str(pico_base(tmp_path / f"base-{model_type}", [*spare, *words], model_type, layers=3))
+            base = str(pico_base(folder / f"base-{model_type}", [*spare, *words], model_type, layers=3))
         family = {None: "linear", "llama": "decoder"}.get(model_type, "encoder")
         candidate = Candidate(name=f"pico/{method}", family=family, base=base, method=method)  # type: ignore[arg-type]
         values: dict[str, object] = {
@@ -65,3 +60,15 @@ def make_request(tmp_path: Path, splits: tuple[Path, Path]) -> Callable[..., Tra
         return TrainRequest(**{**values, **fields})  # type: ignore[arg-type]
 
     return build
+
+
+@pytest.fixture
+def make_request(tmp_path: Path) -> Callable[..., TrainRequest]:
+    """Build a request: ``make_request("full", "llama", budget_s=…)``."""
+    return requests_in(tmp_path)
+
+
+@pytest.fixture(scope="package")
+def make_request_for_all(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainRequest]:
+    """The same, for what several tests share and none changes."""
+    return requests_in(tmp_path_factory.mktemp("requests"))

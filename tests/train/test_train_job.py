@@ -188,20 +188,24 @@ def wait_for_checkpoint(child: subprocess.Popen[bytes], out: Path, at_least: int
     raise AssertionError(f"no checkpoint {at_least}; the child ended with {child.poll()}")
 
 
-@pytest.fixture
-def long_request(make_request: MakeRequest, tmp_path: Path) -> TrainRequest:
-    """Some seconds of training: 13 steps an epoch."""
-    request = make_request("full", "bert")
-    path = tmp_path / "long.jsonl"
-    path.write_text(Path(request.train).read_text() * 5)
-    return request.model_copy(update={"train": str(path)})
+EPOCH_STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def finished(make_request_for_all: MakeRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A request for some seconds of training, and the student of a job that nobody stopped."""
+    torch.set_num_threads(1)
+    request, folder = make_request_for_all("full", "bert"), tmp_path_factory.mktemp("finished")
+    path = folder / "long.jsonl"
+    path.write_text(Path(request.train).read_text() * 3)
+    student, _ = run(request.model_copy(update={"train": str(path)}), folder, "plain")
+    return folder / "plain.json", student
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at_least", [0, 13])
-def test_fault_44_kill_9_and_resume(long_request: TrainRequest, tmp_path: Path, at_least: int) -> None:
-    plain, _ = run(long_request, tmp_path, "plain")
-    request, out = tmp_path / "plain.json", tmp_path / "killed"
+@pytest.mark.parametrize("at_least", [0, EPOCH_STEPS])
+def test_fault_44_kill_9_and_resume(finished: tuple[Path, Path], tmp_path: Path, at_least: int) -> None:
+    (request, plain), out = finished, tmp_path / "killed"
     with start(request, out) as child:
         wait_for_checkpoint(child, out, at_least)
         child.kill()
@@ -213,12 +217,11 @@ def test_fault_44_kill_9_and_resume(long_request: TrainRequest, tmp_path: Path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_fault_49_stop_request_saves_a_checkpoint_and_resumes(
-    long_request: TrainRequest, tmp_path: Path, number: signal.Signals
+    finished: tuple[Path, Path], tmp_path: Path, number: signal.Signals
 ) -> None:
-    plain, _ = run(long_request, tmp_path, "plain")
-    request, out = tmp_path / "plain.json", tmp_path / "stopped"
+    (request, plain), out = finished, tmp_path / "stopped"
     with start(request, out) as child:
-        wait_for_checkpoint(child, out, 13)
+        wait_for_checkpoint(child, out, EPOCH_STEPS)
         child.send_signal(number)
         assert child.wait(60) == 130
     assert not (out / "trained.json").exists()

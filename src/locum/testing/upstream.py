@@ -217,6 +217,8 @@ def _event(document: Any) -> bytes:
 
 
 class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # the library's five lose connections that come at once, and TCP asks again after seconds
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keep quiet: clients that refuse a certificate or go away are part of the play."""
 
