@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from locum.models.base_files import inspect_base
-from locum.models.body import load_body
 from locum.models.classifier import SequenceClassifier
 from locum.schema.candidate import Candidate
 from locum.schema.training import TrainRequest
@@ -55,14 +55,14 @@ def test_minilm_head_understands_other_words(make_request: Callable[..., TrainRe
     assert outcome.parameters > 22_000_000
 
 
-def test_frozen_prefix_of_smollm_equals_the_whole_body() -> None:
-    base = inspect_base(ensure_base("SmolLM2-135M-Instruct"))
+def test_frozen_prefix_of_smollm_equals_the_whole_body(smollm2_layers: tuple[Any, Any]) -> None:
+    base, body = smollm2_layers
     assert (base.gguf is not None, base.architecture.model_type) == (True, "llama")
-    model = SequenceClassifier(load_body(base, depth=4), base.architecture, 2).eval()
+    model = SequenceClassifier(copy.deepcopy(body), base.architecture, 2).eval()
     assert can_freeze(base.architecture, tokens=20, width=model.head.in_features)
     split = Encoded([[504, 3575, 314, 1365, 30], [28, 29, 17]], torch.tensor([0, 1]))
     plain = all_vectors(model, split, 0, EXACT)
-    prefix = FrozenPrefix(model, 2)
+    prefix = FrozenPrefix(model.body, model.architecture, 2)
     prefix.read(split, 0, EXACT, "read")
     prefix.remove()
     torch.testing.assert_close(all_vectors(model, split, 0, EXACT), plain, atol=1e-4, rtol=1e-4)

@@ -134,7 +134,7 @@ def test_frozen_prefix_equals_the_whole_body(make_request: Callable[..., TrainRe
     bench = workbench(make_request("full", "llama"), tmp_path / "out")
     plain = all_vectors(bench.model, bench.train, bench.pad_id, EXACT)
     untouched = {name: value.clone() for name, value in bench.model.state_dict().items()}
-    prefix = FrozenPrefix(bench.model, 2)
+    prefix = FrozenPrefix(bench.model.body, bench.model.architecture, 2)
     prefix.read(bench.train, bench.pad_id, EXACT, "read")
     prefix.remove()
     assert len(bench.model.body.layers) == 1
@@ -150,7 +150,7 @@ def test_frozen_prefix_equals_the_whole_body(make_request: Callable[..., TrainRe
 def test_frozen_prefix_must_leave_a_layer(make_request: Callable[..., TrainRequest], tmp_path: Path) -> None:
     bench = workbench(make_request("full", "llama"), tmp_path / "out")
     with pytest.raises(ValueError, match="cannot freeze 3 of 3"):
-        FrozenPrefix(bench.model, 3)
+        FrozenPrefix(bench.model.body, bench.model.architecture, 3)
 
 
 def test_micro_batches_give_the_same_step(make_request: Callable[..., TrainRequest], tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ scale their embeddings (Gemma) and encoders are refused. Not here: which layers 
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +16,6 @@ from torch import Tensor, nn
 
 from locum.core.progress import track
 from locum.models.architectures import Architecture, transformer_layers
-from locum.models.classifier import SequenceClassifier
 from locum.train.batches import padded, sorted_batches
 from locum.train.forward import MAX_CELLS, Encoded, Machine
 
@@ -31,14 +32,14 @@ class FrozenPrefix:
     """Freezes the first ``count`` layers and the embedding; ``remove`` takes them out, ``restore`` puts them back.
 
     Args:
-        model: whose body is of a type that ``can_freeze``.
+        body: of a type that ``can_freeze``.
+        architecture: of it.
         count: layers to take out; at least one must remain.
     """
 
-    def __init__(self, model: SequenceClassifier, count: int) -> None:
-        self._model = model
-        self._body: Any = model.body
-        self._layers: Any = transformer_layers(self._body, model.architecture)
+    def __init__(self, body: Any, architecture: Architecture, count: int) -> None:
+        self._body, self._architecture = body, architecture
+        self._layers: Any = transformer_layers(body, architecture)
         if not 0 < count < len(self._layers):
             raise ValueError(f"cannot freeze {count} of {len(self._layers)} layers")
         self.count = count
@@ -51,11 +52,8 @@ class FrozenPrefix:
     @torch.no_grad()
     def read(self, split: Encoded, pad_id: int, machine: Machine, label: str) -> None:
         """Run the prefix over a split and keep what it makes of each row in ``split.states``."""
-        self._use(self._prefix, 0)
-        self._body.norm = nn.Identity()
-        self._model.eval()
         states: list[Tensor] = [torch.empty(0)] * len(split.ids)
-        with track(label, len(split.ids), "row") as tracker, machine.autocast():
+        with track(label, len(split.ids), "row") as tracker, self.alone(), machine.autocast():
             for rows in sorted_batches(split.lengths, 64, MAX_CELLS):
                 tokens, mask = padded([split.ids[row] for row in rows], pad_id)
                 output = self._body(input_ids=tokens.to(machine.device), attention_mask=mask.to(machine.device))
@@ -65,8 +63,18 @@ class FrozenPrefix:
                     states[row] = kept[place, : len(split.ids[row])].clone()
                 tracker.advance(len(rows))
         split.states = states
-        self._body.norm = self._norm
-        self.restore()
+
+    @contextmanager
+    def alone(self) -> Generator[None, None, None]:
+        """Leave only the prefix for the block, without the final normalisation."""
+        self._use(self._prefix, 0)
+        self._body.norm = nn.Identity()
+        self._body.eval()
+        try:
+            yield
+        finally:
+            self._body.norm = self._norm
+            self.restore()
 
     def remove(self) -> None:
         """Leave only the layers after the prefix, which read ``split.states``."""
@@ -77,7 +85,7 @@ class FrozenPrefix:
         self._use(self._layers, 0)
 
     def _use(self, layers: nn.ModuleList, first: int) -> None:
-        setattr(self._body, self._model.architecture.layers, layers)
+        setattr(self._body, self._architecture.layers, layers)
         config = self._body.config
         config.num_hidden_layers = len(layers)
         if self._layer_types:

@@ -82,7 +82,7 @@ def _freeze(bench: Workbench, recipe: Recipe) -> FrozenPrefix | None:
     tokens = sum(bench.train.lengths) + sum(bench.dev.lengths)
     if count == 0 or not can_freeze(bench.model.architecture, tokens, bench.model.head.in_features):
         return None
-    prefix = FrozenPrefix(bench.model, count)
+    prefix = FrozenPrefix(bench.model.body, bench.model.architecture, count)
     prefix.read(bench.train, bench.pad_id, bench.machine, "read training texts (frozen layers)")
     prefix.read(bench.dev, bench.pad_id, bench.machine, "read dev texts (frozen layers)")
     prefix.remove()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,12 @@ METHODS = Registry(
 )
 TRAINED_NAME = "trained.json"
 DEV_LOGITS_NAME = "dev_logits.npy"
-_NOT_OURS = (TRAINED_NAME, "request.json", "train.log")  # the parent writes the last two again when it tries again
+_NOT_OURS = (
+    TRAINED_NAME,
+    "request.json",
+    "train.log",
+    "tune.log",
+)  # the parent writes the last two again when it tries again
 WORK_NAME = "work"
 
 
@@ -52,16 +59,8 @@ def main(request: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     _set_threads(asked)
     clock = Clock(asked.budget_s)
-    try:
+    with memory_errors(asked.micro_batch):
         outcome: Outcome = METHODS.load(asked.candidate.method)(asked, out, clock)
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        raise DeviceError(
-            "train-memory",
-            f"memory ran out with micro-batches of {asked.micro_batch or 'the default size'}",
-            fix="set a smaller budget.memory_mb or close other programs",
-        ) from error
     _finish(asked, out, clock, outcome)
 
 
@@ -70,11 +69,6 @@ def _finish(request: TrainRequest, out: Path, clock: Clock, outcome: Outcome) ->
     buffer = io.BytesIO()
     np.save(buffer, logits, allow_pickle=False)
     write_bytes(out / DEV_LOGITS_NAME, buffer.getvalue())
-    files = {
-        path.name: sha256_file(path)
-        for path in sorted(out.iterdir())
-        if path.is_file() and path.name not in _NOT_OURS and not path.name.startswith(".")
-    }
     document = Trained(
         candidate=request.candidate,
         parameters=outcome.parameters,
@@ -86,11 +80,40 @@ def _finish(request: TrainRequest, out: Path, clock: Clock, outcome: Outcome) ->
         max_tokens=request.max_tokens,
         train_s=round(clock.spent_s, 3),
         tokens_per_s=outcome.tokens_per_s,
-        files=files,
+        files=student_files(out),
         resumed=outcome.resumed,
     )
     write_json(out / TRAINED_NAME, document.to_json())
     shutil.rmtree(out / WORK_NAME, ignore_errors=True)
+
+
+def student_files(out: Path) -> dict[str, str]:
+    """SHA-256 of what a job wrote, by path within its folder; not of what it works with or is told by."""
+    found: dict[str, str] = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        name = path.relative_to(out).as_posix()
+        if name not in _NOT_OURS and not name.startswith((".", f"{WORK_NAME}/")):
+            found[name] = sha256_file(path)
+    return found
+
+
+@contextmanager
+def memory_errors(micro_batch: int | None) -> Generator[None, None, None]:
+    """Turn every form of "out of memory" into ``train-memory``, on which the parent tries smaller micro-batches.
+
+    Raises:
+        DeviceError: memory ran out in the block.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise DeviceError(
+            "train-memory",
+            f"memory ran out with micro-batches of {micro_batch or 'the default size'}",
+            fix="set a smaller budget.memory_mb or close other programs",
+        ) from error
 
 
 def _dev_accuracy(request: TrainRequest, logits: Any) -> float:
