@@ -159,7 +159,7 @@ def ask_llm(name: str, options: argparse.Namespace) -> dict[str, Any]:
     labels = tuple(label_names(splits))
     generator = open_generator(LlmSpec(model=str(options.llm), timeout_s=300))
     try:
-        kind = open_kind(task.kind, task.instruction, labels)
+        kind = open_kind(task, labels)
         answers = evaluate_llm(generator, kind, sample, labels, "test", run / "llm-answers.jsonl")
     finally:
         generator.close()

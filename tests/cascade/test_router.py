@@ -18,6 +18,7 @@ from locum.core.progress import Event, listening
 from locum.runtime.completion import Completion
 from locum.runtime.fake import FakeClassifier, FakeGenerator
 from locum.schema.certificate import Certificate, Policy, Stage
+from locum.students.classifier import ClassifierStudent
 from locum.tasks.classify import Classify
 
 LABELS = ("ham", "spam")
@@ -61,7 +62,7 @@ def router(
 ) -> Router:
     policy = make_policy(given or certificate(None), "student", has_llm=llm is not None, audit_rate=audit_rate)
     return Router(
-        student or FakeClassifier(LABELS, SCORES),
+        ClassifierStudent(student or FakeClassifier(LABELS, SCORES)),
         policy,
         given,
         llm,
@@ -90,7 +91,8 @@ def test_without_an_llm_it_abstains() -> None:
     assert (answer.output, answer.route) == (None, "abstain")
     assert answer.confidence == pytest.approx(1 / (1 + np.exp(-0.3)))
     wants_llm = Policy(stages=(Stage(model="s", threshold=0.9),), fallback="llm")
-    served = Router(FakeClassifier(LABELS, SCORES), wants_llm, certificate(), None, KIND, hashes={"model": "a"})
+    student = ClassifierStudent(FakeClassifier(LABELS, SCORES))
+    served = Router(student, wants_llm, certificate(), None, KIND, hashes={"model": "a"})
     assert served.answer(UNSURE).reason.endswith("and there is no LLM")
 
 
@@ -146,7 +148,7 @@ def test_fault_57_an_operator_may_choose_labelled_uncertified_answers() -> None:
 )
 def test_fault_61_an_answer_of_the_llm_that_is_no_label_is_not_passed_on(reply: str | Completion) -> None:
     answer = router(FakeGenerator([reply])).answer(UNSURE)
-    assert (answer.output, answer.route, answer.reason) == (None, "abstain", "the LLM's answer is no label")
+    assert (answer.output, answer.route, answer.reason) == (None, "abstain", "the LLM gave no answer to the task")
 
 
 def test_fault_90_a_stale_certificate_hands_everything_over_and_warns() -> None:
@@ -258,7 +260,7 @@ def test_a_student_that_fails_is_an_error() -> None:
 def test_one_stage_is_served() -> None:
     two = Policy(stages=(Stage(model="a", threshold=0.5), Stage(model="b", threshold=0.5)), fallback="abstain")
     with pytest.raises(UserError, match="cascade-stages"):
-        Router(FakeClassifier(LABELS), two, certificate(), None, KIND, hashes={})
+        Router(ClassifierStudent(FakeClassifier(LABELS)), two, certificate(), None, KIND, hashes={})
 
 
 def test_system_summary() -> None:

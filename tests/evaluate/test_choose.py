@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from locum.cascade.confidence import fit_temperature
 from locum.core.errors import CheckFailed
 from locum.evaluate.choose import Rung, choose, skip_reason
 from locum.evaluate.predictions import Predictions
+from locum.evaluate.scored import Scored
 from locum.schema.candidate import Candidate, Family, Method
+from locum.stats.rowwise import Mean
 
 SIZE_MB = {"tfidf": 2.0, "mini/head": 23.0, "mini/full": 23.1, "base/full": 110.0, "smol": 140.0, "smol-2": 380.0}
 FAMILY: dict[str, tuple[Family, Method]] = {
@@ -26,11 +29,16 @@ def candidate(name: str) -> Candidate:
     return Candidate(name=name, family=family, method=method, base=None if method == "linear" else name.split("/")[0])
 
 
+def scored(answers: Predictions) -> Scored:
+    """At the temperature that suits these rows, as a build does."""
+    return answers.scored(fit_temperature(answers))
+
+
 def planted(name: str, right: np.ndarray, ids: str = "dev") -> Rung:
     gold = np.arange(len(right)) % 2
     logits = np.zeros((len(right), 2), np.float32)
     logits[np.arange(len(right)), np.where(right, gold, 1 - gold)] = 3.0
-    return Rung(candidate(name), SIZE_MB[name], Predictions(name, "dev", ("a", "b"), ids, logits, gold))
+    return Rung(candidate(name), SIZE_MB[name], scored(Predictions(name, "dev", ("a", "b"), ids, logits, gold)))
 
 
 def correlated(accuracy: dict[str, float], n: int = 1000, seed: int = 0) -> list[Rung]:
@@ -152,7 +160,7 @@ def test_macro_f1_decides_where_it_is_the_metric() -> None:
         return Rung(
             candidate(name),
             SIZE_MB[name],
-            Predictions(name, "dev", ("a", "b"), "dev", np.eye(2, dtype=np.float32)[predicted], gold),
+            scored(Predictions(name, "dev", ("a", "b"), "dev", np.eye(2, dtype=np.float32)[predicted], gold)),
         )
 
     lazy = answers("tfidf", np.zeros(1000, int))  # 95 % accurate, no use
@@ -169,7 +177,7 @@ def test_what_the_choice_gives_away_on_test_is_small() -> None:
     lost = []
     for seed in range(100):
         both = correlated(share, n=4000, seed=seed)
-        dev = [Rung(r.candidate, r.size_mb, _part(r.dev, slice(0, 1000))) for r in both]
+        dev = [Rung(r.candidate, r.size_mb, _first(r.dev, 1000)) for r in both]
         test = {r.candidate.name: r.dev.correct[1000:].mean() for r in both}
         lost.append(max(test.values()) - test[choose(dev).name])
     assert np.mean(lost) < 0.006
@@ -190,17 +198,19 @@ def test_a_smaller_student_with_worse_confidence_is_not_taken() -> None:
     generator = np.random.default_rng(5)
     gold = generator.integers(0, 2, 400)
     right = generator.random(400) < 0.9
+    answers: dict[str, Predictions] = {}
 
     def student(name: str, sure_when_right: np.ndarray, sure_when_wrong: np.ndarray) -> Rung:
         size = np.where(right, sure_when_right, sure_when_wrong)
         logits = np.zeros((400, 2), np.float32)
         logits[np.arange(400), np.where(right, gold, 1 - gold)] = size
-        return Rung(candidate(name), SIZE_MB[name], Predictions(name, "dev", ("a", "b"), "dev", logits, gold))
+        answers[name] = Predictions(name, "dev", ("a", "b"), "dev", logits, gold)
+        return Rung(candidate(name), SIZE_MB[name], scored(answers[name]))
 
     blind = student("tfidf", generator.exponential(2.0, 400), generator.exponential(2.0, 400))
     aware = student("smol", 1 + generator.exponential(2.0, 400), generator.exponential(0.5, 400))
     assert aware.score("accuracy") == blind.score("accuracy")
-    better = Rung(aware.candidate, aware.size_mb, _with_one_more_right(aware.dev))
+    better = Rung(aware.candidate, aware.size_mb, scored(_with_one_more_right(answers["smol"])))
     assert choose([blind, better]).name == "smol"
     assert choose([Rung(blind.candidate, blind.size_mb, aware.dev), better]).name == "tfidf"
 
@@ -212,8 +222,11 @@ def _with_one_more_right(p: Predictions) -> Predictions:
     return Predictions(p.model, p.split, p.labels, p.ids_hash, logits, p.gold)
 
 
-def _part(p: Predictions, rows: slice) -> Predictions:
-    return Predictions(p.model, p.split, p.labels, f"{p.ids_hash}{rows}", p.logits[rows], p.gold[rows])
+def _first(p: Scored, n: int) -> Scored:
+    right, sure = p.correct[:n], p.confidence[:n]
+    likely = None if p.log_likelihood is None else p.log_likelihood[:n]
+    metrics = {"accuracy": Mean(right.astype(np.float64))}
+    return Scored(p.model, p.split, f"{p.ids_hash} first {n}", right, sure, metrics, likely)
 
 
 def test_nothing_to_choose_from_and_other_rows() -> None:

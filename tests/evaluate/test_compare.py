@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from locum.core.errors import CheckFailed
-from locum.evaluate.compare import compare, compare_accuracy
+from locum.evaluate.compare import compare, compare_shares
 from locum.evaluate.predictions import Predictions
+from locum.evaluate.scored import Scored
 
 
-def predictions(model: str, right: np.ndarray, ids: str = "same") -> Predictions:
+def predictions(model: str, right: np.ndarray, ids: str = "same") -> Scored:
     gold = np.arange(len(right)) % 3
     logits = np.zeros((len(right), 3), np.float32)
     logits[np.arange(len(right)), np.where(right, gold, (gold + 1) % 3)] = 2.0
-    return Predictions(model, "dev", ("a", "b", "c"), ids, logits, gold)
+    return Predictions(model, "dev", ("a", "b", "c"), ids, logits, gold).scored(1.0)
 
 
 def rights(n: int, wrong: int) -> np.ndarray:
@@ -31,15 +32,15 @@ def test_a_clear_difference_is_said_with_its_interval() -> None:
 
 
 def test_no_difference_is_not_called_equal() -> None:
-    made = compare_accuracy("a", rights(100, 10), "b", rights(100, 11))
+    made = compare_shares("a", rights(100, 10), "b", rights(100, 11))
     assert made.p_value == 0.5
     assert made.verdict.startswith("No difference was shown between a and b on 100 rows: +1.0 points of accuracy")
 
 
 def test_equal_answers_and_one_row() -> None:
-    same = compare_accuracy("a", rights(50, 5), "b", rights(50, 5))
+    same = compare_shares("a", rights(50, 5), "b", rights(50, 5))
     assert (same.difference.value, same.p_value) == (0.0, 1.0)
-    one = compare_accuracy("a", rights(1, 0), "b", rights(1, 1))
+    one = compare_shares("a", rights(1, 0), "b", rights(1, 1))
     assert (one.difference.low, one.difference.high) == (-1.0, 1.0)
     assert "No difference was shown" in one.verdict
 

@@ -15,7 +15,7 @@ from locum.schema.task import Price
 
 def test_single_answers_and_batches_are_timed() -> None:
     student = FakeClassifier(("a", "b"), latency_s=lambda n: 0.004 if n == 1 else 0.01)
-    made = measure(student, [f"text {i}" for i in range(64)], threads=2, n=20, warmup=2, limit_s=1.0)
+    made = measure(student.logits, [f"text {i}" for i in range(64)], threads=2, n=20, warmup=2, limit_s=1.0)
     assert 4 <= made.p50_ms <= made.p95_ms < 100
     assert made.n == 20 and made.threads == 2
     assert 500 < made.answers_per_s < 3200  # 32 texts in 10 ms and a little
@@ -24,14 +24,14 @@ def test_single_answers_and_batches_are_timed() -> None:
 
 def test_the_limit_is_kept_and_one_text_is_enough() -> None:
     student = FakeClassifier(("a", "b"), latency_s=0.02)
-    made = measure(student, ["only"], threads=1, n=1000, warmup=0, limit_s=0.1)
+    made = measure(student.logits, ["only"], threads=1, n=1000, warmup=0, limit_s=0.1)
     assert 1 <= made.n <= 7
     assert made.answers_per_s < 51
 
 
 def test_no_texts() -> None:
     with pytest.raises(ValueError, match="at least one text"):
-        measure(FakeClassifier(("a",)), [], threads=1)
+        measure(FakeClassifier(("a",)).logits, [], threads=1)
 
 
 def test_memory_that_opening_adds_is_counted() -> None:
@@ -42,7 +42,7 @@ def test_memory_that_opening_adds_is_counted() -> None:
         return FakeClassifier(("a", "b"))
 
     gc.collect()  # what a collection frees meanwhile would be taken off
-    student, memory_mb = open_measured(heavy, ["x"])
+    student, memory_mb = open_measured(heavy, lambda opened: opened.logits, ["x"])
     assert student.asked == ["x"]
     assert memory_mb is None or 150 < memory_mb < 400
 

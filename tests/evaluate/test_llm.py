@@ -57,7 +57,7 @@ def test_answers_are_asked_once_and_read_again(tmp_path: Path) -> None:
     assert silent.requests == []
     assert again.asked == 0
     assert again.input_tokens == first.input_tokens
-    np.testing.assert_array_equal(again.predicted, first.predicted[::-1])
+    assert again.outputs == first.outputs[::-1]
     assert again.latency() is not None
 
 
@@ -85,7 +85,7 @@ def test_fault_61_refusal_empty_and_filtered_answers_are_invalid_not_labels(tmp_
     filtered = Completion("ham", "content_filter", 1, 1, "fake-llm")
     generator = FakeGenerator(["", "I'm sorry, I cannot help with spam.", filtered, "spam"])
     made = run(generator, tmp_path / "llm.jsonl", ROWS[:4])
-    assert made.predicted.tolist() == [-1, -1, -1, 1]
+    assert made.outputs == (None, None, None, "spam")
     evaluation = made.evaluation()
     assert (evaluation.n, evaluation.invalid, made.failures) == (4, 3, 0)
     assert evaluation.metrics["accuracy"].value == 0.25

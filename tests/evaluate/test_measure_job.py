@@ -13,7 +13,9 @@ from locum.evaluate.predictions import Predictions
 from locum.schema.data import Row
 from locum.schema.evaluation import EngineChoice, EngineTrial, Measured, MeasureRequest
 from locum.schema.model import EngineName
+from locum.schema.taskfile import parse_task
 from locum.testing import pico_onnx
+from locum.testing.bundles import pico_task
 from locum.testing.pico import WORDS
 
 
@@ -29,7 +31,11 @@ def asked(tmp_path: Path) -> Path:
     for split in ("dev", "test"):
         write_text(tmp_path / "data" / f"{split}.jsonl", "".join(row.model_dump_json() + "\n" for row in rows))
     request = MeasureRequest(
-        model=str(tmp_path / "model"), data=str(tmp_path / "data"), splits=("dev", "test"), threads=1
+        model=str(tmp_path / "model"),
+        data=str(tmp_path / "data"),
+        task=parse_task(pico_task()),
+        splits=("dev", "test"),
+        threads=1,
     )
     write_json(tmp_path / "request.json", request.to_json())
     (tmp_path / "out").mkdir()

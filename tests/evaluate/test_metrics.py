@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from locum.core.errors import UserError
-from locum.evaluate.metrics import confusion, evaluation, macro_f1, macro_f1_of_rows
+from locum.evaluate.metrics import evaluation
+from locum.stats.confusion import confusion, macro_f1, macro_f1_of_rows
 
 LABELS = ("a", "b", "c", "never")
 

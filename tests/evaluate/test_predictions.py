@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from locum.core.errors import CheckFailed, ModelFileError
-from locum.evaluate.predictions import Predictions, gold_index, ids_hash, require_same_rows
+from locum.evaluate.predictions import Predictions, gold_index, ids_hash
+from locum.evaluate.scored import require_same_rows
 from locum.schema.data import Row
 
 ROWS = [Row(id=f"t:{i}", input=f"text {i}", output="ab"[i % 2]) for i in range(4)]
@@ -75,6 +76,6 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_only_answers_to_the_same_rows_are_compared() -> None:
-    require_same_rows(made("a"), made("b"))
+    require_same_rows(made("a").scored(1.0), made("b").scored(1.0))
     with pytest.raises(CheckFailed, match="did not answer the same rows"):
-        require_same_rows(made("a"), made("b", ROWS[::-1]))
+        require_same_rows(made("a").scored(1.0), made("b", ROWS[::-1]).scored(1.0))

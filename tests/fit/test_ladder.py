@@ -41,7 +41,7 @@ def task(extra: str = "") -> Task:
 def test_auto_goes_from_a_linear_model_to_a_decoder() -> None:
     ladder = make_ladder(task(), SMALL, HERE)
     assert [candidate.family for candidate in ladder] == ["linear", "encoder", "encoder", "decoder"]
-    assert [candidate.method for candidate in ladder] == [spec.method for spec in AUTO]
+    assert [candidate.method for candidate in ladder] == [spec.method for spec in AUTO["classify"]]
     assert [candidate.name for candidate in ladder[:3]] == ["tfidf", "all-MiniLM-L6-v2/head", "all-MiniLM-L6-v2/full"]
     assert ladder[3].name == f"SmolLM2-135M-Instruct/full-{ladder[3].depth}L"
     assert not [candidate.skipped for candidate in ladder if candidate.skipped]
@@ -78,7 +78,7 @@ def test_fault_35_a_budget_rules_out_with_the_estimate_and_the_limit(budget: str
         assert candidate.skipped is not None
         assert candidate.skipped.startswith("its estimated ")
         assert words in candidate.skipped
-    assert len(ladder) == len(AUTO)  # ruled out, but told of
+    assert len(ladder) == len(AUTO["classify"])  # ruled out, but told of
 
 
 def test_fault_35_a_device_without_the_memory_rules_out_by_name() -> None:

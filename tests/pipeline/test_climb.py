@@ -14,13 +14,15 @@ from locum.core.progress import Event, listening
 from locum.evaluate.predictions import Predictions
 from locum.fit.ladder import training_budgets
 from locum.pipeline import climb as climbing
-from locum.pipeline import rung
+from locum.pipeline import made
+from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.climb import climb
-from locum.pipeline.rung import BuiltStudent, Prepared, build_rung
+from locum.pipeline.make_classifier import make_classifier
 from locum.pipeline.steps import StepCache
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
 from locum.schema.evaluation import Measured
+from locum.schema.model import ModelSpec
 from locum.schema.taskfile import parse_task
 from locum.schema.training import TrainRequest
 
@@ -55,7 +57,8 @@ def student(folder: Path, candidate: Candidate, errors: int) -> BuiltStudent:
     answers.mkdir(parents=True)
     Predictions(candidate.name, "dev", ("a", "b"), "ids", logits, gold).save(answers / "dev.npz")
     measured = Measured.model_construct(size_mb=1.0)
-    return BuiltStudent(candidate, None, None, None, measured, answers, answers)  # pyright: ignore[reportArgumentType]
+    spec = ModelSpec.model_construct(purpose="classify", temperature=1.0)
+    return BuiltStudent(candidate, None, None, spec, measured, answers, answers, parse_task(TASK), DATA)
 
 
 @pytest.fixture
@@ -203,10 +206,10 @@ def test_fault_36_memory_that_runs_out_is_answered_with_smaller_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     seen: list[int | None] = []
-    monkeypatch.setattr(rung, "run_job", killed(2, code, seen))
+    monkeypatch.setattr(made, "run_job", killed(2, code, seen))
     work = workspace(tmp_path)
     with pytest.raises((CheckFailed, LocumError, FileNotFoundError)):
-        build_rung(work, DATA, LADDER[0], 10.0)
+        make_classifier(work, DATA, LADDER[0], 10.0)
     assert seen == [None, 16, 8]
     assert list(work.steps.seconds) == ["train-tfidf"]
 
@@ -215,15 +218,15 @@ def test_fault_36_when_one_row_is_too_much_the_kill_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int | None] = []
-    monkeypatch.setattr(rung, "run_job", killed(99, "core-child-killed", seen))
+    monkeypatch.setattr(made, "run_job", killed(99, "core-child-killed", seen))
     with pytest.raises(LocumError, match="memory"):
-        build_rung(workspace(tmp_path), DATA, LADDER[0], 10.0)
+        make_classifier(workspace(tmp_path), DATA, LADDER[0], 10.0)
     assert seen == [None, 16, 8, 4, 2, 1]
 
 
 def test_another_failure_of_a_job_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int | None] = []
-    monkeypatch.setattr(rung, "run_job", killed(99, "core-child-failed", seen))
+    monkeypatch.setattr(made, "run_job", killed(99, "core-child-failed", seen))
     with pytest.raises(LocumError) as caught:
-        build_rung(workspace(tmp_path), DATA, LADDER[0], 10.0)
+        make_classifier(workspace(tmp_path), DATA, LADDER[0], 10.0)
     assert (caught.value.code, seen) == ("core-child-failed", [None])

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from locum.core.errors import UserError
 from locum.schema.data import Row
+from locum.schema.taskfile import parse_task
+from locum.stats.rowwise import Mean, value
 from locum.tasks import KINDS, open_kind
 from locum.tasks.classify import Classify, confidence, few_shot, predicted, probabilities
 from locum.tasks.prompt import quote
 from locum.tasks.protocol import TaskKind
+from locum.testing.bundles import pico_task
 
 LABELS = ("ham", "spam")
 
@@ -24,11 +27,11 @@ def kind(*examples: Row) -> Classify:
 
 
 def test_registry_opens_the_kind() -> None:
-    opened = open_kind("classify", "Is the message spam?", LABELS)
+    opened = open_kind(parse_task(pico_task()), LABELS)
     assert isinstance(opened, TaskKind)
     assert opened.name in KINDS.names()
     with pytest.raises(UserError, match="did you mean 'classify'"):
-        open_kind("clasify", "x", LABELS)
+        KINDS.load("clasify")
 
 
 def test_messages_hold_instruction_labels_and_input() -> None:
@@ -94,16 +97,19 @@ def test_prompt_hash_changes_with_what_shapes_the_prompt_only() -> None:
     assert kind(row).prompt_hash == kind(row.model_copy(update={"id": "2"})).prompt_hash
 
 
-def test_parse_and_correct() -> None:
-    assert kind().parse("Spam.") == "spam"
-    assert kind().correct("spam", "spam")
-    assert not kind().correct("ham", "spam")
-    assert not kind().correct(None, "spam")
+def test_parse_and_score() -> None:
+    assert kind().parse("Spam.", "Buy now!") == "spam"
+    golds = ["spam", "spam", "spam", "unheard of"]
+    rows = [Row(id=str(index), input="x", output=gold) for index, gold in enumerate(golds)]
+    scores = kind().score(["spam", "ham", None, "spam"], rows)
+    assert isinstance(scores["accuracy"], Mean)
+    assert scores["accuracy"].values.tolist() == [1, 0, 0, 0]
+    assert value(scores["macro_f1"]) == pytest.approx((2 * 1 / (2 + 3)) / 2)  # ham was answered and never right
 
 
 def test_max_tokens_grows_with_the_longest_label() -> None:
-    assert Classify("x", ("a" * 100,)).max_tokens >= 50
-    assert Classify("x", ()).max_tokens > 0
+    assert Classify("x", ("a" * 100,)).decoding.max_tokens >= 50
+    assert Classify("x", ()).decoding.max_tokens > 0
 
 
 def test_few_shot_takes_labels_in_turn_and_does_not_depend_on_order() -> None:

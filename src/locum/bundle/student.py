@@ -21,12 +21,15 @@ from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.files import content_hash
 from locum.core.progress import warn
 from locum.evaluate.llm import decoding_hash
-from locum.runtime.open import open_classifier, open_generator
+from locum.runtime.open import open_generator
 from locum.runtime.protocol import Classifier, Completion, CompletionRequest, CompletionStream, Generator
 from locum.schema.bundle import Manifest
 from locum.schema.certificate import Answer, Certificate, Policy
 from locum.schema.task import LlmSpec, Task
 from locum.schema.taskfile import parse_task
+from locum.students.classifier import ClassifierStudent
+from locum.students.open import open_student
+from locum.students.protocol import StudentModel
 from locum.tasks import open_kind
 
 NO_REDACTION = "none"
@@ -51,13 +54,13 @@ class Student:
         manifest: Manifest,
         certificate: Certificate,
         policy: Policy,
-        classifier: Classifier,
+        model: StudentModel,
         llm: Generator | None,
         *,
         when_llm_fails: LlmFailure = "error",
         llm_problem: str | None = None,
     ) -> None:
-        kind = open_kind(task.kind, task.instruction, classifier.spec.labels)
+        kind = open_kind(task, model.spec.labels)
         running = {
             "model": manifest.hashes["model"],
             "task": manifest.hashes["task"],
@@ -71,7 +74,7 @@ class Student:
         self.llm_problem = llm_problem
         self.audits: Callable[[AuditResult], None] = lambda _result: None
         self._router = Router(
-            classifier,
+            model,
             policy,
             certificate,
             llm,
@@ -88,7 +91,7 @@ class Student:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels it can answer."""
+        """The labels it can answer; empty for kinds without labels."""
         return self._router.student.spec.labels
 
     @property
@@ -162,9 +165,12 @@ class Student:
         classifier: Callable[[Classifier], Classifier] | None = None,
         llm: Callable[[Generator], Generator] | None = None,
     ) -> None:
-        """Put a layer around the engine or the LLM (batching, limits), before the first answer."""
-        if classifier is not None:
-            self._router.student = classifier(self._router.student)
+        """Put a layer around the engine or the LLM (batching, limits), before the first answer.
+
+        Only a student that scores labels takes a layer around its engine; other engines batch by themselves.
+        """
+        if classifier is not None and isinstance(self._router.student, ClassifierStudent):
+            self._router.student.wrap(classifier)
         if llm is not None and self._router.llm is not None:
             self._router.llm = llm(self._router.llm)
 
@@ -219,19 +225,19 @@ def open_bundle(
     task = parse_task((folder / TASK).read_text(encoding="utf-8"), str(folder / TASK))
     certificate = Certificate.from_json((folder / CERTIFICATE).read_bytes(), str(folder / CERTIFICATE))
     policy = Policy.from_json((folder / POLICY).read_bytes(), str(folder / POLICY))
-    classifier = open_classifier(folder / MODEL, threads=threads, engine=engine)
-    if engine not in (None, classifier.spec.engine):
-        warn(f"the certificate speaks of engine {classifier.spec.engine}, not of {engine}")
+    model = open_student(folder / MODEL, task, threads=threads, engine=engine)
+    if engine not in (None, model.spec.engine):
+        warn(f"the certificate speaks of engine {model.spec.engine}, not of {engine}")
         other = content_hash([manifest.hashes["model"], engine])
         manifest = manifest.model_copy(update={"hashes": {**manifest.hashes, "model": other}})
     try:
         generator, problem = _open_llm(llm if llm is not None else task.llm, threads)
         return Student(
-            task, manifest, certificate, policy, classifier, generator,
+            task, manifest, certificate, policy, model, generator,
             when_llm_fails=when_llm_fails, llm_problem=problem,
         )  # fmt: skip
     except BaseException:
-        classifier.close()
+        model.close()
         raise
 
 

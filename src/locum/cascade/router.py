@@ -22,10 +22,10 @@ from locum.core.errors import LocumError, UserError
 from locum.core.files import sha256_bytes
 from locum.core.progress import warn
 from locum.data.normalise import NotText, normalise
-from locum.evaluate.llm import completion_request
-from locum.runtime.protocol import Classifier, Generator
+from locum.runtime.protocol import Generator
 from locum.schema.certificate import Answer, Certificate, Decision, Policy
-from locum.tasks.classify import confidence, predicted
+from locum.students.protocol import LocalAnswer, StudentModel
+from locum.students.writing import answer_of, ask
 from locum.tasks.protocol import TaskKind
 
 LlmFailure = Literal["error", "uncertified"]
@@ -37,17 +37,19 @@ class AuditResult:
     """One local answer and what the LLM said to the same input.
 
     Attributes:
-        llm: the LLM's label; None when its answer was no label, or it failed (``failed``).
+        llm: the LLM's answer; None when it could not be read, or the LLM failed (``failed``).
+        same: whether the kind takes the two for one answer.
     """
 
     local: str
     llm: str | None
     failed: bool
+    same: bool = False
 
     @property
     def agrees(self) -> bool | None:
-        """Whether both gave one label; None when the LLM failed."""
-        return None if self.failed else self.local == self.llm
+        """Whether both gave one answer; None when the LLM failed."""
+        return None if self.failed else self.same
 
 
 def llm_hash(model: str) -> str:
@@ -94,7 +96,7 @@ class Router:
 
     def __init__(
         self,
-        student: Classifier,
+        student: StudentModel,
         policy: Policy,
         certificate: Certificate | None,
         llm: Generator | None,
@@ -151,19 +153,20 @@ class Router:
             LocumError: the student failed; or the LLM did, and nothing may take its place.
         """
         if mode == "llm":
-            return self._hand_over([(text, None, None, "asked for the LLM") for text in texts])
-        labels, confidences = self._student_answers(texts)
+            return self._hand_over([(text, LocalAnswer(None, math.nan), "asked for the LLM") for text in texts])
+        drawn = self.student.answer([_as_trained(text) for text in texts])
         if mode == "local":
-            return [self._local_only(label, sure) for label, sure in zip(labels, confidences, strict=True)]
+            return [self._local_only(each) for each in drawn]
         answers: list[Answer | None] = [None] * len(texts)
         handed: list[int] = []
         reasons: dict[int, str] = {}
-        for index, (text, label, sure) in enumerate(zip(texts, labels, confidences, strict=True)):
+        for index, (text, local) in enumerate(zip(texts, drawn, strict=True)):
+            sure = local.confidence
             decision = self._decide(sure, audited=self._drawn())
-            if decision.route == "local" and label is not None:
-                answers[index] = self._covered(label, sure, decision)
+            if decision.route == "local" and local.output is not None:
+                answers[index] = self._covered(local.output, sure, decision)
                 if decision.reason.endswith("audited"):
-                    self._audit(text, label)
+                    self._audit(text, local.output)
             elif decision.route == "llm" and self.llm is not None:
                 handed.append(index)
                 reasons[index] = decision.reason
@@ -172,7 +175,7 @@ class Router:
                 answers[index] = Answer(
                     output=None, confidence=_finite(sure), route="abstain", reason=decision.reason + nobody
                 )
-        asked = self._hand_over([(texts[i], labels[i], confidences[i], reasons[i]) for i in handed])
+        asked = self._hand_over([(texts[i], drawn[i], reasons[i]) for i in handed])
         for index, answer in zip(handed, asked, strict=True):
             answers[index] = answer
         return [answer for answer in answers if answer is not None]
@@ -183,12 +186,6 @@ class Router:
             audits, self._audits = self._audits, None
         if audits is not None:
             audits.shutdown(wait=True)
-
-    def _student_answers(self, texts: Sequence[str]) -> tuple[list[str | None], list[float]]:
-        spec = self.student.spec
-        logits = self.student.logits([_as_trained(text) for text in texts])
-        labels = [None if column < 0 else spec.labels[column] for column in predicted(logits)]
-        return labels, [float(value) for value in confidence(logits, spec.temperature)]
 
     def _decide(self, sure: float, *, audited: bool) -> Decision:
         return decide(
@@ -201,24 +198,27 @@ class Router:
             audited=audited,
         )
 
-    def _covered(self, label: str, sure: float, decision: Decision) -> Answer:
+    def _covered(self, output: str, sure: float, decision: Decision) -> Answer:
         return Answer(
-            output=label, confidence=sure, route="local", reason=decision.reason, certificate=self._certificate_id
+            output=output, confidence=sure, route="local", reason=decision.reason, certificate=self._certificate_id
         )
 
-    def _local_only(self, label: str | None, sure: float) -> Answer:
+    def _local_only(self, local: LocalAnswer) -> Answer:
         """The student's answer whatever its confidence; covered by the certificate only where that holds."""
-        if label is None:
-            return Answer(output=None, confidence=None, route="abstain", reason="the student gave no scores")
-        decision = self._decide(sure, audited=False)
+        if local.output is None:
+            return Answer(output=None, confidence=None, route="abstain", reason="the student gave no answer")
+        decision = self._decide(local.confidence, audited=False)
         if decision.route == "local":
-            return self._covered(label, sure, decision)
+            return self._covered(local.output, local.confidence, decision)
         return Answer(
-            output=label, confidence=_finite(sure), route="local", reason=f"asked for local only: {decision.reason}"
+            output=local.output,
+            confidence=_finite(local.confidence),
+            route="local",
+            reason=f"asked for local only: {decision.reason}",
         )
 
-    def _hand_over(self, inputs: Sequence[tuple[str, str | None, float | None, str]]) -> list[Answer]:
-        """The LLM's answers to ``(text, student's label, its confidence, reason)``."""
+    def _hand_over(self, inputs: Sequence[tuple[str, LocalAnswer, str]]) -> list[Answer]:
+        """The LLM's answers to ``(text, what the student answered, reason)``."""
         if len(inputs) <= 1:
             return [self._ask(*each) for each in inputs]
         with ThreadPoolExecutor(min(self._llm_concurrency, len(inputs))) as pool:
@@ -230,32 +230,32 @@ class Router:
                     future.cancel()
                 raise
 
-    def _ask(self, text: str, label: str | None, sure: float | None, reason: str) -> Answer:
+    def _ask(self, text: str, local: LocalAnswer, reason: str) -> Answer:
         try:
-            output = self._llm_label(text)
+            output = self._llm_answer(text)
         except LocumError as failure:
-            if self._when_llm_fails == "error" or label is None:
+            if self._when_llm_fails == "error" or local.output is None:
                 raise
             return Answer(
-                output=label,
-                confidence=None if sure is None else _finite(sure),
+                output=local.output,
+                confidence=_finite(local.confidence),
                 route="local",
                 reason=f"uncertified: {reason}, and the LLM failed [{failure.code}]",
             )
         if output is None:
-            return Answer(output=None, confidence=None, route="abstain", reason="the LLM's answer is no label")
+            return Answer(output=None, confidence=None, route="abstain", reason="the LLM gave no answer to the task")
         return Answer(output=output, confidence=None, route="llm", reason=reason)
 
-    def _llm_label(self, text: str) -> str | None:
-        """The LLM's label, or None; a change of the name it gives itself ends a certificate that names it."""
+    def _llm_answer(self, text: str) -> str | None:
+        """The LLM's answer as read; a change of the name it gives itself ends a certificate that names it."""
         if self.llm is None:
             raise UserError(
                 "cascade-no-llm", "no LLM is configured to answer this", fix="serve with an LLM, or ask NAME@local"
             )
-        completion = self.llm.complete(completion_request(self.kind, text))
+        completion = self.llm.complete(ask(self.kind, text))
         if "llm" in self._hashes:
             self._hashes["llm"] = llm_hash(completion.model)
-        return None if completion.finish_reason == "content_filter" else self.kind.parse(completion.text)
+        return answer_of(self.kind, completion, text)
 
     def _drawn(self) -> bool:
         """Whether this input is drawn for an audit."""
@@ -264,21 +264,22 @@ class Router:
         with self._lock:
             return self._lots.random() < self.policy.audit_rate
 
-    def _audit(self, text: str, label: str) -> None:
+    def _audit(self, text: str, local: str) -> None:
         """Ask the LLM beside the answer; when too many audits wait already, this one is dropped."""
         if not self._audits_waiting.acquire(blocking=False):
             return
         with self._lock:
             if self._audits is None:
                 self._audits = ThreadPoolExecutor(1, thread_name_prefix="locum-audit")
-            running = self._audits.submit(self._audit_now, text, label)
+            running = self._audits.submit(self._audit_now, text, local)
         running.add_done_callback(self._audit_done)
 
-    def _audit_now(self, text: str, label: str) -> None:
+    def _audit_now(self, text: str, local: str) -> None:
         try:
-            self._on_audit(AuditResult(label, self._llm_label(text), failed=False))
+            llm = self._llm_answer(text)
+            self._on_audit(AuditResult(local, llm, failed=False, same=self.kind.same(local, llm)))
         except LocumError:  # the caller has his answer; the observer counts the failure
-            self._on_audit(AuditResult(label, None, failed=True))
+            self._on_audit(AuditResult(local, None, failed=True))
 
     def _audit_done(self, _running: Future[None]) -> None:
         self._audits_waiting.release()

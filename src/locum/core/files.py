@@ -147,3 +147,16 @@ def atomic_folder(folder: Path) -> Generator[Path, None, None]:
                 temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``: a hard link, or a copy where the file system allows none.
+
+    Raises:
+        DeviceError: the disk is full, read-only or forbidden.
+    """
+    with disk_errors(target):
+        try:
+            target.hardlink_to(source.resolve())
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(source, target)

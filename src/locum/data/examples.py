@@ -3,7 +3,8 @@
 Notable: one input column gives its value; several give ``name: value`` lines. Labels may be text, whole
 numbers or true/false, and become text (``1``, ``true``); a file that mixes these kinds is an error that lists
 the odd ones out, because ``1`` beside ``"one"`` is most often a mistake upstream.
-Not here: reading (``readers``), dropping duplicates (``dedupe``).
+Kinds without labels take any text, and lists, objects or several columns as one line of JSON; the kind says what it
+cannot use. Not here: reading (``readers``), dropping duplicates (``dedupe``).
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
+import orjson
+
 from locum.core.text import one_line
 from locum.data.normalise import NotText, normalise
 from locum.data.rows import MAX_PLACES, Faults, RawRow
-from locum.schema.task import DataSpec
+from locum.schema.data import Row
+from locum.schema.task import Task
+from locum.tasks import open_kind
 
 MAX_LABEL_CHARS = 256
 
@@ -34,14 +39,18 @@ class ExampleReader:
     """Turns the raw rows of one file into examples.
 
     Args:
-        spec: the columns, and the longest field.
+        task: the columns, the longest field, and what a right answer may be.
         faults: where unusable rows are told.
         changes: counts of normalisations, by name; added to.
     """
 
-    def __init__(self, spec: DataSpec, faults: Faults, changes: Counter[str]) -> None:
+    def __init__(self, task: Task, faults: Faults, changes: Counter[str]) -> None:
+        spec = task.data
+        self._labels = task.kind == "classify"
+        self._ranked = task.kind == "rank"
+        self._kind = None if self._labels else open_kind(task)
         self._inputs = (spec.input,) if isinstance(spec.input, str) else spec.input
-        self._output = spec.output
+        self._outputs = (spec.output,) if isinstance(spec.output, str) else spec.output
         self._max_chars = spec.max_field_chars
         self._faults = faults
         self._changes = changes
@@ -54,7 +63,7 @@ class ExampleReader:
         """The row as an example, or None when it is bad; the reason goes to ``faults``."""
         try:
             text = self._input(row)
-            label = self._label(row.columns.get(self._output), row.place)
+            label = self._right_answer(row, text)
         except _BadRow as problem:
             reason, detail = problem.args
             self._faults.add(row.place, reason, detail)
@@ -79,7 +88,39 @@ class ExampleReader:
                 reason = f"the label is a {kind}, while most are {usual}s"
                 self._faults.counts[reason] += unseen
 
+    def _right_answer(self, row: RawRow, text: str) -> str:
+        """A label; or an answer as text, several columns, lists and objects as one line of JSON."""
+        if self._labels and len(self._outputs) == 1:
+            return self._label(row.columns.get(self._outputs[0]), row.place)
+        if self._kind is None:
+            raise _BadRow("a label comes from one column", ", ".join(self._outputs))
+        found = {name: self._clean(row.columns.get(name), name) for name in self._outputs}
+        value = found[self._outputs[0]] if len(found) == 1 else found
+        if value is None:
+            raise _BadRow("no answer", "null")
+        answer = value if isinstance(value, str) else orjson.dumps(value).decode()
+        if len(answer) > self._max_chars:
+            raise _BadRow(f"the answer is longer than {self._max_chars:,} characters", one_line(answer, 40))
+        fault = self._kind.fault(Row(id=row.place, input=text, output=answer))
+        if fault is not None:
+            raise _BadRow(f"the answer cannot be used: {fault}", one_line(answer, 40))
+        return answer
+
+    def _clean(self, value: Any, column: str) -> Any:
+        """A value with all of its text normalised."""
+        if isinstance(value, str):
+            return self._normal(value, column)
+        if isinstance(value, list | tuple):
+            return [self._clean(each, column) for each in value]
+        if isinstance(value, dict):
+            return {str(key): self._clean(each, column) for key, each in value.items()}
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        raise _BadRow("the answer is no JSON value", f"column {column!r} holds a {_type_name(value)}")
+
     def _input(self, row: RawRow) -> str:
+        if self._ranked:
+            return orjson.dumps({name: self._clean(row.columns.get(name), name) for name in self._inputs}).decode()
         if len(self._inputs) == 1:
             text = self._text(row.columns.get(self._inputs[0]), self._inputs[0], row.place)
             if not text:
@@ -118,7 +159,7 @@ class ExampleReader:
         elif isinstance(value, int):
             text = str(value)
         elif isinstance(value, str):
-            text = self._normal(value, self._output)
+            text = self._normal(value, self._outputs[0])
             if text != value:
                 self._changes["label_cleaned"] += 1
         else:

@@ -15,23 +15,24 @@ from locum.data.examples import ExampleReader
 from locum.data.readers import open_table, wanted_columns
 from locum.data.rows import Faults
 from locum.schema.data import Row
-from locum.schema.task import DataSpec
+from locum.schema.task import Task
 
 
-def read_labelled(path: Path, spec: DataSpec) -> list[Row]:
+def read_labelled(path: Path, task: Task) -> list[Row]:
     """All usable rows of a file, in its order.
 
     Args:
         path: any format that a build reads.
-        spec: the columns and the options for reading.
+        task: names the columns and the options for reading.
 
     Raises:
         DataError: the file cannot be read, lacks a column, holds bad rows, or none that can be used.
     """
+    spec = task.data
     wanted = tuple(dict.fromkeys(wanted_columns(spec)))
     table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted)
     faults = Faults(str(path))
-    examples = ExampleReader(spec, faults, Counter())
+    examples = ExampleReader(task, faults, Counter())
     rows: dict[tuple[str, str], Row] = {}
     copies = 0
     for raw in table.rows(faults):

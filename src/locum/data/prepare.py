@@ -28,10 +28,10 @@ from locum.data.dedupe import Findings, check_leakage, find_exact, find_near, se
 from locum.data.examples import ExampleReader
 from locum.data.readers import open_table, wanted_columns
 from locum.data.rows import Faults
-from locum.data.splits import carve, limit_train, sizes
+from locum.data.splits import carve, limit, sizes
 from locum.data.staging import ORDER, Entry, Staging, open_staging
 from locum.schema.data import DataCard, Dropped, SourceFile, SplitCard, SplitName
-from locum.schema.task import DataSpec, Task
+from locum.schema.task import Task
 from locum.stats.sample_size import labels_needed
 
 MIN_TRAIN_ROWS = 10
@@ -70,23 +70,23 @@ def prepare(
         DataError: a file cannot be used, the labels cannot be learned, or the splits leak into each other.
         DeviceError: the disk is full or cannot be written.
     """
+    labelled = task.kind == "classify"
     if "train" not in files:
         raise DataError("data-missing", "no training file", fix="name it under data.train in the task file")
     findings = Findings()
     with atomic_folder(out) as folder, open_staging(folder / "staging.sqlite", task.seed) as staging:
         reading = _read_all(task, files, staging, addresses or {})
-        counts = find_exact(staging, findings, keep_copies=task.data.duplicates == "keep")
+        counts = find_exact(staging, findings, keep_copies=task.duplicates == "keep")
         index_file = folder / "staging.keys"
-        links = find_near(staging, findings, counts, index_file, remove=task.data.duplicates == "near")
+        links = find_near(staging, findings, counts, index_file, remove=task.duplicates == "near")
         index_file.unlink()
         warnings = check_leakage(
-            findings, reading.rows, allow=task.data.allow_leakage, near_removed=task.data.duplicates == "near"
+            findings, reading.rows, allow=task.data.allow_leakage, near_removed=task.duplicates == "near"
         )
-        carve(staging, sizes(staging.weight(_TRAIN), files, task), links)
-        if task.data.duplicates != "keep":
+        carve(staging, sizes(staging.weight(_TRAIN), files, task), links, by_label=labelled)
+        if labelled and task.duplicates != "keep":
             settle_contradictions(staging, findings)
-        if task.data.max_rows and (left := limit_train(staging, task.data.max_rows)):
-            findings.dropped_counts["beyond data.max_rows"] += left
+        _limit(task, staging, findings, labelled)
         splits = _write_splits(task, staging, folder)
         card = _make_card(task, reading, findings, splits, warnings)
         write_bytes(folder / "labels.json", orjson.dumps(list(card.labels), option=orjson.OPT_INDENT_2) + b"\n")
@@ -97,6 +97,14 @@ def prepare(
     return card
 
 
+def _limit(task: Task, staging: Staging, findings: Findings, labelled: bool) -> None:
+    """Leave out what is beyond the task's own limits."""
+    most = dict.fromkeys(ORDER, task.data.max_held_out) | {"train": task.data.max_rows}
+    for split, rows in most.items():
+        if rows and (left := limit(staging, split, rows, by_label=labelled)):
+            findings.dropped_counts[f"beyond data.{'max_rows' if split == 'train' else 'max_held_out'}"] += left
+
+
 def _read_all(
     task: Task, files: Mapping[SplitName, Path], staging: Staging, addresses: Mapping[SplitName, str]
 ) -> _Reading:
@@ -104,15 +112,16 @@ def _read_all(
     for split in ORDER:
         if split in files:
             path = files[split]
-            _read_one(task.data, split, path, staging, reading, addresses.get(split, path.name))
+            _read_one(task, split, path, staging, reading, addresses.get(split, path.name))
     return reading
 
 
-def _read_one(spec: DataSpec, split: SplitName, path: Path, staging: Staging, reading: _Reading, address: str) -> None:
+def _read_one(task: Task, split: SplitName, path: Path, staging: Staging, reading: _Reading, address: str) -> None:
+    spec = task.data
     wanted = tuple(dict.fromkeys(wanted_columns(spec)))
     table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted, split=split)
     faults = Faults(str(path))
-    examples = ExampleReader(spec, faults, reading.changes)
+    examples = ExampleReader(task, faults, reading.changes)
     rows = 0
     with track(f"read {path.name}", unit="row") as tracker:
         for row in table.rows(faults):
@@ -141,6 +150,7 @@ def _read_one(spec: DataSpec, split: SplitName, path: Path, staging: Staging, re
 
 def _write_splits(task: Task, staging: Staging, folder: Path) -> dict[SplitName, SplitCard]:
     splits: dict[SplitName, SplitCard] = {}
+    labelled = task.kind == "classify"
     for position, split in reversed(list(enumerate(ORDER))):
         path = folder / f"{split}.jsonl"
         labels: Counter[str] = Counter()
@@ -150,12 +160,12 @@ def _write_splits(task: Task, staging: Staging, folder: Path) -> dict[SplitName,
                 for place in _places(staging, entry, task):
                     row = {"id": place, "input": entry.input, "output": entry.output}
                     file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-                    labels[entry.output] += 1
+                    labels[entry.output if labelled else ""] += 1
                     lengths[len(entry.input)] += 1
         splits[split] = SplitCard(
             rows=labels.total(),
             sha256=sha256_file(path),
-            labels=dict(sorted(labels.items())),
+            labels=dict(sorted(labels.items())) if labelled else {},
             chars_p50=_quantile(lengths, 0.5),
             chars_p95=_quantile(lengths, 0.95),
             chars_max=max(lengths, default=0),
@@ -165,7 +175,7 @@ def _write_splits(task: Task, staging: Staging, folder: Path) -> dict[SplitName,
 
 def _places(staging: Staging, entry: Entry, task: Task) -> list[str]:
     """The ids an entry is written under: one, or all its copies' where these are kept."""
-    if task.data.duplicates != "keep" or entry.copies == 1:
+    if task.duplicates != "keep" or entry.copies == 1:
         return [entry.place]
     return staging.places_of(entry.split, entry.key, entry.output)
 
@@ -186,8 +196,10 @@ def _make_card(
     totals: Counter[str] = Counter()
     for split in splits.values():
         totals.update(split.labels)
+    labelled = task.kind == "classify"
     labels = _ordered(totals)
-    _check_labels(labels, splits, task)
+    if labelled:
+        _check_labels(labels, splits, task)
     rare = {label: totals[label] for label in labels if totals[label] < RARE_ROWS}
     spec = task.data
     dropped = [
@@ -198,15 +210,15 @@ def _make_card(
         task=task.name,
         files=tuple(sorted(reading.files, key=lambda file: -ORDER.index(file.split))),
         input=(spec.input,) if isinstance(spec.input, str) else spec.input,
-        output=spec.output,
+        output=spec.output if isinstance(spec.output, str) else ", ".join(spec.output),
         labels=labels,
         splits=splits,
         dropped=(*reading.dropped, *dropped),
         normalised=dict(sorted(reading.changes.items())),
         duplicates={kind: findings.duplicates[kind] for kind in _DUPLICATE_KINDS},
-        contradictions=findings.contradictions,
-        contradiction_examples=tuple(findings.examples),
-        noise_ceiling=findings.noise_ceiling,
+        contradictions=findings.contradictions if labelled else 0,
+        contradiction_examples=tuple(findings.examples) if labelled else (),
+        noise_ceiling=findings.noise_ceiling if labelled else 1.0,
         rare_labels=rare,
         warnings=(*warnings, *_warnings(task, labels, splits, rare, findings, reading)),
         seed=task.seed,
@@ -268,7 +280,7 @@ def _warnings(
     for group in alike.values():
         if len(group) > 1:
             yield f"labels differ only in case or spaces and stay apart: {', '.join(map(repr, group))}"
-    if findings.contradictions:
+    if findings.contradictions and task.kind == "classify":
         yield (
             f"inputs that stand with more than one label: {findings.contradictions:,}; "
             f"no student can score above {findings.noise_ceiling:.2%} on the rows as given"

@@ -25,9 +25,10 @@ _BINARY = (".parquet", ".arrow")
 
 
 def wanted_columns(spec: DataSpec) -> tuple[str, ...]:
-    """The input columns and the output column that a task names, in that order."""
+    """The input columns and the output columns that a task names, in that order."""
     inputs = (spec.input,) if isinstance(spec.input, str) else spec.input
-    return (*inputs, spec.output)
+    outputs = (spec.output,) if isinstance(spec.output, str) else spec.output
+    return (*inputs, *outputs)
 
 
 def read_rows(

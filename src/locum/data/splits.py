@@ -33,8 +33,9 @@ _MOST_SHARE = 0.2
 _TEST_SHARE = 0.2
 _MOST_IN_ONE_GROUP = 0.05
 _ASSUMED_LOCAL_SHARE = 0.6
-_RANDOM_ORDER = "output, substr(key, 9)"
-"""By label, then by the second half of the input's hash; the first half decides which near-duplicate is kept."""
+_RANDOM_ORDER = "substr(key, 9)"
+"""By the second half of the input's hash; the first half decides which near-duplicate is kept."""
+_BY_LABEL = f"output, {_RANDOM_ORDER}"
 
 
 def rows_for_certificate(task: Task) -> int:
@@ -75,28 +76,31 @@ def sizes(rows: int, given: Iterable[SplitName], task: Task) -> dict[SplitName, 
     }
 
 
-def carve(staging: Staging, wanted: dict[SplitName, int], links: Links) -> None:
+def carve(staging: Staging, wanted: dict[SplitName, int], links: Links, *, by_label: bool = True) -> None:
     """Move training entries to the splits that have no file.
 
     Args:
         staging: holds the entries; their ``final`` split is changed.
         wanted: rows by split, from ``sizes``.
         links: entries that must stay together.
+        by_label: stratify by label; False where right answers are no labels.
     """
     total = staging.weight(_TRAIN)
     if not wanted or not total:
         return
     companies = links.companies()
     decided = {root: _TRAIN for root, size in companies.items() if size > _MOST_IN_ONE_GROUP * total}
-    bounds = _bounds(staging.label_weights(_TRAIN), {name: count / total for name, count in wanted.items()})
+    weights = staging.label_weights(_TRAIN) if by_label else {"": total}
+    bounds = _bounds(weights, {name: count / total for name, count in wanted.items()})
 
     def moves() -> Iterator[tuple[int, int]]:
         label, position = "", 0
         condition = "split = ? AND final = ? AND fate IS NULL"
-        for number, output, copies in staging.light(condition, _TRAIN, _TRAIN, order=_RANDOM_ORDER):
-            if output != label:
+        order = _BY_LABEL if by_label else _RANDOM_ORDER
+        for number, output, copies in staging.light(condition, _TRAIN, _TRAIN, order=order):
+            if by_label and output != label:
                 label, position = output, 0
-            target = next((split for split, end in bounds[output] if position < end), _TRAIN)
+            target = next((split for split, end in bounds[label] if position < end), _TRAIN)
             position += copies
             root = links.root(number)
             if root in companies:
@@ -125,21 +129,23 @@ def _bounds(weights: dict[str, int], shares: dict[SplitName, float]) -> dict[str
     return bounds
 
 
-def limit_train(staging: Staging, most: int) -> int:
-    """Keep at most ``most`` training rows, evenly over labels; how many were left out."""
-    total = staging.weight(_TRAIN)
+def limit(staging: Staging, split: SplitName, most: int, *, by_label: bool = True) -> int:
+    """Keep at most ``most`` rows of a split, evenly over labels where there are any; how many were left out."""
+    position = ORDER.index(split)
+    total = staging.weight(position)
     if total <= most:
         return 0
     share = most / total
 
     def fates() -> Iterator[tuple[str, int]]:
         credit = 0.5
-        for number, _output, copies in staging.light("final = ? AND fate IS NULL", _TRAIN, order=_RANDOM_ORDER):
+        order = _BY_LABEL if by_label else _RANDOM_ORDER
+        for number, _output, copies in staging.light("final = ? AND fate IS NULL", position, order=order):
             credit += share * copies
             if credit >= copies:
                 credit -= copies
             else:
-                yield "max_rows", number
+                yield "limit", number
 
     staging.end(fates())
-    return total - staging.weight(_TRAIN)
+    return total - staging.weight(position)

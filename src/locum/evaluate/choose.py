@@ -26,16 +26,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from locum.evaluate.compare import Metric, macro_f1_difference
-from locum.evaluate.metrics import macro_f1, macro_f1_of_rows
-from locum.evaluate.predictions import Predictions, require_same_rows
+from locum.evaluate.compare import metric_difference
+from locum.evaluate.scored import Scored, require_same_rows
 from locum.schema.candidate import Candidate
-from locum.stats.bootstrap import bootstrap_interval
-from locum.stats.calibration import fit_temperature, softmax
-from locum.stats.intervals import wilson
 from locum.stats.paired import non_inferiority, within_one_standard_error
+from locum.stats.rowwise import Mean, interval
 
 SAME_SIZE = 1.10
 """Sizes whose ratio is at most this count as equal."""
@@ -53,13 +49,11 @@ class Rung:
 
     candidate: Candidate
     size_mb: float
-    dev: Predictions
+    dev: Scored
 
-    def score(self, metric: Metric) -> float:
+    def score(self, metric: str) -> float:
         """The metric on dev."""
-        if metric == "accuracy":
-            return float(self.dev.correct.mean())
-        return macro_f1(self.dev.gold, self.dev.predicted, len(self.dev.labels))
+        return self.dev.score(metric)
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ class Choice:
     why: str
 
 
-def choose(rungs: Sequence[Rung], *, metric: Metric = "accuracy", at_least: float | None = None) -> Choice:
+def choose(rungs: Sequence[Rung], *, metric: str = "accuracy", at_least: float | None = None) -> Choice:
     """The smallest student at or above the target on dev; without one, within one standard error of the best.
 
     Args:
@@ -110,38 +104,35 @@ def choose(rungs: Sequence[Rung], *, metric: Metric = "accuracy", at_least: floa
     )
 
 
-def _as_good(rung: Rung, best: Rung, metric: Metric) -> bool:
+def _as_good(rung: Rung, best: Rung, metric: str) -> bool:
     """Whether the rung is within one standard error of the best in metric and log loss, and less than a point below."""
     if rung is best:
         return True
     if best.score(metric) - rung.score(metric) >= WORTH_POINTS or not _as_sure(rung.dev, best.dev):
         return False
-    if metric == "accuracy":
-        return within_one_standard_error(rung.dev.correct, best.dev.correct)
-    return macro_f1_difference(best.dev, rung.dev, ONE_SE_LEVEL).low <= 0
+    first, second = rung.dev.metrics[metric], best.dev.metrics[metric]
+    if isinstance(first, Mean) and isinstance(second, Mean):
+        return within_one_standard_error(first.values, second.values)
+    return metric_difference(best.dev, rung.dev, metric, ONE_SE_LEVEL).low <= 0
 
 
-def _as_sure(candidate: Predictions, best: Predictions) -> bool:
+def _as_sure(candidate: Scored, best: Scored) -> bool:
     """Whether the candidate's log loss is within one standard error of the best's, each at its own temperature.
 
-    Rows whose gold label neither can name, or where one gave no scores, are the metric's matter.
+    Rows whose gold label neither can name, or where one gave no scores, are the metric's matter; so is everything
+    where a model gives no probabilities of answers.
     """
-    rows = (best.gold >= 0) & np.isfinite(candidate.logits).all(axis=1) & np.isfinite(best.logits).all(axis=1)
+    if candidate.log_likelihood is None or best.log_likelihood is None:
+        return True
+    rows = np.isfinite(candidate.log_likelihood) & np.isfinite(best.log_likelihood)
     if not rows.any():
         return True
-    return within_one_standard_error(_log_likelihood(candidate, rows), _log_likelihood(best, rows))
+    return within_one_standard_error(candidate.log_likelihood[rows], best.log_likelihood[rows])
 
 
-def _log_likelihood(predictions: Predictions, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Log-probability of each row's gold label at the temperature that suits these rows best, ``[rows]``."""
-    logits, gold = predictions.logits[rows], predictions.gold[rows]
-    probabilities = softmax(logits, fit_temperature(logits, gold))
-    return np.log(np.maximum(probabilities[np.arange(len(gold)), gold], np.finfo(np.float64).tiny))
-
-
-def _why(taken: Rung, best: Rung, scores: dict[str, float], metric: Metric, at_least: float | None, meets: bool) -> str:
+def _why(taken: Rung, best: Rung, scores: dict[str, float], metric: str, at_least: float | None, meets: bool) -> str:
     name, top = taken.candidate.name, best.candidate.name
-    score = f"{100 * scores[name]:.1f} % {metric.replace('_', '-')} on {taken.dev.n} dev rows"
+    score = f"{100 * scores[name]:.1f} % {metric.replace('_', ' ')} on {taken.dev.n} dev rows"
     if meets:
         return f"{name} is the smallest at or above the target of {100 * (at_least or 0):.1f} %: {score}."
     missed = "" if at_least is None else f"No student reached {100 * at_least:.1f} %. "
@@ -157,7 +148,7 @@ def skip_reason(
     following: Candidate,
     built: Sequence[Rung],
     *,
-    metric: Metric = "accuracy",
+    metric: str = "accuracy",
     at_least: float | None = None,
     noise_ceiling: float = 1.0,
 ) -> str | None:
@@ -185,17 +176,12 @@ def skip_reason(
     )
 
 
-def _target_met(best: Rung, metric: Metric, at_least: float | None) -> str | None:
+def _target_met(best: Rung, metric: str, at_least: float | None) -> str | None:
     """The target lies below a one-sided 95 % lower bound of the best score."""
     if at_least is None:
         return None
     dev = best.dev
-    if metric == "accuracy":
-        low = wilson(int(dev.correct.sum()), dev.n, 0.90).low
-    else:
-        low = bootstrap_interval(
-            macro_f1_of_rows(dev.gold, dev.predicted, len(dev.labels)), dev.n, level=0.90, method="percentile"
-        ).low
+    low = interval(dev.metrics[metric], 0.90).low
     if low < at_least:
         return None
     return (
@@ -204,8 +190,13 @@ def _target_met(best: Rung, metric: Metric, at_least: float | None) -> str | Non
     )
 
 
-def _no_room(best: Rung, metric: Metric, noise_ceiling: float) -> str | None:
-    """At most one dev error that a perfect student could mend: its gain would be within one standard error."""
+def _no_room(best: Rung, metric: str, noise_ceiling: float) -> str | None:
+    """At most one dev error that a perfect student could mend: its gain would be within one standard error.
+
+    Of graded answers nobody knows how many points are left to gain.
+    """
+    if metric not in ("accuracy", "macro_f1"):
+        return None
     dev = best.dev
     wrong = int((~dev.correct).sum())
     mendable = wrong - (1 - noise_ceiling) * dev.n if metric == "accuracy" else wrong
@@ -217,7 +208,7 @@ def _no_room(best: Rung, metric: Metric, noise_ceiling: float) -> str | None:
     )
 
 
-def _family_levelled_off(following: Candidate, built: Sequence[Rung], metric: Metric) -> str | None:
+def _family_levelled_off(following: Candidate, built: Sequence[Rung], metric: str) -> str | None:
     """The costlier of the family's last two fully tuned students did not pay."""
     tuned = [r for r in built if r.candidate.family == following.family and r.candidate.method == "full"]
     if following.method != "full" or len(tuned) < 2 or not _no_gain(tuned[-2], tuned[-1], metric):
@@ -228,7 +219,7 @@ def _family_levelled_off(following: Candidate, built: Sequence[Rung], metric: Me
     )
 
 
-def _tuning_did_not_pay(following: Candidate, built: Sequence[Rung], metric: Metric) -> str | None:
+def _tuning_did_not_pay(following: Candidate, built: Sequence[Rung], metric: str) -> str | None:
     """A body was tuned and gained nothing over the same body frozen, so a larger body need not be tuned either."""
     if following.method != "full":
         return None
@@ -242,7 +233,7 @@ def _tuning_did_not_pay(following: Candidate, built: Sequence[Rung], metric: Met
     return None
 
 
-def _ladder_levelled_off(built: Sequence[Rung], metric: Metric) -> str | None:
+def _ladder_levelled_off(built: Sequence[Rung], metric: str) -> str | None:
     """The last two fully tuned students each gained nothing over the best before them."""
     places = [index for index, rung in enumerate(built) if rung.candidate.method == "full"][-2:]
     if len(places) < 2 or places[0] == 0:
@@ -258,14 +249,13 @@ def _ladder_levelled_off(built: Sequence[Rung], metric: Metric) -> str | None:
     )
 
 
-def _no_gain(cheaper: Rung, costlier: Rung, metric: Metric) -> bool:
+def _no_gain(cheaper: Rung, costlier: Rung, metric: str) -> bool:
     """Whether the cheaper is shown to be less than a point worse (bound of one standard error).
 
     Few dev rows make a wide bound, so a small dev split hardly ever ends the ladder.
     """
-    if metric == "accuracy":
-        return non_inferiority(
-            cheaper.dev.correct, costlier.dev.correct, margin=WORTH_POINTS, alpha=ONE_SE_ALPHA
-        ).passed
-    low = macro_f1_difference(cheaper.dev, costlier.dev, ONE_SE_LEVEL).low
+    first, second = cheaper.dev.metrics[metric], costlier.dev.metrics[metric]
+    if isinstance(first, Mean) and isinstance(second, Mean):
+        return non_inferiority(first.values, second.values, margin=WORTH_POINTS, alpha=ONE_SE_ALPHA).passed
+    low = metric_difference(cheaper.dev, costlier.dev, metric, ONE_SE_LEVEL).low
     return not np.isnan(low) and low > -WORTH_POINTS

@@ -1,33 +1,34 @@
 """Two models on the same rows, with a verdict in one sentence.
 
-Notable: accuracy is compared by McNemar's mid-p test and a paired interval, macro-F1 by a paired bootstrap;
-"no difference was shown" is said where that is so, and never "equal". Not here: choosing (``evaluate.choose``).
+Notable: a share of right answers is compared by McNemar's mid-p test and a paired interval, any other metric by a
+paired bootstrap; "no difference was shown" is said where that is so, and never "equal". Not here: choosing
+(``evaluate.choose``).
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from locum.evaluate.metrics import document, macro_f1_of_rows
-from locum.evaluate.predictions import Predictions, require_same_rows
+from locum.evaluate.metrics import document
+from locum.evaluate.scored import Scored, require_same_rows
 from locum.schema.evaluation import Comparison
 from locum.schema.evaluation import Interval as IntervalDocument
 from locum.stats.paired import mcnemar, paired_bootstrap, paired_difference
+from locum.stats.rowwise import Mean, binary
 
-Metric = Literal["accuracy", "macro_f1"]
 
-
-def compare_accuracy(a: str, right_a: NDArray[np.bool_], b: str, right_b: NDArray[np.bool_]) -> Comparison:
-    """Accuracy of a minus b: McNemar's mid-p test, paired Student interval.
+def compare_shares(
+    a: str, right_a: NDArray[np.bool_], b: str, right_b: NDArray[np.bool_], metric: str = "accuracy"
+) -> Comparison:
+    """The share of rows that a gets right minus that of b: McNemar's mid-p test, paired Student interval.
 
     Args:
         a: name of the first model.
         right_a: whether it is right, ``[n]``.
         b: name of the second.
         right_b: whether it is right, same rows.
+        metric: what the share is called.
 
     Raises:
         UserError: no rows, or unequal numbers of them.
@@ -38,30 +39,31 @@ def compare_accuracy(a: str, right_a: NDArray[np.bool_], b: str, right_b: NDArra
     return Comparison(
         a=a,
         b=b,
-        metric="accuracy",
+        metric=metric,
         n=len(right_a),
         difference=difference,
         p_value=p_value,
         test="mcnemar-midp",
-        verdict=_verdict(a, b, "accuracy", difference, len(right_a), p_value),
+        verdict=_verdict(a, b, _spoken(metric), difference, len(right_a), p_value),
     )
 
 
-def compare(a: Predictions, b: Predictions, metric: Metric = "accuracy") -> Comparison:
-    """Two students on the same split.
+def compare(a: Scored, b: Scored, metric: str = "accuracy") -> Comparison:
+    """Two models on the same split.
 
     Args:
-        a: predictions of the first.
-        b: of the second, on the same rows.
-        metric: accuracy or macro_f1.
+        a: answers of the first.
+        b: of the second, to the same rows.
+        metric: one that both have.
 
     Raises:
         CheckFailed: they did not answer the same rows.
     """
     require_same_rows(a, b)
-    if metric == "accuracy":
-        return compare_accuracy(a.model, a.correct, b.model, b.correct)
-    difference = document(macro_f1_difference(a, b))
+    first, second = a.metrics[metric], b.metrics[metric]
+    if isinstance(first, Mean) and isinstance(second, Mean) and binary(first) and binary(second):
+        return compare_shares(a.model, first.values > 0, b.model, second.values > 0, metric)
+    difference = metric_difference(a, b, metric)
     return Comparison(
         a=a.model,
         b=b.model,
@@ -70,20 +72,18 @@ def compare(a: Predictions, b: Predictions, metric: Metric = "accuracy") -> Comp
         difference=difference,
         p_value=None,
         test="paired-bootstrap",
-        verdict=_verdict(a.model, b.model, "macro-F1", difference, a.n, None),
+        verdict=_verdict(a.model, b.model, _spoken(metric), difference, a.n, None),
     )
 
 
-def macro_f1_difference(a: Predictions, b: Predictions, level: float = 0.95) -> IntervalDocument:
-    """Macro-F1 of a minus b with a paired bootstrap interval; the labels are those of each model's own."""
-    return document(
-        paired_bootstrap(
-            macro_f1_of_rows(a.gold, a.predicted, len(a.labels)),
-            macro_f1_of_rows(b.gold, b.predicted, len(b.labels)),
-            a.n,
-            level=level,
-        )
-    )
+def metric_difference(a: Scored, b: Scored, metric: str, level: float = 0.95) -> IntervalDocument:
+    """The metric of a minus that of b, with a paired bootstrap interval."""
+    return document(paired_bootstrap(a.metrics[metric], b.metrics[metric], a.n, level=level))
+
+
+def _spoken(metric: str) -> str:
+    """A metric's name in a sentence."""
+    return {"macro_f1": "macro-F1"}.get(metric, metric.replace("_", " "))
 
 
 def _within(interval: IntervalDocument) -> IntervalDocument:

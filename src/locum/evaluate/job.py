@@ -11,6 +11,7 @@ from pathlib import Path
 
 from locum.core.files import write_json
 from locum.data.load import iterate
+from locum.evaluate.answers import answer_rows
 from locum.evaluate.engines import choose_engine
 from locum.evaluate.latency import measure, open_measured
 from locum.evaluate.runner import predict_rows
@@ -20,8 +21,13 @@ from locum.runtime.protocol import Classifier
 from locum.schema.data import Row, SplitName
 from locum.schema.evaluation import EngineChoice, Measured, MeasureRequest
 from locum.schema.model import EngineName
+from locum.students.open import open_drafter
 
 _LONGEST = 32
+_DRAFTS = 20
+"""Drafts that are timed one by one; each may take a second."""
+
+Rows = dict[SplitName, list[Row]]
 
 
 def run(request_file: Path, out: Path) -> None:
@@ -37,18 +43,44 @@ def run(request_file: Path, out: Path) -> None:
     request = MeasureRequest.from_json(request_file.read_bytes(), str(request_file))
     folder = Path(request.model)
     rows: dict[SplitName, list[Row]] = {split: list(iterate(Path(request.data), split)) for split in request.splits}
+    measured = _measure_classifier if read_spec(folder).purpose == "classify" else _measure_drafter
+    write_json(out / "measured.json", measured(request, folder, rows, out).to_json())
+
+
+def _measure_classifier(request: MeasureRequest, folder: Path, rows: Rows, out: Path) -> Measured:
     first = [row.input for row in rows[request.splits[0]]]
-    longest = sorted(first, key=len)[-_LONGEST:]
-    classifier, memory_mb, choice = _fastest(folder, request.threads, first, longest)
+    classifier, memory_mb, choice = _fastest(folder, request.threads, first, _longest(first))
     try:
         for split, some in rows.items():
             predict_rows(classifier, some, split, path=out / f"{split}.npz")
-        latency = measure(classifier, first, threads=request.threads)
+        latency = measure(classifier.logits, first, threads=request.threads, name=classifier.spec.name)
     finally:
         classifier.close()
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    found = Measured(latency=latency, memory_mb=memory_mb, size_mb=size / 1e6, engines=choice)
-    write_json(out / "measured.json", found.to_json())
+    return Measured(latency=latency, memory_mb=memory_mb, size_mb=_size_mb(folder), engines=choice)
+
+
+def _measure_drafter(request: MeasureRequest, folder: Path, rows: Rows, out: Path) -> Measured:
+    first = [row.input for row in rows[request.splits[0]]]
+    drafter, memory_mb = open_measured(
+        lambda: open_drafter(folder, request.task, threads=request.threads),
+        lambda opened: opened.draft,
+        _longest(first)[-1:],
+    )
+    try:
+        latency = measure(drafter.draft, first, threads=request.threads, n=_DRAFTS, warmup=1, name=drafter.spec.name)
+        for split, some in rows.items():
+            answer_rows(drafter, some, split).save(out / f"{split}.jsonl")
+    finally:
+        drafter.close()
+    return Measured(latency=latency, memory_mb=memory_mb, size_mb=_size_mb(folder))
+
+
+def _longest(texts: Sequence[str]) -> list[str]:
+    return sorted(texts, key=len)[-_LONGEST:]
+
+
+def _size_mb(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6
 
 
 def _fastest(
@@ -59,7 +91,7 @@ def _fastest(
 
     def open_engine(engine: EngineName) -> Classifier:
         opened, memory_mb[engine] = open_measured(
-            lambda: open_classifier(folder, threads=threads, engine=engine), longest
+            lambda: open_classifier(folder, threads=threads, engine=engine), lambda opened: opened.logits, longest
         )
         return opened
 

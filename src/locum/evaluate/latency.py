@@ -11,29 +11,42 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from locum.core.progress import track
 from locum.runtime.memory import resident_mb
-from locum.runtime.protocol import Classifier
 from locum.schema.evaluation import Latency
 
 _BATCH = 32
 
+Ask = Callable[[Sequence[str]], object]
+"""Answers inputs; what comes back is not looked at."""
+
+Opened = TypeVar("Opened")
+
 
 def measure(
-    classifier: Classifier, texts: Sequence[str], *, threads: int, n: int = 200, warmup: int = 10, limit_s: float = 20.0
+    answer: Ask,
+    texts: Sequence[str],
+    *,
+    threads: int,
+    n: int = 200,
+    warmup: int = 10,
+    limit_s: float = 20.0,
+    name: str = "the student",
 ) -> Latency:
     """Time single answers and batches.
 
     Args:
-        classifier: an open engine; nothing else should run on the machine.
+        answer: answers inputs through an open engine; nothing else should run on the machine.
         texts: inputs of the task.
         threads: threads the engine was opened with, for the record.
         n: single answers to time.
         warmup: answers given before timing starts.
         limit_s: most seconds for the single answers, and again for the batches; at least one of each is timed.
+        name: of the student, for the progress.
 
     Returns:
         p50 and p95 in milliseconds, and answers a second in batches of 32.
@@ -44,14 +57,17 @@ def measure(
     if not texts:
         raise ValueError("latency needs at least one text")
     chosen = [texts[k * (len(texts) - 1) // max(n - 1, 1)] for k in range(n)]
-    with track(f"time {classifier.spec.name}", total=n, unit="answer") as tracker:
+    with track(f"time {name}", total=n, unit="answer") as tracker:
+        end_s = time.perf_counter() + limit_s / 4
         for text in chosen[:warmup]:
-            classifier.logits([text])
+            answer([text])
+            if time.perf_counter() > end_s:
+                break
         single_ms: list[float] = []
         end_s = time.perf_counter() + limit_s
         for text in chosen:
             start_s = time.perf_counter()
-            classifier.logits([text])
+            answer([text])
             now_s = time.perf_counter()
             single_ms.append((now_s - start_s) * 1000)
             tracker.advance()
@@ -62,19 +78,18 @@ def measure(
         p50_ms=float(p50_ms),
         p95_ms=float(p95_ms),
         n=len(single_ms),
-        answers_per_s=_throughput(classifier, texts, limit_s),
+        answers_per_s=_throughput(answer, texts, limit_s),
         threads=threads,
     )
 
 
-def _throughput(classifier: Classifier, texts: Sequence[str], limit_s: float, least_s: float = 1.0) -> float:
+def _throughput(answer: Ask, texts: Sequence[str], limit_s: float, least_s: float = 1.0) -> float:
     """Answers a second in batches of 32; texts are gone through again until ``least_s`` is reached."""
-    classifier.logits(texts[:_BATCH])
     answered = position = 0
     start_s = time.perf_counter()
     while True:
         batch = texts[position : position + _BATCH]
-        classifier.logits(batch)
+        answer(batch)
         answered += len(batch)
         position = position + _BATCH if position + _BATCH < len(texts) else 0
         elapsed_s = time.perf_counter() - start_s
@@ -82,7 +97,9 @@ def _throughput(classifier: Classifier, texts: Sequence[str], limit_s: float, le
             return answered / elapsed_s
 
 
-def open_measured(open_engine: Callable[[], Classifier], texts: Sequence[str]) -> tuple[Classifier, float | None]:
+def open_measured(
+    open_engine: Callable[[], Opened], ask: Callable[[Opened], Ask], texts: Sequence[str]
+) -> tuple[Opened, float | None]:
     """Open an engine, let it answer, and say how much resident memory that added.
 
     Child processes count, so an engine in a child is measured like one in this process. Memory that this
@@ -90,19 +107,21 @@ def open_measured(open_engine: Callable[[], Classifier], texts: Sequence[str]) -
 
     Args:
         open_engine: opens it.
+        ask: what answers inputs, of an open one.
         texts: a few inputs, the longest ones for an upper figure.
 
     Returns:
         The open engine and MB (10^6 bytes); None where the system does not tell.
     """
     before_mb = _family_mb()
-    classifier = open_engine()
+    opened = open_engine()
+    answer = ask(opened)
     for text in texts:
-        classifier.logits([text])
+        answer([text])
     after_mb = _family_mb()
     if before_mb is None or after_mb is None:
-        return classifier, None
-    return classifier, max(0.0, after_mb - before_mb)
+        return opened, None
+    return opened, max(0.0, after_mb - before_mb)
 
 
 def _family_mb() -> float | None:

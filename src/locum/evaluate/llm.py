@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -26,10 +27,12 @@ from locum.core.errors import LocumError, UpstreamError
 from locum.core.files import content_hash, disk_errors, sha256_bytes
 from locum.core.progress import Tracker, track
 from locum.evaluate import metrics
-from locum.evaluate.predictions import gold_index
-from locum.runtime.protocol import Completion, CompletionRequest, Generator
+from locum.evaluate.answers import right
+from locum.runtime.protocol import Completion, Generator
 from locum.schema.data import Row, SplitName
 from locum.schema.evaluation import Evaluation, Latency
+from locum.stats.rowwise import Metric
+from locum.students.writing import ask
 from locum.tasks.protocol import TaskKind
 
 _ROW_FAULTS = frozenset({"runtime-too-long"})  # faults of one input, not of the model
@@ -53,10 +56,10 @@ class LlmRun:
 
     Attributes:
         model: the name it was asked by; ``fingerprints`` the names it gave itself.
-        prompt_hash: of the task kind that asked.
-        labels: class names that the columns count into.
-        gold: right column per row, ``[n]``; -1 where it is none of ``labels``.
-        predicted: answered column per row, ``[n]``; -1 where the answer is no label, or there is none.
+        kind: asked, read and scores.
+        rows: what it was asked about, with the right answers.
+        outputs: what was read out of each answer, in the rows' order; None where that is no answer, or none came.
+        labels: class names; empty for kinds that have none.
         answered: whether an answer came at all, ``[n]``.
         seconds: time to each answer, ``[n]``; NaN where none came.
         asked: rows sent to the LLM in this run; the other answers stood in the cache.
@@ -65,11 +68,11 @@ class LlmRun:
 
     model: str
     fingerprints: tuple[str, ...]
-    prompt_hash: str
+    kind: TaskKind
     split: SplitName
+    rows: tuple[Row, ...]
+    outputs: tuple[str | None, ...]
     labels: tuple[str, ...]
-    gold: NDArray[np.int64]
-    predicted: NDArray[np.int64]
     answered: NDArray[np.bool_]
     seconds: NDArray[np.float64]
     input_tokens: int
@@ -82,10 +85,15 @@ class LlmRun:
         """Rows without an answer."""
         return int((~self.answered).sum())
 
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The task's metrics over all rows; one without an answer scores 0."""
+        return self.kind.score(self.outputs, self.rows)
+
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Whether each answer is right, ``[n]``; false where none came."""
-        return (self.predicted == self.gold) & (self.gold >= 0)
+        return right(self.metrics) & self.answered
 
     @property
     def correct_at_best(self) -> NDArray[np.bool_]:
@@ -98,8 +106,15 @@ class LlmRun:
         Raises:
             UserError: no row got an answer.
         """
-        kept = self.answered
-        return metrics.evaluation(self.model, self.split, self.labels, self.gold[kept], self.predicted[kept])
+        kept = np.flatnonzero(self.answered)
+        outputs, rows = [self.outputs[i] for i in kept], [self.rows[i] for i in kept]
+        if self.kind.name == "classify":
+            column = {label: index for index, label in enumerate(self.labels)}
+            gold = np.array([column.get(row.output, -1) for row in rows], dtype=np.int64)
+            said = np.array([-1 if o is None else column.get(o, -1) for o in outputs], dtype=np.int64)
+            return metrics.evaluation(self.model, self.split, self.labels, gold, said)
+        scores = self.kind.score(outputs, rows) if outputs else {}
+        return metrics.scored_evaluation(self.model, self.split, scores, len(kept), invalid=outputs.count(None))
 
     def latency(self) -> Latency | None:
         """Per answer, as it was asked (several at once where it was); None without an answer."""
@@ -113,14 +128,9 @@ class LlmRun:
         )
 
 
-def completion_request(kind: TaskKind, text: str) -> CompletionRequest:
-    """How one input is put to a prompted model: greedy, and no longer than an answer needs."""
-    return CompletionRequest(messages=kind.messages(text), max_tokens=kind.max_tokens, temperature=0.0)
-
-
 def decoding_hash(kind: TaskKind) -> str:
     """SHA-256 of how answers are decoded, and of the prompt: what a certificate names as ``decoding``."""
-    return content_hash({"prompt": kind.prompt_hash, "max_tokens": kind.max_tokens, "temperature": 0.0, "stop": []})
+    return content_hash({"prompt": kind.prompt_hash, "temperature": 0.0, **asdict(kind.decoding)})
 
 
 def sample_positions(rows: Sequence[Row], count: int, seed: int = 0) -> NDArray[np.int64]:
@@ -228,7 +238,7 @@ class _Asker:
 
 def _ask_timed(generator: Generator, kind: TaskKind, text: str) -> StoredAnswer:
     start_s = time.perf_counter()
-    answer: Completion = generator.complete(completion_request(kind, text))
+    answer: Completion = generator.complete(ask(kind, text))
     return StoredAnswer(
         answer.text,
         answer.finish_reason,
@@ -324,17 +334,19 @@ def _run(
     asked: int,
     start_s: float,
 ) -> LlmRun:
-    column = {label: index for index, label in enumerate(labels)}
-    outputs = [None if a is None or a.finish_reason == "content_filter" else kind.parse(a.text) for a in answers]
+    outputs = [
+        None if a is None or a.finish_reason == "content_filter" else kind.parse(a.text, row.input)
+        for a, row in zip(answers, rows, strict=True)
+    ]
     came = [answer for answer in answers if answer is not None]
     return LlmRun(
         model=model,
         fingerprints=tuple(sorted({answer.model for answer in came})),
-        prompt_hash=kind.prompt_hash,
+        kind=kind,
         split=split,
+        rows=tuple(rows),
+        outputs=tuple(outputs),
         labels=labels,
-        gold=gold_index(rows, labels),
-        predicted=np.array([-1 if o is None else column.get(o, -1) for o in outputs], dtype=np.int64),
         answered=np.array([answer is not None for answer in answers], dtype=np.bool_),
         seconds=np.array([np.nan if a is None else a.seconds for a in answers], dtype=np.float64),
         input_tokens=sum(answer.input_tokens for answer in came),

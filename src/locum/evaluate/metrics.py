@@ -8,7 +8,7 @@ nobody's false positive; a gold label that the model does not know counts as wro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from locum.core.errors import UserError
 from locum.schema import evaluation as documents
 from locum.schema.data import SplitName
-from locum.stats import bootstrap, calibration, intervals, ranking
+from locum.stats import bootstrap, calibration, confusion, intervals, ranking, rowwise
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _RISK_POINTS = 200
-_BLOCK_NUMBERS = 4_000_000
 
 
 def evaluation(
@@ -50,7 +49,7 @@ def evaluation(
     """
     if len(gold) == 0:
         raise UserError("evaluate-no-rows", f"no rows of {split} to evaluate {model!r} on", fix="give at least one row")
-    matrix = confusion(gold, predicted, len(labels))
+    matrix = confusion.confusion(gold, predicted, len(labels))
     calibrated, risk = (None, ()) if confidence_of is None else _confidence(gold, predicted, *confidence_of)
     return documents.Evaluation(
         model=model,
@@ -59,7 +58,7 @@ def evaluation(
         labels=labels,
         metrics={
             "accuracy": document(intervals.wilson(int(((gold == predicted) & (gold >= 0)).sum()), len(gold))),
-            "macro_f1": document(bootstrap.confusion_interval(matrix, _macro_f1)),
+            "macro_f1": document(bootstrap.confusion_interval(matrix, confusion.macro_f1_of_labels)),
         },
         per_label=_per_label(matrix, labels),
         confusion=tuple(tuple(int(count) for count in row[:-1]) for row in matrix[:-1]),
@@ -69,59 +68,54 @@ def evaluation(
     )
 
 
+def scored_evaluation(
+    model: str,
+    split: SplitName,
+    scores: Mapping[str, rowwise.Metric],
+    n: int,
+    *,
+    confidence: Floats | None = None,
+    correct: NDArray[np.bool_] | None = None,
+    invalid: int = 0,
+) -> documents.Evaluation:
+    """What is said about one model on one split when its answers are no labels.
+
+    Args:
+        model: its name.
+        split: which rows.
+        scores: the task's metrics over the rows.
+        n: rows.
+        confidence: calibrated, ``[n]``, when the model has one.
+        correct: whether each answer is right, same rows; given with ``confidence``.
+        invalid: answers that are none.
+
+    Raises:
+        UserError: no rows.
+    """
+    if n == 0:
+        raise UserError("evaluate-no-rows", f"no rows of {split} to evaluate {model!r} on", fix="give at least one row")
+    calibrated, risk = None, ()
+    if confidence is not None and correct is not None:
+        known = np.isfinite(confidence)
+        calibrated = _calibration(confidence, correct, known, 1.0, None) if known.any() else None
+        risk = _thinned(ranking.risk_coverage(confidence, correct))
+    return documents.Evaluation(
+        model=model,
+        split=split,
+        n=n,
+        labels=(),
+        metrics={name: document(rowwise.interval(metric)) for name, metric in scores.items()},
+        per_label=(),
+        confusion=(),
+        calibration=calibrated,
+        risk_coverage=risk,
+        invalid=invalid,
+    )
+
+
 def document(interval: Any) -> documents.Interval:
     """An interval of ``locum.stats`` as the document that reports carry."""
     return documents.Interval(value=interval.value, low=interval.low, high=interval.high, method=interval.method)
-
-
-def confusion(gold: Ints, predicted: Ints, labels: int) -> Ints:
-    """Counts ``[labels + 1, labels + 1]``, rows gold, columns answered; the last of each is "none of them"."""
-    return np.bincount(_codes(gold, predicted, labels), minlength=(labels + 1) ** 2).reshape(labels + 1, labels + 1)
-
-
-def _codes(gold: Ints, predicted: Ints, labels: int) -> Ints:
-    """One number per row for its cell of the confusion matrix; -1 goes to the last row or column."""
-    return np.where(gold < 0, labels, gold) * (labels + 1) + np.where(predicted < 0, labels, predicted)
-
-
-def _macro_f1(matrices: Floats) -> Floats:
-    """Macro-F1 over the labels alone, of matrices whose last row and column are "none of them".
-
-    ``bootstrap.macro_f1`` averages over every class that occurs; "none of them" has an F1 of 0 once its own
-    cell is empty, so taking it out only changes what is divided by.
-    """
-    matrices = matrices.copy()
-    matrices[:, -1, -1] = 0
-    present = (matrices.sum(axis=-1) + matrices.sum(axis=-2)) > 0
-    return bootstrap.macro_f1(matrices) * present.sum(axis=-1) / np.maximum(present[:, :-1].sum(axis=-1), 1)
-
-
-def macro_f1_of_rows(gold: Ints, predicted: Ints, labels: int) -> Callable[[Ints], Floats]:
-    """Macro-F1 as a statistic of resampled row numbers, ``[b, m] → [b]``, for paired bootstraps.
-
-    Args:
-        gold: right column per row.
-        predicted: answered column per row.
-        labels: how many there are.
-    """
-    codes, cells = _codes(gold, predicted, labels), (labels + 1) ** 2
-    block = max(1, _BLOCK_NUMBERS // cells)
-
-    def statistic(rows: Ints) -> Floats:
-        parts: list[Floats] = []
-        for start in range(0, len(rows), block):
-            drawn = codes[rows[start : start + block]]  # [b, m]
-            offset = drawn + cells * np.arange(len(drawn))[:, None]
-            counts = np.bincount(offset.ravel(), minlength=cells * len(drawn)).astype(np.float64)
-            parts.append(_macro_f1(counts.reshape(len(drawn), labels + 1, labels + 1)))
-        return np.concatenate(parts)
-
-    return statistic
-
-
-def macro_f1(gold: Ints, predicted: Ints, labels: int) -> float:
-    """Macro-F1 over the labels that are gold or answered at least once (scikit-learn's default)."""
-    return float(_macro_f1(confusion(gold, predicted, labels)[None].astype(np.float64))[0])
 
 
 def _per_label(matrix: Ints, labels: tuple[str, ...]) -> tuple[documents.LabelScore, ...]:
@@ -156,18 +150,28 @@ def _confidence(
     curve = _thinned(ranking.risk_coverage(claimed, right))
     if not known.any():
         return None, curve
-    calibrated = documents.Calibration(
+    nll = calibration.nll(logits[known], gold[known], temperature)
+    return _calibration(claimed, right, scored, temperature, nll), curve
+
+
+def _calibration(
+    claimed: Floats, right: NDArray[np.bool_], rows: NDArray[np.bool_], temperature: float, nll: float | None
+) -> documents.Calibration:
+    """How far claimed confidences can be believed, on the rows that have one; ``nll`` None: that of right and wrong."""
+    sure, came_true = claimed[rows], right[rows]
+    if nll is None:
+        said = np.where(came_true, sure, 1 - sure)
+        nll = float(-np.log(np.maximum(said, np.finfo(np.float64).tiny)).mean())
+    return documents.Calibration(
         temperature=temperature,
-        ece=calibration.ece(claimed[scored], right[scored]),
-        brier=calibration.brier(claimed[scored], right[scored]),
-        nll=calibration.nll(logits[known], gold[known], temperature),
+        ece=calibration.ece(sure, came_true),
+        brier=calibration.brier(sure, came_true),
+        nll=nll,
         auroc=ranking.auroc(claimed, right),
         reliability=tuple(
-            documents.ReliabilityBin(**vars(part))
-            for part in calibration.reliability_curve(claimed[scored], right[scored])
+            documents.ReliabilityBin(**vars(part)) for part in calibration.reliability_curve(sure, came_true)
         ),
     )
-    return calibrated, curve
 
 
 def _thinned(curve: ranking.RiskCoverage) -> tuple[documents.RiskPoint, ...]:

@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from locum.core.errors import CheckFailed, ModelFileError
+from locum.core.errors import ModelFileError
 from locum.core.files import content_hash, write_bytes
+from locum.evaluate.scored import Scored
 from locum.schema.data import Row, SplitName
 from locum.schema.task import SPLITS
-from locum.tasks.classify import confidence, predicted
+from locum.stats.confusion import macro_f1_of_rows
+from locum.stats.rowwise import Coded, Mean
+from locum.tasks.classify import confidence, predicted, probabilities
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,29 @@ class Predictions:
     def confidence(self, temperature: float) -> NDArray[np.float64]:
         """The largest probability of each row at a temperature, ``[n]``."""
         return confidence(self.logits, temperature)
+
+    def scored(self, temperature: float) -> Scored:
+        """The answers as choice, certificate and comparison see them, at a temperature fitted on dev."""
+        return Scored(
+            model=self.model,
+            split=self.split,
+            ids_hash=self.ids_hash,
+            correct=self.correct,
+            confidence=self.confidence(temperature),
+            metrics={
+                "accuracy": Mean(self.correct.astype(np.float64)),
+                "macro_f1": Coded(macro_f1_of_rows(self.gold, self.predicted, len(self.labels)), self.n),
+            },
+            log_likelihood=self._log_likelihood(temperature),
+        )
+
+    def _log_likelihood(self, temperature: float) -> NDArray[np.float64]:
+        """Log-probability of each row's gold label, ``[n]``; NaN where the model has no score for it."""
+        found = np.full(self.n, np.nan)
+        rows = np.flatnonzero((self.gold >= 0) & np.isfinite(self.logits).all(axis=1))
+        chosen = probabilities(self.logits[rows], temperature)[np.arange(len(rows)), self.gold[rows]]
+        found[rows] = np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
+        return found
 
     def save(self, path: Path) -> None:
         """Write the npz file atomically; equal predictions give equal bytes.
@@ -114,18 +140,3 @@ def gold_index(rows: Sequence[Row], labels: Sequence[str]) -> NDArray[np.int64]:
     """Column of each row's label, ``[n]``; -1 where it is none of ``labels``."""
     column = {label: index for index, label in enumerate(labels)}
     return np.array([column.get(row.output, -1) for row in rows], dtype=np.int64)
-
-
-def require_same_rows(first: Predictions, second: Predictions) -> None:
-    """Refuse to compare answers to different rows.
-
-    Raises:
-        CheckFailed: the two were made on different rows, or the same rows in another order.
-    """
-    if first.ids_hash != second.ids_hash:
-        raise CheckFailed(
-            "evaluate-different-rows",
-            f"{first.model!r} ({first.split}, {first.n} rows) and {second.model!r} ({second.split}, {second.n} rows) "
-            "did not answer the same rows",
-            fix="evaluate both on the same split",
-        )

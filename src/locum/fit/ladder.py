@@ -15,25 +15,51 @@ from dataclasses import dataclass
 from locum.fit import memory, time
 from locum.schema.candidate import Candidate, Estimate, Family, Method
 from locum.schema.device import DeviceProfile
+from locum.schema.kinds import Kind
 from locum.schema.task import Budget, StudentSpec, Task
 from locum.sources.address import PathAddress, parse_address
 from locum.sources.bases import plan_base
 from locum.sources.catalogue import catalogue
 from locum.sources.facts import BaseFacts, read_facts
 
-AUTO: tuple[StudentSpec, ...] = (
-    StudentSpec(method="linear"),
-    StudentSpec(base="all-MiniLM-L6-v2", method="head"),
-    StudentSpec(base="all-MiniLM-L6-v2", method="full"),
-    StudentSpec(base="SmolLM2-135M-Instruct", method="full"),
+_ENCODER, _DECODER = "all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"
+_WRITTEN: tuple[StudentSpec, ...] = (
+    StudentSpec(base=_DECODER, method="prompt"),
+    StudentSpec(base=_DECODER, method="few_shot"),
+    StudentSpec(base=_DECODER, method="full"),
 )
-"""What ``students: auto`` stands for; both bases come from the package index as well as from the hub."""
+AUTO: dict[Kind, tuple[StudentSpec, ...]] = {
+    "classify": (
+        StudentSpec(method="linear"),
+        StudentSpec(base=_ENCODER, method="head"),
+        StudentSpec(base=_ENCODER, method="full"),
+        StudentSpec(base=_DECODER, method="full"),
+    ),
+    "tag": (StudentSpec(base=_ENCODER, method="head"), StudentSpec(base=_ENCODER, method="full")),
+    "extract": _WRITTEN,
+    "generate": _WRITTEN,
+    "rank": (
+        StudentSpec(method="linear"),
+        StudentSpec(base=_ENCODER, method="head"),
+        StudentSpec(base=_ENCODER, method="full"),
+    ),
+}
+"""What ``students: auto`` stands for, by kind; all bases come from the package index as well as from the hub."""
 
 RESERVE = 0.16
 """Share of the build time kept for everything that is not training: export, measuring, certificate, report."""
 
-_WEIGHTS: dict[Method, float] = {"linear": 0.03, "head": 0.12, "full": 1.0}
+_WEIGHTS: dict[Method, float] = {
+    "linear": 0.03,
+    "head": 0.12,
+    "full": 1.0,
+    "lora": 1.0,
+    "dora": 1.0,
+    "prompt": 0.15,
+    "few_shot": 0.25,
+}
 _EPOCHS: dict[Family, float] = {"linear": 1.0, "encoder": 10.0, "decoder": 2.0}
+PROMPTED: tuple[Method, ...] = ("prompt", "few_shot")
 _MIN_DEPTH = 4
 _CHARS_PER_TOKEN = 4.4  # English text under a vocabulary of 30 to 50 thousand
 _BATCH_ROWS = 32
@@ -80,12 +106,12 @@ def make_ladder(task: Task, size: DataSize, machines: Machines) -> tuple[Candida
     Raises:
         SourceError: a base is neither in the catalogue, nor a folder, nor an address.
     """
-    wanted = AUTO if task.students == "auto" else task.students
+    wanted = AUTO[task.kind] if task.students == "auto" else task.students
     budgets = training_budgets([spec.method for spec in wanted], task.budget.build_minutes * 60)
     ladder: list[Candidate] = []
     for spec, budget_s in zip(wanted, budgets, strict=True):
         facts = _facts(spec.base) if spec.base else None
-        candidate = _candidate(spec, facts, size, machines, budget_s)
+        candidate = _candidate(task.kind, spec, facts, size, machines, budget_s)
         reason = _over(candidate, task.budget, machines) or _too_shallow(candidate, budget_s)
         ladder.append(candidate.model_copy(update={"skipped": reason}) if reason else candidate)
     return tuple(ladder)
@@ -125,17 +151,19 @@ def _facts(base: str) -> BaseFacts | None:
 
 
 def _candidate(
-    spec: StudentSpec, facts: BaseFacts | None, size: DataSize, machines: Machines, budget_s: float
+    kind: Kind, spec: StudentSpec, facts: BaseFacts | None, size: DataSize, machines: Machines, budget_s: float
 ) -> Candidate:
     if spec.base is None:
         estimate = Estimate(train_s=1 + size.train_rows / 2000, memory_mb=memory.SERVING_LIBRARIES_MB)
-        return Candidate(name="tfidf", family="linear", method="linear", estimate=estimate)
+        name = "bm25" if kind == "rank" else "tfidf"
+        return Candidate(name=name, family="linear", method="linear", estimate=estimate)
     depth = spec.depth
     if facts is None:
+        family: Family = "decoder" if kind in ("extract", "generate") or spec.method in PROMPTED else "encoder"
         return Candidate(
-            name=_name(spec.base, spec.method, depth), family="encoder", base=spec.base, method=spec.method, depth=depth
+            name=_name(spec.base, spec.method, depth), family=family, base=spec.base, method=spec.method, depth=depth
         )
-    if facts.family == "decoder" and spec.method == "full" and depth is None:
+    if kind == "classify" and facts.family == "decoder" and spec.method == "full" and depth is None:
         depth = affordable_depth(facts, size, machines.training, budget_s)
     return Candidate(
         name=_name(spec.base, spec.method, depth),
@@ -164,12 +192,13 @@ def _training_seconds(
 
 def _estimate(spec: StudentSpec, facts: BaseFacts, depth: int | None, size: DataSize, machines: Machines) -> Estimate:
     tokens = size.row_tokens
+    trained = spec.method not in PROMPTED
     training = memory.training_memory(
         facts, spec.method, batch_tokens=_BATCH_ROWS * tokens, sequence=tokens, depth=depth
     )
     return Estimate(
-        train_s=_training_seconds(facts, spec.method, size, machines.training, depth),
-        train_memory_mb=training.total_mb,
+        train_s=_training_seconds(facts, spec.method, size, machines.training, depth) if trained else None,
+        train_memory_mb=training.total_mb if trained else None,
         size_mb=memory.size_mb(facts, "int8", depth),
         memory_mb=memory.serving_memory(facts, "int8", tokens=tokens, depth=depth).total_mb,
         latency_ms=time.latency_ms(facts, "int8", machines.serving, input_tokens=tokens, depth=depth),

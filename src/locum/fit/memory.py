@@ -104,17 +104,21 @@ def activation_bytes_per_token(facts: BaseFacts, sequence: int, *, value_bytes: 
     return values * value_bytes
 
 
+_THROUGH_ALL: tuple[Method, ...] = ("full", "lora", "dora")  # a backward pass goes through every layer
+
+
 def training_memory(
     facts: BaseFacts, method: Method, *, batch_tokens: int, sequence: int, depth: int | None = None
 ) -> MemoryEstimate:
     """Memory to train a candidate in fp32 with AdamW.
 
     full: weights 4·P + gradients 4·P + AdamW's two moments 8·P + activations · layers · batch tokens
+    lora, dora: weights 4·P + activations as for full; what adapters add is small beside them
     head: weights 4·P + the activations of two blocks (nothing is kept for a backward pass)
 
     Args:
         facts: the base.
-        method: ``head`` or ``full``; ``linear`` needs only its libraries.
+        method: what is trained; ``linear`` needs only its libraries.
         batch_tokens: tokens in one micro-batch, padding included.
         sequence: tokens in its longest row.
         depth: layers kept; None keeps all.
@@ -128,7 +132,7 @@ def training_memory(
     parts = {"libraries": TRAINING_LIBRARIES_MB}
     if method != "linear":
         parts["weights"] = 4 * parameters / 1e6
-        parts["activations"] = block_mb * (layers if method == "full" else 2)
+        parts["activations"] = block_mb * (layers if method in _THROUGH_ALL else 2)
     if method == "full":
         parts["gradients"] = 4 * parameters / 1e6
         parts["optimiser"] = 8 * parameters / 1e6

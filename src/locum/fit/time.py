@@ -51,16 +51,18 @@ def training_flops(
 
     Args:
         facts: the base.
-        method: linear, head or full.
+        method: how it is trained; adapters spare the half of a backward pass that weights' gradients cost.
         tokens: of the training split, padding included.
         sequence: tokens in a row.
         epochs: passes over the split.
         depth: layers kept; None keeps all.
     """
-    if method == "linear":
+    if method in ("linear", "prompt", "few_shot"):
         return 0.0
     once = forward_flops(facts, tokens, sequence=sequence, depth=depth)
-    return once if method == "head" else 3.0 * epochs * once
+    if method == "head":
+        return once
+    return (3.0 if method == "full" else 2.0) * epochs * once
 
 
 def training_seconds(flops: float, profile: DeviceProfile, *, efficiency: float = TRAINING_EFFICIENCY) -> float | None:

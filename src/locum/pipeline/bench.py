@@ -112,6 +112,8 @@ def bench(
         UpstreamError: the LLM does not answer, or its cap is reached; answers are kept, and the same call goes on.
     """
     require_harness()
+    if not targets or not tasks:
+        raise UserError("cli-usage", "there is no model to ask, or no task", fix="name at least one of each")
     settings = settings or BenchSettings()
     asked = _targets(targets)
     purses = [None if target.path else Spending(target.llm.price, settings.max_cost) for target in asked]
@@ -147,8 +149,6 @@ def require_harness() -> None:
 
 def _targets(given: Sequence[str | Path | LlmSpec]) -> list[_Target]:
     """What each target stands for; names that stand twice get a number."""
-    if not given:
-        raise UserError("cli-usage", "there is no model to ask", fix="name at least one")
     found: list[_Target] = []
     for each in given:
         target = _target(each)

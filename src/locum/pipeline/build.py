@@ -19,13 +19,13 @@ from locum.core.errors import Interrupted
 from locum.core.lock import folder_lock
 from locum.core.progress import track
 from locum.data.verify import verify_splits
+from locum.pipeline.built import Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.conclude import Conclusion, conclude
 from locum.pipeline.ladder import decide_ladder
 from locum.pipeline.llm import ask_llm
 from locum.pipeline.preflight import check_environment
 from locum.pipeline.prepare import prepare_data
-from locum.pipeline.rung import Prepared
 from locum.pipeline.steps import StepCache
 from locum.pipeline.workspace import Workspace, read_task
 from locum.report.card import model_card

@@ -14,7 +14,9 @@ from locum.core.errors import LocumError, ModelFileError, SourceError, UserError
 from locum.core.progress import note, warn
 from locum.evaluate import choose
 from locum.fit.ladder import training_budgets
-from locum.pipeline.rung import OUT_OF_MEMORY, BuiltStudent, Prepared, build_rung
+from locum.pipeline.built import BuiltStudent, Prepared
+from locum.pipeline.made import OUT_OF_MEMORY
+from locum.pipeline.rung import build_rung
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
 
@@ -91,7 +93,7 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
 
 def as_rung(student: BuiltStudent) -> choose.Rung:
     """The student as the choice sees it."""
-    return choose.Rung(student.candidate, student.measured.size_mb, student.predictions("dev"))
+    return choose.Rung(student.candidate, student.measured.size_mb, student.scored("dev"))
 
 
 def _costs_only_the_candidate(error: LocumError) -> bool:
@@ -120,7 +122,6 @@ def _not_worth_it(
     work: Workspace, candidate: Candidate, outcomes: Sequence[Outcome], noise_ceiling: float
 ) -> str | None:
     built = [as_rung(outcome.student) for outcome in outcomes if outcome.student is not None]
-    target = work.task.target
     return choose.skip_reason(
-        candidate, built, metric=target.metric, at_least=target.at_least, noise_ceiling=noise_ceiling
+        candidate, built, metric=work.task.metric, at_least=work.task.target.at_least, noise_ceiling=noise_ceiling
     )

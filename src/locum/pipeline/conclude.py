@@ -20,18 +20,17 @@ from locum.cascade.certify import Reference, certify
 from locum.cascade.policy import make_policy
 from locum.cascade.summary import system_summary
 from locum.core.files import content_hash
-from locum.data.load import iterate
-from locum.evaluate import choose, cost, runner
-from locum.evaluate.compare import compare, compare_accuracy
+from locum.evaluate import choose, cost
+from locum.evaluate.compare import compare, compare_shares
 from locum.evaluate.llm import decoding_hash
+from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.climb import Climb, Outcome, as_rung
 from locum.pipeline.llm import LlmAnswers, task_kind
-from locum.pipeline.rung import BuiltStudent, Prepared
 from locum.pipeline.workspace import Workspace
 from locum.schema.certificate import Certificate, Policy
 from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
-from locum.schema.evaluation import Comparison, Evaluation
+from locum.schema.evaluation import Comparison
 from locum.schema.report import BuildReport, CandidateReport
 
 _LIBRARIES = (
@@ -83,32 +82,30 @@ def conclude(
     """
     target = work.task.target
     choice = choose.choose(
-        [as_rung(student) for student in climbed.students], metric=target.metric, at_least=target.at_least
+        [as_rung(student) for student in climbed.students], metric=work.task.metric, at_least=target.at_least
     )
     student = next(student for student in climbed.students if student.candidate.name == choice.name)
     certificate = _certify(work, data, card, student, llm, now)
     policy = make_policy(certificate, student.spec.name, has_llm=work.task.llm is not None)
     system = _system(student, certificate, llm)
     saving = cost.cost(llm.report.cost_per_1000 if llm else None, system["local_share"] or 0.0, policy.audit_rate)
-    rows = list(iterate(data.folder, "test"))
-    test = student.predictions("test")
     report = BuildReport(
         task=work.task.name,
         instruction=work.task.instruction,
         kind=work.task.kind,
-        metric=target.metric,
+        metric=work.task.metric,
         target=target.at_least,
-        verdict=_verdict(student, runner.evaluate(test, student.temperature), certificate, target.at_least),
+        verdict=_verdict(student, work.task.metric, certificate, target.at_least),
         chosen=choice.name,
         why_chosen=choice.why,
         ladder=tuple(_candidate_report(outcome, choice.name) for outcome in climbed.outcomes),
         stopped_early=climbed.stopped_early,
         llm=llm.report if llm else None,
-        comparisons=_comparisons(climbed, student, llm),
+        comparisons=_comparisons(climbed, student, llm, work.task.metric),
         certificate=certificate,
         system=system,
         cost=saving,
-        wrong=runner.wrong_examples(test, rows, student.temperature, _WRONG_SHOWN),
+        wrong=student.wrong("test", _WRONG_SHOWN),
         data=card,
         device=device,
         versions=versions(),
@@ -139,11 +136,11 @@ def versions() -> dict[str, str]:
 def _certify(
     work: Workspace, data: Prepared, card: DataCard, student: BuiltStudent, llm: LlmAnswers | None, now: datetime
 ) -> Certificate:
-    dev, calibration = student.predictions("dev"), student.predictions("calibration")
+    dev, calibration = student.scored("dev"), student.scored("calibration")
     kind = task_kind(work, data)
     return certify(
         work.task.guarantee,
-        calibration.confidence(student.temperature),
+        calibration.confidence,
         calibration.correct,
         llm_correct=llm.calibration.correct_at_best if llm and llm.calibration else None,
         hashes={
@@ -154,17 +151,16 @@ def _certify(
             "redaction": "none",
         },
         rare_labels=tuple(card.rare_labels),
-        reference=Reference(dev.confidence(student.temperature), dev.correct),
+        reference=Reference(dev.confidence, dev.correct),
         now=now,
     )
 
 
 def _system(student: BuiltStudent, certificate: Certificate, llm: LlmAnswers | None) -> dict[str, float | None]:
-    test = student.predictions("test")
-    confidence = test.confidence(student.temperature)
+    test = student.scored("test")
     answered = llm.test.answered if llm else None
     return system_summary(
-        confidence,
+        test.confidence,
         test.correct,
         certificate.threshold,
         llm_correct=llm.test.correct[answered] if llm else None,
@@ -177,9 +173,6 @@ def _candidate_report(outcome: Outcome, chosen: str) -> CandidateReport:
     if student is None:
         status = "failed" if outcome.status == "failed" else "skipped"
         return CandidateReport(candidate=candidate, status=status, reason=outcome.reason)
-    evaluations: dict[str, Evaluation] = {
-        split: runner.evaluate(student.predictions(split), student.temperature) for split in ("dev", "test")
-    }
     return CandidateReport(
         candidate=candidate,
         status="built",
@@ -191,36 +184,41 @@ def _candidate_report(outcome: Outcome, chosen: str) -> CandidateReport:
         parity=student.parity,
         engine=student.spec.engine,
         engines=student.measured.engines,
-        dev=evaluations["dev"],
-        test=evaluations["test"],
+        dev=student.evaluation("dev"),
+        test=student.evaluation("test"),
         latency=student.measured.latency,
     )
 
 
-def _comparisons(climbed: Climb, student: BuiltStudent, llm: LlmAnswers | None) -> tuple[Comparison, ...]:
-    test = student.predictions("test")
+def _comparisons(climbed: Climb, student: BuiltStudent, llm: LlmAnswers | None, metric: str) -> tuple[Comparison, ...]:
+    test = student.scored("test")
     found = [
-        compare(test, other.predictions("test")) for other in climbed.students if other.candidate != student.candidate
+        compare(test, other.scored("test"), metric)
+        for other in climbed.students
+        if other.candidate != student.candidate
     ]
     if llm is not None:
         kept = llm.test.answered
         rows: NDArray[np.int64] = llm.positions[kept]
-        found.append(compare_accuracy(test.model, test.correct[rows], llm.test.model, llm.test.correct[kept]))
+        found.append(compare_shares(test.model, test.correct[rows], llm.test.model, llm.test.correct[kept]))
     return tuple(found)
 
 
-def _verdict(student: BuiltStudent, test: Evaluation, certificate: Certificate, target: float | None) -> str:
-    accuracy = test.metrics["accuracy"]
+def _verdict(student: BuiltStudent, metric: str, certificate: Certificate, target: float | None) -> str:
+    test = student.evaluation("test")
+    score = test.metrics[metric]
     size = f"{student.measured.size_mb:.0f} MB" if student.measured.size_mb >= 1 else "under 1 MB"
     answer = (
-        f"{student.candidate.name} ({size}) is right on {accuracy.value:.1%} of {test.n:,} test rows"
-        f" (95 % interval {accuracy.low:.1%} to {accuracy.high:.1%})"
+        f"{student.candidate.name} ({size}) {_achieved(metric, score.value)} {test.n:,} test rows"
+        f" (95 % interval {score.low:.1%} to {score.high:.1%})"
     )
-    met = (
-        ""
-        if target is None
-        else (", above" if accuracy.value >= target else ", below") + f" the target of {target:.1%}"
-    )
+    met = "" if target is None else (", above" if score.value >= target else ", below") + f" the target of {target:.1%}"
     if certificate.threshold is None:
         return f"{answer}{met}; nothing is certified yet, so every input is handed over."
     return f"{answer}{met}; it may answer {certificate.local_share:.0%} of the traffic by itself under its certificate."
+
+
+def _achieved(metric: str, value: float) -> str:
+    if metric == "accuracy":
+        return f"is right on {value:.1%} of"
+    return f"reaches {100 * value:.1f} {metric.replace('_', ' ')} on"

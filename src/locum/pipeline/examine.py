@@ -6,8 +6,9 @@ built from is known to it by hash only. Measuring changes nothing; certifying re
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,19 @@ from locum.core.cpu import usable_cores
 from locum.core.errors import DataError, UserError
 from locum.core.files import atomic_file, content_hash, sha256_file
 from locum.data.labelled import read_labelled
-from locum.evaluate import latency, runner
+from locum.evaluate import latency, metrics, runner
+from locum.evaluate.answers import answer_rows
 from locum.evaluate.llm import decoding_hash, evaluate_llm
-from locum.evaluate.predictions import Predictions
+from locum.evaluate.scored import Scored
+from locum.runtime.model_files import read_spec
 from locum.runtime.open import open_classifier, open_generator
-from locum.runtime.protocol import Classifier
 from locum.schema.certificate import Certificate
-from locum.schema.data import Row
+from locum.schema.data import Row, SplitName
+from locum.schema.evaluation import Evaluation, Latency
+from locum.schema.model import ModelSpec
 from locum.schema.task import Guarantee, Task
 from locum.schema.taskfile import parse_task
+from locum.students.open import open_drafter, read_confidence
 from locum.tasks import open_kind
 
 
@@ -57,29 +62,29 @@ def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path, engine: str 
     """
     with open_bundle(bundle, engine=engine) as student:
         void, threshold = student.void, student.certificate.threshold
-    rows = read_labelled(data, _task(bundle).data)
-    with _engine(bundle, engine) as classifier:
-        answers = runner.predict_rows(classifier, rows, "test")
-        timing = latency.measure(classifier, [row.input for row in rows], threads=usable_cores())
-        temperature, labels = classifier.spec.temperature, classifier.spec.labels
-    evaluation = runner.evaluate(answers, temperature)
-    confidence = answers.confidence(temperature)
+    task = _task(bundle)
+    rows = read_labelled(data, task)
+    examined = _examine(bundle, task, rows, "test", engine=engine, timed=True)
+    evaluation, scored = examined.evaluation, examined.scored
     in_force = threshold if void is None else None
-    system = system_summary(confidence, answers.correct, in_force)
-    _write_predictions(predictions, rows, answers, in_force, temperature)
+    system = system_summary(scored.confidence, scored.correct, in_force)
+    _write_predictions(predictions, rows, examined, in_force)
+    timing = examined.latency
     return {
         "n": evaluation.n,
         "metrics": {name: interval.value for name, interval in evaluation.metrics.items()},
         "intervals": {name: [interval.low, interval.high] for name, interval in evaluation.metrics.items()},
         "local_share": system["local_share"],
         "error_local": system["error_local"],
-        "latency_ms": {"p50": timing.p50_ms, "p95": timing.p95_ms},
-        "answers_per_s": timing.answers_per_s,
+        "latency_ms": {"p50": timing.p50_ms, "p95": timing.p95_ms} if timing else None,
+        "answers_per_s": timing.answers_per_s if timing else None,
         "calibration": {"ece": evaluation.calibration.ece, "auroc": evaluation.calibration.auroc}
         if evaluation.calibration
         else None,
-        "unknown_labels": sorted({row.output for row in rows} - set(labels)),
-        "engine": engine or classifier.spec.engine,
+        "unknown_labels": sorted({row.output for row in rows} - set(examined.spec.labels))
+        if examined.spec.labels
+        else [],
+        "engine": engine or examined.spec.engine,
         "void": void,
         "predictions": str(predictions),
     }
@@ -105,11 +110,10 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
     _require_fresh(bundle, data)
     task = _task(bundle)
     wanted = guarantee or task.guarantee
-    rows = read_labelled(data, task.data)
-    with _engine(bundle) as classifier:
-        answers = runner.predict_rows(classifier, rows, "calibration")
-        spec = classifier.spec
-    kind = open_kind(task.kind, task.instruction, spec.labels)
+    rows = read_labelled(data, task)
+    examined = _examine(bundle, task, rows, "calibration")
+    scored, spec = examined.scored, examined.spec
+    kind = open_kind(task, spec.labels)
     llm_correct = None
     if wanted.kind == "regret":
         if task.llm is None:
@@ -126,8 +130,8 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
             generator.close()
     certificate = certify(
         wanted,
-        answers.confidence(spec.temperature),
-        answers.correct,
+        scored.confidence,
+        scored.correct,
         llm_correct=llm_correct,
         hashes={
             "model": manifest.hashes["model"],
@@ -161,25 +165,55 @@ def _task(bundle: Path) -> Task:
     return parse_task((bundle / TASK).read_text(encoding="utf-8"), str(bundle / TASK))
 
 
-@contextmanager
-def _engine(bundle: Path, engine: str | None = None) -> Generator[Classifier, None, None]:
-    classifier = open_classifier(bundle / MODEL, threads=usable_cores(), engine=engine)
-    try:
-        yield classifier
-    finally:
-        classifier.close()
+@dataclass(frozen=True, eq=False)
+class _Examined:
+    """What a bundle's student answered to a file's rows, whatever its confidence."""
+
+    spec: ModelSpec
+    scored: Scored
+    evaluation: Evaluation
+    outputs: Sequence[str | None]
+    latency: Latency | None
 
 
-def _write_predictions(
-    path: Path, rows: list[Row], answers: Predictions, threshold: float | None, temperature: float
-) -> None:
-    confidence = answers.confidence(temperature)
+def _examine(
+    bundle: Path, task: Task, rows: Sequence[Row], split: SplitName, *, engine: str | None = None, timed: bool = False
+) -> _Examined:
+    """Run the student over rows through the engine that serves it."""
+    folder = bundle / MODEL
+    texts = [row.input for row in rows]
+    if read_spec(folder).purpose == "classify":
+        with closing(open_classifier(folder, threads=usable_cores(), engine=engine)) as classifier:
+            spec = classifier.spec
+            answers = runner.predict_rows(classifier, rows, split)
+            timing = latency.measure(classifier.logits, texts, threads=usable_cores()) if timed else None
+        labels = [spec.labels[column] if column >= 0 else None for column in answers.predicted]
+        scored = answers.scored(spec.temperature)
+        return _Examined(spec, scored, runner.evaluate(answers, spec.temperature), labels, timing)
+    with closing(open_drafter(folder, task, threads=usable_cores())) as drafter:
+        spec = drafter.spec
+        drafts = answer_rows(drafter, rows, split)
+        timing = latency.measure(drafter.draft, texts, threads=usable_cores(), n=20, warmup=1) if timed else None
+    scored = drafts.scored(open_kind(task, spec.labels), rows, read_confidence(folder, spec))
+    evaluation = metrics.scored_evaluation(
+        spec.name,
+        split,
+        scored.metrics,
+        scored.n,
+        confidence=scored.confidence,
+        correct=scored.correct,
+        invalid=drafts.outputs.count(None),
+    )
+    return _Examined(spec, scored, evaluation, drafts.outputs, timing)
+
+
+def _write_predictions(path: Path, rows: list[Row], examined: _Examined, threshold: float | None) -> None:
     with atomic_file(path) as file:
-        for row, column, sure in zip(rows, answers.predicted, confidence, strict=True):
+        for row, output, sure in zip(rows, examined.outputs, examined.scored.confidence, strict=True):
             local = threshold is not None and sure >= threshold
             record = {
                 "id": row.id,
-                "output": answers.labels[column] if column >= 0 else None,
+                "output": output,
                 "gold": row.output,
                 "confidence": float(sure) if sure == sure else None,  # NaN: no confidence
                 "route": "local" if local else "handed over",

@@ -12,7 +12,7 @@ from locum.core.files import write_json
 from locum.fit.device import profile_device
 from locum.fit.devices import find_device
 from locum.fit.ladder import DataSize, Machines, make_ladder
-from locum.pipeline.rung import Prepared
+from locum.pipeline.built import Prepared
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from locum.data.load import iterate
 from locum.evaluate.cost import cost_per_1000
 from locum.evaluate.llm import LlmRun, evaluate_llm, sample_positions
-from locum.pipeline.rung import Prepared
+from locum.pipeline.built import Prepared
 from locum.pipeline.workspace import Workspace
 from locum.runtime.open import open_generator
 from locum.schema.data import SplitName
@@ -43,7 +43,7 @@ class LlmAnswers:
 
 def task_kind(work: Workspace, data: Prepared) -> TaskKind:
     """The task as it is put to a prompted model."""
-    return open_kind(work.task.kind, work.task.instruction, data.labels)
+    return open_kind(work.task, data.labels)
 
 
 def resolve_llm(work: Workspace) -> LlmSpec | None:

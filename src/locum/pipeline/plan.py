@@ -88,7 +88,8 @@ def _data_size(task: Task, root: Path, warnings: list[str]) -> tuple[DataSize, i
     names = (task.data.input,) if isinstance(task.data.input, str) else task.data.input
     columns = {column.name: column for column in seen.columns}
     chars = sum(columns[name].chars for name in names if name in columns)
-    labels = columns[task.data.output].distinct if task.data.output in columns else 2
+    output = task.data.output if isinstance(task.data.output, str) else task.data.output[0]
+    labels = columns[output].distinct if output in columns else 2
     if not seen.complete:
         warnings.append(f"the training file was read up to row {seen.rows:,}; there is more of it")
     available = None if task.data.calibration is not None else min(1000, seen.rows // 5)

@@ -13,7 +13,7 @@ from locum.core.files import content_hash, sha256_file
 from locum.core.progress import track
 from locum.data.load import label_names
 from locum.data.prepare import prepare
-from locum.pipeline.rung import Prepared
+from locum.pipeline.built import Prepared
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace, split_addresses
 from locum.schema.data import DataCard, SplitName

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
+
+from locum.schema.model import Precision
 
 QUANTISATIONS: dict[int, tuple[str, int, int]] = {
     **{0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2), 28: ("F64", 1, 8)},
@@ -93,6 +96,15 @@ class GgufHeader:
     def parameters(self) -> int:
         """Number of values in all tensors."""
         return sum(_product(dims) for _, dims, _ in self.tensors)
+
+    @property
+    def precision(self) -> Precision:
+        """The type that most of its values have, as a model folder names it."""
+        sizes: Counter[str] = Counter()
+        for _, dims, kind in self.tensors:
+            sizes[kind.lower()] += _product(dims)
+        most = sizes.most_common(1)[0][0] if sizes else "other"
+        return next((name for name in get_args(Precision) if name == most), "other")
 
 
 def read_header(data: bytes | mmap.mmap) -> GgufHeader:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from locum.schema.base import Document
+from locum.schema.task import Method as Method
 
 Family = Literal["linear", "encoder", "decoder"]
-Method = Literal["linear", "head", "full"]
 
 
 class Estimate(Document):
@@ -28,7 +28,7 @@ class Candidate(Document):
         name: unique in a ladder, e.g. ``tfidf``, ``all-MiniLM-L6-v2/head``, ``SmolLM2-135M-Instruct/full-12L``.
         family: linear, encoder or decoder.
         base: catalogue name, folder or address of the pretrained model; None for linear.
-        method: linear, head (frozen body) or full (all weights tuned).
+        method: linear, head (frozen body), full (all weights tuned), lora or dora (adapters, merged), prompt, few_shot.
         depth: layers kept, counted from the first; None keeps all.
         parameters: parameters of the student when known beforehand.
         skipped: why it is not built; None when it is.

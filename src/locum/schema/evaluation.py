@@ -7,6 +7,7 @@ from typing import Literal
 from locum.schema.base import Document
 from locum.schema.data import SplitName
 from locum.schema.model import EngineName
+from locum.schema.task import Task
 
 
 class Interval(Document):
@@ -74,7 +75,8 @@ class Evaluation(Document):
     """One model on one split.
 
     Attributes:
-        metrics: at least ``accuracy`` and ``macro_f1``.
+        metrics: the task's, by name; ``accuracy`` is always there.
+        labels, per_label, confusion: empty for kinds without labels.
         confusion: rows are gold labels, columns predicted, in the order of ``labels``.
         invalid: answers that are no label (only a prompted model gives them); they count as wrong.
     """
@@ -156,16 +158,18 @@ class MeasureRequest(Document):
     Attributes:
         model: folder with ``model.json``.
         data: folder with the prepared splits.
+        task: what the student is for.
     """
 
     model: str
     data: str
+    task: Task
     splits: tuple[SplitName, ...]
     threads: int
 
 
 class Measured(Document):
-    """What serving a student costs; its predictions stand beside it as ``SPLIT.npz``.
+    """What serving a student costs; its answers stand beside it as ``SPLIT.npz`` or ``SPLIT.jsonl``.
 
     Attributes:
         memory_mb: resident memory the open engine added, MB (10^6 bytes); None where the system does not tell.

@@ -12,7 +12,7 @@ from locum.schema.candidate import Family
 
 EngineName = Literal["linear", "onnx", "llamacpp", "openvino"]
 Purpose = Literal["classify", "tag", "embed", "generate", "rank"]
-Precision = Literal["int8", "fp32", "q8_0", "f16", "q4_0", "q4_1", "q4_k"]
+Precision = Literal["int8", "fp32", "q8_0", "f16", "q4_0", "q4_1", "q4_k", "other"]
 
 
 class ModelSpec(Document):

@@ -11,7 +11,7 @@ from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import Comparison, EngineChoice, Evaluation, Latency, WrongExample
 from locum.schema.model import Parity
-from locum.schema.training import Trained
+from locum.schema.training import GeneratorParity, Trained
 
 
 class CandidateReport(Document):
@@ -33,7 +33,7 @@ class CandidateReport(Document):
     size_mb: float | None = None
     memory_mb: float | None = None
     trained: Trained | None = None
-    parity: Parity | None = None
+    parity: Parity | GeneratorParity | None = None
     engine: str | None = None
     engines: EngineChoice | None = None
     dev: Evaluation | None = None

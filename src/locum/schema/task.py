@@ -6,13 +6,13 @@ messages all come from here. Not here: reading YAML with line numbers (``schema.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from locum.schema.base import Document
+from locum.schema.kinds import CORRECT_AT, METRICS, Kind, Profile, form
 
-Kind = Literal["classify"]
 GuaranteeKind = Literal["selective", "marginal", "regret"]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Addresses = Address | Annotated[tuple[Address, ...], Field(min_length=1, max_length=16)]
@@ -54,7 +54,9 @@ class DataSpec(Document):
         default_factory=dict, description="SHA-256 of a file by split; a download that differs is refused."
     )
     input: str | tuple[str, ...] = Field(description="Column, or columns, that the student reads.")
-    output: str = Field(description="Column with the right answer.")
+    output: str | tuple[str, ...] = Field(
+        description="Column with the right answer; several columns become one JSON object."
+    )
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(
         default="auto", description="File format; auto goes by the file's name and content."
     )
@@ -63,8 +65,9 @@ class DataSpec(Document):
     max_field_chars: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         default=100_000, description="Longer fields are cut and counted."
     )
-    duplicates: Literal["near", "exact", "keep"] = Field(
-        default="near", description="Which duplicates to remove, within and across splits."
+    duplicates: Literal["near", "exact", "keep"] | None = Field(
+        default=None,
+        description="Which duplicates to remove, within and across splits; default: near for labels, else exact.",
     )
     allow_leakage: bool = Field(
         default=False,
@@ -73,13 +76,24 @@ class DataSpec(Document):
     max_rows: Annotated[int, Field(ge=10)] | None = Field(
         default=None, description="Use at most this many training rows, chosen deterministically."
     )
+    max_held_out: Annotated[int, Field(ge=10)] | None = Field(
+        default=None,
+        description="Use at most this many rows of each of dev, calibration and test, chosen deterministically.",
+    )
     split: SplitShares = Field(default=SplitShares(), description="Shares for splits without a file.")
+
+
+Method = Literal["linear", "head", "full", "lora", "dora", "prompt", "few_shot"]
 
 
 class Target(Document):
     """How good is good enough."""
 
-    metric: Literal["accuracy", "macro_f1"] = Field(default="accuracy", description="The metric that choices go by.")
+    metric: str | None = Field(default=None, description="The metric that choices go by; default: the kind's first.")
+    correct_at: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="For graded answers: the row score from which one counts as correct in the certificate.",
+    )
     at_least: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="Good enough: the smallest student at or above this on dev is chosen."
     )
@@ -102,8 +116,9 @@ class StudentSpec(Document):
     """One candidate, named by hand."""
 
     base: str | None = Field(default=None, description="A base from `locum models`, a folder, or hf://OWNER/NAME.")
-    method: Literal["linear", "head", "full"] = Field(
-        description="linear: TF-IDF and a linear model; head: frozen body; full: all weights tuned."
+    method: Method = Field(
+        description="linear: TF-IDF (BM25 to rank); head: frozen body; full: all weights tuned; lora, dora: adapters; "
+        "prompt: an instruction; few_shot: an instruction and worked examples."
     )
     depth: Annotated[int, Field(ge=1, le=200)] | None = Field(
         default=None, description="Layers kept, from the first; default: all, or what the budget allows."
@@ -112,7 +127,7 @@ class StudentSpec(Document):
     @model_validator(mode="after")
     def _base_fits_method(self) -> Self:
         if (self.base is None) != (self.method == "linear"):
-            raise ValueError("method linear takes no base; head and full need one")
+            raise ValueError("method linear takes no base; every other method needs one")
         return self
 
 
@@ -151,6 +166,26 @@ class LlmSpec(Document):
         return self
 
 
+class GenerationSpec(Document):
+    """How answers are written, for the kinds that write them."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="Most tokens of an answer; default: by the kind and the longest answers in train."
+    )
+    context: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
+        default=2048, description="Most tokens of a prompt and its answer together."
+    )
+    examples: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=4, description="Worked examples that a few-shot student is shown at most."
+    )
+    search_calls: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=200, description="Answers that may be spent on searching an instruction and examples, for each student."
+    )
+    samples: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=0, description="Further answers drawn to see whether they agree, for the confidence; 0 for none."
+    )
+
+
 class Guarantee(Document):
     """The statement that the certificate proves."""
 
@@ -168,7 +203,18 @@ class Task(Document):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] = Field(
         description="Short name: lower case, digits, dot, dash."
     )
-    kind: Kind = Field(description="What the student does: classify.")
+    kind: Kind = Field(description="What the student does: classify, tag, extract, generate or rank.")
+    profile: Profile | None = Field(
+        default=None,
+        description="For generate: qa, maths, summarise, translate, code, chat, or custom with a scorer of your own.",
+    )
+    answer_schema: dict[str, Any] | None = Field(
+        default=None, description="For extract: the JSON schema of the answer, which is an object."
+    )
+    scorer: str | None = Field(
+        default=None,
+        description="For profile custom: name of a scorer, an entry point in the group locum.scorers; or judge.",
+    )
     instruction: Annotated[str, StringConstraints(min_length=1, max_length=8000)] = Field(
         description="The question that each input answers, in plain words."
     )
@@ -180,7 +226,42 @@ class Task(Document):
     )
     llm: LlmSpec | None = Field(default=None, description="The large model to compare with and hand over to.")
     guarantee: Guarantee = Field(default=Guarantee(), description="The statement to prove.")
+    generation: GenerationSpec = Field(default=GenerationSpec(), description="How answers are written.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, description="Seed for splits and training.")
+
+    @property
+    def form(self) -> str:
+        """The kind, or for ``generate`` its profile: what prompts, scorers and defaults hang on."""
+        return form(self.kind, self.profile)
+
+    @property
+    def duplicates(self) -> Literal["near", "exact", "keep"]:
+        """Which duplicates are removed: inputs that share a passage and ask different things are no duplicates."""
+        return self.data.duplicates or ("near" if self.kind == "classify" else "exact")
+
+    @property
+    def metric(self) -> str:
+        """The metric that choices go by."""
+        return self.target.metric or METRICS[self.form][0]
+
+    @property
+    def correct_at(self) -> float:
+        """The row score from which a graded answer counts as correct; 1 where answers are right or wrong."""
+        return self.target.correct_at or CORRECT_AT.get(self.form, 1.0)
+
+    @model_validator(mode="after")
+    def _kind_has_what_it_needs(self) -> Self:
+        if (self.kind == "generate") != (self.profile is not None):
+            raise ValueError("profile is for kind: generate, which needs one")
+        if (self.kind == "extract") != (self.answer_schema is not None):
+            raise ValueError("answer_schema is for kind: extract, which needs one")
+        if (self.profile == "custom") != (self.scorer is not None):
+            raise ValueError("scorer is for profile: custom, which needs one")
+        if self.metric not in METRICS[self.form]:
+            raise ValueError(f"target.metric {self.metric!r} is none of {', '.join(METRICS[self.form])}")
+        if self.target.correct_at is not None and self.form not in CORRECT_AT:
+            raise ValueError(f"target.correct_at is for graded answers, and {self.form} is right or wrong")
+        return self
 
     @model_validator(mode="after")
     def _regret_needs_llm(self) -> Self:

@@ -1,7 +1,7 @@
-"""Kinds of task: how an input becomes a prompt, how an output is parsed and scored, what its confidence is.
+"""Kinds of task: how an input becomes a prompt, how an output is parsed and scored.
 
 Notable: one file per kind, loaded only when asked for; ``tasks.protocol`` is all that a new kind must answer.
-Not here: asking a model (``evaluate.llm``), training on the examples (``train``).
+Not here: asking a model (``students``), training on the examples (``train``), the scorers themselves (``scoring``).
 """
 
 from __future__ import annotations
@@ -9,24 +9,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from locum.core.registry import Registry
-from locum.schema.data import Row
+from locum.schema.prompt import Prompt
+from locum.schema.task import Task
 from locum.tasks.protocol import TaskKind
 
-KINDS = Registry("kind of task", {"classify": "locum.tasks.classify:Classify"})
-"""Kind of task to its implementation, a class that is built from ``(instruction, labels, examples)``."""
+KINDS = Registry(
+    "kind of task",
+    {
+        "classify": "locum.tasks.classify:Classify",
+        "tag": "locum.tasks.tag:Tag",
+        "extract": "locum.tasks.extract:Extract",
+        "rank": "locum.tasks.rank:Rank",
+        "qa": "locum.tasks.qa:QuestionAnswering",
+        "maths": "locum.tasks.maths:Maths",
+        "summarise": "locum.tasks.summarise:Summarise",
+        "translate": "locum.tasks.translate:Translate",
+        "code": "locum.tasks.code:Code",
+        "chat": "locum.tasks.chat:Chat",
+        "custom": "locum.tasks.custom:Custom",
+    },
+)
+"""Form of task (kind, or profile of ``generate``) to its implementation, a class with ``of(task, labels, prompt)``."""
 
 
-def open_kind(name: str, instruction: str, labels: Sequence[str], examples: Sequence[Row] = ()) -> TaskKind:
-    """The implementation of a kind, for one task.
+def open_kind(task: Task, labels: Sequence[str] = (), prompt: Prompt | None = None) -> TaskKind:
+    """The implementation of a task's kind.
 
     Args:
-        name: ``task.kind``.
-        instruction: the question that each input answers.
-        labels: the allowed answers; empty for kinds that generate.
-        examples: worked examples to show a prompted model (few-shot), in order.
+        task: what is asked.
+        labels: the allowed answers; empty for kinds that have none.
+        prompt: how a prompted model is asked; None takes the task's instruction alone.
 
     Raises:
         UserError: no such kind; the message has the nearest one.
     """
-    kind: TaskKind = KINDS.load(name)(instruction, tuple(labels), tuple(examples))
+    kind: TaskKind = KINDS.load(task.form).of(task, tuple(labels), prompt or Prompt(instruction=task.instruction))
     return kind

@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 from locum.core.files import content_hash, sha256_bytes
 from locum.schema.data import Row
 from locum.schema.message import Message
+from locum.schema.prompt import Prompt
+from locum.schema.task import Task
 from locum.stats.calibration import softmax
+from locum.stats.confusion import macro_f1_of_rows
+from locum.stats.rowwise import Coded, Mean, Metric
 from locum.tasks.labels import LabelReader
 from locum.tasks.prompt import quote
+from locum.tasks.protocol import Decoding
 
 _READER_VERSION = 1  # part of the prompt hash: stored answers are read again when reading changes
 
@@ -47,22 +52,51 @@ class Classify:
         """SHA-256 of the instruction, labels, examples, form of the question and way of reading."""
         return self._hash
 
+    @classmethod
+    def of(cls, task: Task, labels: tuple[str, ...], prompt: Prompt) -> Classify:
+        """The kind for a task and a prompt."""
+        return cls(prompt.instruction, labels, prompt.examples)
+
     @property
-    def max_tokens(self) -> int:
+    def decoding(self) -> Decoding:
         """Room for the longest label at two characters a token, and a few words around it."""
-        return 16 + max((len(label) for label in self.labels), default=0) // 2
+        return Decoding(max_tokens=16 + max((len(label) for label in self.labels), default=0) // 2)
 
-    def messages(self, text: str) -> tuple[Message, ...]:
+    def messages(self, text: str, shots: Sequence[Row] = ()) -> tuple[Message, ...]:
         """System message, few-shot turns, and the input as one quoted string in the last user message."""
-        return (*self._head, Message("user", _ask(text)))
+        return (*self._head, *_shots(shots), Message("user", _ask(text)))
 
-    def parse(self, completion: str) -> str | None:
+    def parse(self, completion: str, text: str) -> str | None:
         """The label in what a model wrote, exactly as it stands in the task; None when there is none."""
+        del text
         return self._reader.read(completion)
 
-    def correct(self, output: str | None, gold: str) -> bool:
-        """Whether the label is the right one."""
-        return output is not None and output == gold
+    def target(self, row: Row) -> str:
+        """The label."""
+        return row.output
+
+    def fault(self, row: Row) -> str | None:
+        """None: labels are checked as a whole, when the data are prepared."""
+        del row
+        return None
+
+    def same(self, output: str, other: str | None) -> bool:
+        """Whether both are one label."""
+        return output == other
+
+    def features(self, text: str, output: str) -> dict[str, float]:
+        """None beyond the tokens' own."""
+        del text, output
+        return {}
+
+    def score(self, outputs: Sequence[str | None], rows: Sequence[Row]) -> dict[str, Metric]:
+        """Accuracy and macro-F1."""
+        column = {label: index for index, label in enumerate(self.labels)}
+        answered = np.array([-1 if o is None else column.get(o, -1) for o in outputs], dtype=np.int64)
+        right = np.array([column.get(row.output, -1) for row in rows], dtype=np.int64)
+        statistic = macro_f1_of_rows(right, answered, len(self.labels))
+        correct = (answered == right) & (right >= 0)
+        return {"accuracy": Mean(correct.astype(np.float64)), "macro_f1": Coded(statistic, len(right))}
 
 
 def _system(instruction: str, labels: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Quoting an input inside a prompt, so that it cannot pose as an instruction or as a turn of its own.
+"""Putting an input inside a prompt, so that it cannot pose as an instruction or as a turn of its own.
 
 Notable: an input is written as one JSON string, so its own quotes and line ends are escaped and it cannot
 end early; and what chat templates use as control tokens (``<|im_end|>``, ``[INST]``, ``</s>``) is broken by
@@ -30,3 +30,11 @@ def quote(text: str) -> str:
         f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" or c in "\u2028\u2029\x85\x7f" else c for c in quoted
     )
     return _CONTROL_TOKEN.sub(lambda found: f"\\u{ord(found.group()):04x}", quoted)
+
+
+def plain(text: str) -> str:
+    """An input as it is, but for control tokens: a zero-width space stands after their first character.
+
+    For kinds whose answers repeat parts of their input: there JSON's escapes would end up in the answer.
+    """
+    return _CONTROL_TOKEN.sub(lambda found: found.group() + "\u200b", text)

@@ -60,7 +60,7 @@ def pico_bundle(
     model = folder.parent / f"{folder.name}-model"
     spec = (pico_onnx if engine == "onnx" else pico_linear)(model, WORDS)
     now = issued or datetime.now(UTC)
-    kind = open_kind(task.kind, task.instruction, spec.labels)
+    kind = open_kind(task, spec.labels)
     running = {
         "model": model_hash(model),
         "task": task_hash(text),

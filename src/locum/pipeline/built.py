@@ -1,0 +1,118 @@
+"""``BuiltStudent``: a candidate that was built, with its answers to every split, whatever kind of task it is for.
+
+Notable: a student that scores labels left logits, any other left drafts; both come out as ``Scored``, which is all that
+choice, certificate and report look at. Scores are computed once, because scoring may run programs.
+Not here: building it (``pipeline.rung``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from locum.data.load import iterate
+from locum.evaluate import metrics, runner
+from locum.evaluate.answers import Answers
+from locum.evaluate.predictions import Predictions
+from locum.evaluate.scored import Scored
+from locum.schema.candidate import Candidate
+from locum.schema.data import Row, SplitName
+from locum.schema.evaluation import Evaluation, Measured, WrongExample
+from locum.schema.model import ModelSpec, Parity
+from locum.schema.task import Task
+from locum.schema.training import GeneratorParity, Trained
+from locum.students.open import read_confidence
+from locum.tasks import open_kind
+from locum.tasks.protocol import TaskKind
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The prepared data set.
+
+    Attributes:
+        key: hash of what the splits hold; whatever is made from them depends on it.
+        labels: class names, or tags; empty for kinds that have none.
+    """
+
+    folder: Path
+    key: str
+    labels: tuple[str, ...]
+    splits: tuple[SplitName, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltStudent:
+    """A candidate that was built.
+
+    Attributes:
+        trained: None when nothing was trained.
+        parity: None when what is served is the base's own file.
+        served: folder the engine opens, with its name and its calibration.
+        answers: folder with its answers, one file a split.
+        task: what it is for.
+        data: what it answered.
+    """
+
+    candidate: Candidate
+    trained: Trained | None
+    parity: Parity | GeneratorParity | None
+    spec: ModelSpec
+    measured: Measured
+    served: Path
+    answers: Path
+    task: Task
+    data: Prepared
+    _scored: dict[SplitName, Scored] = field(default_factory=dict[SplitName, Scored])
+
+    @cached_property
+    def kind(self) -> TaskKind:
+        """The task, as it scores."""
+        return open_kind(self.task, self.data.labels)
+
+    def scored(self, split: SplitName) -> Scored:
+        """What it answered on a split, scored."""
+        if split not in self._scored:
+            self._scored[split] = self._score(split)
+        return self._scored[split]
+
+    def evaluation(self, split: SplitName) -> Evaluation:
+        """Everything that is said about it on a split."""
+        if self._labels:
+            return runner.evaluate(self._predictions(split), self.spec.temperature)
+        scored = self.scored(split)
+        return metrics.scored_evaluation(
+            scored.model,
+            split,
+            scored.metrics,
+            scored.n,
+            confidence=scored.confidence,
+            correct=scored.correct,
+            invalid=self._drafts(split).outputs.count(None),
+        )
+
+    def wrong(self, split: SplitName, limit: int) -> tuple[WrongExample, ...]:
+        """Wrong answers for the report, the surest first."""
+        rows = self._rows(split)
+        if self._labels:
+            return runner.wrong_examples(self._predictions(split), rows, self.spec.temperature, limit)
+        return self._drafts(split).wrong(self.scored(split), rows, limit)
+
+    @property
+    def _labels(self) -> bool:
+        return self.spec.purpose == "classify"
+
+    def _score(self, split: SplitName) -> Scored:
+        if self._labels:
+            return self._predictions(split).scored(self.spec.temperature)
+        return self._drafts(split).scored(self.kind, self._rows(split), read_confidence(self.served, self.spec))
+
+    def _predictions(self, split: SplitName) -> Predictions:
+        return Predictions.load(self.answers / f"{split}.npz")
+
+    def _drafts(self, split: SplitName) -> Answers:
+        return Answers.load(self.answers / f"{split}.jsonl")
+
+    def _rows(self, split: SplitName) -> list[Row]:
+        return list(iterate(self.data.folder, split))

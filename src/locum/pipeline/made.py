@@ -1,0 +1,64 @@
+"""``Made``: what every way of making a student hands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from locum.core.child import run_job
+from locum.core.errors import LocumError
+from locum.core.files import write_json
+from locum.core.progress import warn
+from locum.pipeline.workspace import Workspace
+from locum.schema.base import Document
+from locum.schema.model import Parity
+from locum.schema.training import GeneratorParity, Trained
+
+OUT_OF_MEMORY = ("core-child-killed", "train-memory")
+"""Codes of a training that was killed for memory, and of one that ran out of it and could say so."""
+
+_MICRO_BATCHES = (None, 16, 8, 4, 2, 1)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A student's model folder, before it was measured.
+
+    Attributes:
+        model: folder with ``model.json``.
+        key: of the step that wrote it.
+        trained: None when nothing was trained.
+        parity: None when what is served is the base's own file.
+    """
+
+    model: Path
+    key: str
+    trained: Trained | None = None
+    parity: Parity | GeneratorParity | None = None
+
+
+def train_within_memory(work: Workspace, job: str, request: Document, out: Path, name: str) -> None:
+    """Run a training job; when memory runs out, again from its last checkpoint with a smaller micro-batch.
+
+    A smaller micro-batch accumulates gradients, which changes nothing in the mathematics.
+
+    Args:
+        work: the build.
+        job: ``package.module:function``.
+        request: with a field ``micro_batch``.
+        out: folder to fill.
+        name: of the candidate, for the warning.
+
+    Raises:
+        LocumError: the training failed, or one row does not fit the memory.
+    """
+    for position, micro_batch in enumerate(_MICRO_BATCHES):
+        write_json(out / "request.json", request.model_copy(update={"micro_batch": micro_batch}).to_json())
+        try:
+            run_job(job, out / "request.json", out, log=out / "train.log", threads=work.threads)
+        except LocumError as error:
+            if error.code not in OUT_OF_MEMORY or position == len(_MICRO_BATCHES) - 1:
+                raise
+            warn(f"{name}: out of memory; trying again with {_MICRO_BATCHES[position + 1]} rows")
+        else:
+            return

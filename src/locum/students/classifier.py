@@ -1,0 +1,48 @@
+"""``ClassifierStudent``: a student that scores labels; its confidence is the largest probability at its temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from locum.runtime.protocol import Classifier
+from locum.schema.model import ModelSpec
+from locum.students.protocol import LocalAnswer
+from locum.tasks.classify import confidence, predicted
+
+
+class ClassifierStudent:
+    """Labels from logits.
+
+    Args:
+        classifier: an open engine; the student closes it.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What is served."""
+        return self.classifier.spec
+
+    def answer(self, texts: Sequence[str]) -> list[LocalAnswer]:
+        """The most probable label of each input, and its probability; no label where the scores are no numbers.
+
+        Raises:
+            LocumError: the engine failed.
+        """
+        spec = self.spec
+        logits = self.classifier.logits(texts)
+        columns, sure = predicted(logits), confidence(logits, spec.temperature)
+        return [
+            LocalAnswer(None if column < 0 else spec.labels[column], float(value))
+            for column, value in zip(columns, sure, strict=True)
+        ]
+
+    def wrap(self, layer: Callable[[Classifier], Classifier]) -> None:
+        """Put a layer around the engine (batching), before the first answer."""
+        self.classifier = layer(self.classifier)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.classifier.close()

@@ -1,0 +1,42 @@
+"""``ConfidentStudent``: a drafter with a fitted confidence, as the cascade sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from locum.schema.confidence import ConfidenceModel
+from locum.schema.model import ModelSpec
+from locum.students.confidence import confidence_of
+from locum.students.protocol import Drafter, LocalAnswer
+
+
+class ConfidentStudent:
+    """Drafts and how sure they are.
+
+    Args:
+        drafter: answers; the student closes it.
+        confidence: fitted on dev.
+    """
+
+    def __init__(self, drafter: Drafter, confidence: ConfidenceModel) -> None:
+        self._drafter = drafter
+        self._confidence = confidence
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What is served."""
+        return self._drafter.spec
+
+    def answer(self, texts: Sequence[str]) -> list[LocalAnswer]:
+        """Answers in order; what was written and is no answer has no confidence.
+
+        Raises:
+            LocumError: the engine failed.
+        """
+        drafts = self._drafter.draft(texts)
+        sure = confidence_of(self._confidence, drafts)
+        return [LocalAnswer(draft.output, float(value)) for draft, value in zip(drafts, sure, strict=True)]
+
+    def close(self) -> None:
+        """Close the drafter."""
+        self._drafter.close()

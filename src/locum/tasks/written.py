@@ -1,0 +1,160 @@
+"""``Written``: what the kinds whose answers are written text have in common; each kind adds how it reads and scores.
+
+Notable: the conversation is a system message with the instruction, worked examples as turns, and the input as it is in
+the last user message, with the control tokens of chat templates broken. That is also the form in which a student is
+tuned, so a tuned student is asked as it was taught. Not here: any one kind.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from locum.core.files import content_hash
+from locum.schema.data import Row
+from locum.schema.message import Message
+from locum.schema.prompt import Prompt
+from locum.schema.task import Task
+from locum.stats.rowwise import Mean, Metric
+from locum.tasks.prompt import plain
+from locum.tasks.protocol import Decoding
+
+_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_READ_CHARS = 200_000
+_REPEATED_WORDS = 4
+
+
+class Written:
+    """A kind whose answers are text.
+
+    Args:
+        task: what is asked.
+        labels: what an answer may name; empty for most kinds.
+        prompt: instruction and worked examples.
+
+    Attributes:
+        name: the form.
+        addition: what the system message says after the instruction.
+        tokens: most tokens of an answer, unless the task says.
+        sample: an input of the form that the kind reads, to hash the form of the question by.
+        version: of how answers are read and scored; part of the prompt's hash.
+    """
+
+    name: ClassVar[str]
+    addition: ClassVar[str] = ""
+    tokens: ClassVar[int] = 128
+    sample: ClassVar[str] = "\0"
+    version: ClassVar[int] = 1
+
+    def __init__(self, task: Task, labels: tuple[str, ...], prompt: Prompt) -> None:
+        self.task = task
+        self.labels = labels
+        system = "\n\n".join(part for part in (prompt.instruction.strip(), self.system_addition()) if part)
+        self._head = (Message("system", system), *self._turns(prompt.examples))
+        self._hash = content_hash(
+            {
+                "head": [[message.role, message.content] for message in self._head],
+                "form": self.ask(self.sample),
+                "reader": [self.name, self.version, task.correct_at, task.scorer],
+                "neighbours": [prompt.neighbours, prompt.pool],
+            }
+        )
+
+    @classmethod
+    def of(cls, task: Task, labels: tuple[str, ...], prompt: Prompt) -> Self:
+        """The kind for a task and a prompt."""
+        return cls(task, labels, prompt)
+
+    @property
+    def prompt_hash(self) -> str:
+        """SHA-256 of the instruction, examples, form of the question and way of reading."""
+        return self._hash
+
+    @property
+    def decoding(self) -> Decoding:
+        """Greedy, to the end of the turn, or as many tokens as the task allows."""
+        return Decoding(max_tokens=self.task.generation.max_tokens or self.tokens)
+
+    def messages(self, text: str, shots: Sequence[Row] = ()) -> tuple[Message, ...]:
+        """System message, worked examples as turns, and the input as the last user message."""
+        return (*self._head, *self._turns(shots), Message("user", self.ask(text)))
+
+    def system_addition(self) -> str:
+        """What the system message says after the instruction."""
+        return self.addition
+
+    def ask(self, text: str) -> str:
+        """The user message for an input."""
+        return plain(text)
+
+    def parse(self, completion: str, text: str) -> str | None:
+        """The text, without what a model thought aloud; None when nothing is left."""
+        del text
+        return spoken(completion) or None
+
+    def target(self, row: Row) -> str | None:
+        """The gold answer, as a student is to write it."""
+        return row.output
+
+    def fault(self, row: Row) -> str | None:
+        """None: any text is a gold answer."""
+        del row
+        return None
+
+    def same(self, output: str, other: str | None) -> bool:
+        """Whether two answers are one text, but for case and spacing."""
+        return other is not None and output.casefold().split() == other.casefold().split()
+
+    def features(self, text: str, output: str) -> dict[str, float]:
+        """Length in words, the share of them that stand in the input, and how much is said again."""
+        words = output.casefold().split()
+        known = set(text.casefold().split())
+        runs = [tuple(words[at : at + _REPEATED_WORDS]) for at in range(len(words) - _REPEATED_WORDS + 1)]
+        return {
+            "words": float(len(words)),
+            "words_in_input": sum(word in known for word in words) / max(1, len(words)),
+            "repeated": 1 - len(set(runs)) / max(1, len(runs)) if runs else 0.0,
+        }
+
+    def score(self, outputs: Sequence[str | None], rows: Sequence[Row]) -> dict[str, Metric]:
+        """The kind's metrics; see ``tasks.protocol``."""
+        raise NotImplementedError
+
+    def _turns(self, rows: Sequence[Row]) -> list[Message]:
+        turns: list[Message] = []
+        for row in rows:
+            answer = self.target(row)
+            if answer is not None:
+                turns += [Message("user", self.ask(row.input)), Message("assistant", answer)]
+        return turns
+
+
+def spoken(completion: str) -> str:
+    """What a model said, without what it thought aloud and without white space at the ends."""
+    return _THINKING.sub("", completion[:_READ_CHARS]).strip()
+
+
+def mean(values: Sequence[float]) -> Mean:
+    """The mean of a score per row."""
+    return Mean(np.asarray(values, dtype=np.float64))
+
+
+def right_from(values: Sequence[float], least: float) -> Mean:
+    """``accuracy`` of graded answers: the share whose score is at least ``least``."""
+    return Mean((np.asarray(values, dtype=np.float64) >= least - 1e-12).astype(np.float64))
+
+
+def several(gold: str) -> tuple[str, ...]:
+    """The right answers that a gold answer stands for: the strings of a JSON list, or the text itself."""
+    if gold.startswith("["):
+        try:
+            listed: Any = json.loads(gold)
+        except ValueError:
+            return (gold,)
+        if isinstance(listed, list) and all(isinstance(each, str) for each in listed):
+            return tuple(listed)
+    return (gold,)
