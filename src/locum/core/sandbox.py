@@ -5,15 +5,16 @@ Notable: walls are layers, and ``Outcome.layers`` names those that this system a
     namespaces        own users, PIDs, IPC, network without any connection; ends every process of the program
     read-only mounts  nothing can be written but a RAM disk of ``files_mb``, which vanishes (same kernel feature)
     landlock          reads only Python and system libraries, writes only its folder, no TCP, no signals outside
-    seccomp           no new process, no other program, no socket, no tracing; threads are allowed
-    audit hook        Python itself refuses processes, connections and, where neither mounts nor Landlock are there,
-                      changes of files outside the folder; native code gets around it, so alone it is weak
+    seccomp           no new process, no other program, no socket, no tracing; where mounts are not read-only, no
+                      change of permissions, owners and times, which Landlock does not see; threads are allowed
+    audit hook        Python itself refuses processes, connections and, where mounts are not read-only, changes of
+                      files outside the folder; native code gets around it, so alone it is weak
 
 Limits of CPU, memory, file size and open files hold on every system that has them; time and output are held by the
 parent. ``Outcome.isolated`` says whether the kernel, not only Python, keeps files, processes and network shut.
 What does not hold: the program shares a process with the runner that says it came to its end, so code that was
-written against this very module can search the runner's descriptors for the nonce and pretend; and the time that
-a program takes is visible to it. Not here: what to run (``scoring.code``).
+written against this very module can search the runner's descriptors for the nonce and pretend. And where this
+process is itself killed by SIGKILL, the program ends but its folder stays. Not here: what to run (``scoring.code``).
 """
 
 from __future__ import annotations

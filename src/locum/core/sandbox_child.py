@@ -65,6 +65,29 @@ _SYSCALLS: dict[str, tuple[int, int | None]] = {
     "kexec_load": (246, 104),
     "reboot": (169, 142),
 }
+# Landlock does not see these; read-only mounts do, and where there are none nobody may use them.
+_METADATA_SYSCALLS: dict[str, tuple[int | None, int | None]] = {
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "lchown": (94, None),
+    "fchown": (93, 55),
+    "fchownat": (260, 54),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "removexattrat": (466, 466),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+}
 _CLONE = (56, 220)
 _CLONE3 = (435, 435)
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -119,12 +142,11 @@ def _run(request: dict[str, Any], layers: list[str]) -> None:
     _drop_capabilities()
     if "landlock" not in request["without"] and _landlock(folder):
         layers.append("landlock")
-    if "seccomp" not in request["without"] and _seccomp():
+    if "seccomp" not in request["without"] and _seccomp(keep_metadata="read-only mounts" not in layers):
         layers.append("seccomp")
     layers.append("audit hook")
     os.write(status_fd, json.dumps({"layers": layers}).encode() + b"\n")
-    guard_files = "landlock" not in layers and "read-only mounts" not in layers
-    sys.addaudithook(_hook(os.path.realpath(folder) if guard_files else None))
+    sys.addaudithook(_hook(os.path.realpath(folder) if "read-only mounts" not in layers else None))
     ending = _execute(request["code"])
     with contextlib.suppress(BaseException):  # the program may have closed or replaced its streams
         sys.stdout.flush()
@@ -258,8 +280,12 @@ def _landlock_rule(ruleset: int, path: str, allowed: int) -> None:
     os.close(target)
 
 
-def _seccomp() -> bool:
-    """Refuse new processes, other programs, sockets, and what is known for kernel bugs; threads are allowed."""
+def _seccomp(*, keep_metadata: bool) -> bool:
+    """Refuse new processes, other programs, sockets, and what is known for kernel bugs; threads are allowed.
+
+    Args:
+        keep_metadata: whether permissions, owners and times of files may not be changed either.
+    """
     column, architecture = _MACHINES.get(os.uname().machine, (None, 0))
     if column is None or not sys.platform.startswith("linux"):
         return False
@@ -267,7 +293,7 @@ def _seccomp() -> bool:
     allow, refuse = 0x7FFF0000, 0x00050000
     filters = [(load, 0, 0, 4), (equal, 1, 0, architecture), (answer, 0, 0, 0x80000000), (load, 0, 0, 0)]
     filters += [(at_least, 0, 1, 0x40000000), (answer, 0, 0, refuse | _EPERM)]  # the x32 calls of x86-64
-    for numbers in _SYSCALLS.values():
+    for numbers in (*_SYSCALLS.values(), *(_METADATA_SYSCALLS.values() if keep_metadata else ())):
         number = numbers[column]
         if number is not None:
             filters += [(equal, 0, 1, number), (answer, 0, 0, refuse | _EPERM)]
