@@ -119,7 +119,7 @@ def write_decoder(decoder: TunedDecoder, path: Path, *, kind: GeneratorFormat, n
     """
     tokenizer = decoder.folder / "tokenizer.json"
     weights = decoder.network.state_dict()
-    write_gguf(path, decoder.config, weights, tokenizer, kind=kind, name=name, ends=decoder.ends)
+    write_gguf(path, decoder.config, weights, tokenizer, kind=kind, name=name, chat=decoder.chat)
 
 
 def _compare(

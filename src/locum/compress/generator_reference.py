@@ -12,19 +12,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from locum.compress.gguf_export import refuse_family
-from locum.compress.gguf_tokenizer import Ends
-from locum.core.errors import DataError, LocumError, ModelFileError
+from locum.compress.gguf_tokenizer import Chat
+from locum.core.errors import DataError
 from locum.core.progress import track
-from locum.models.base_files import BaseFiles, inspect_base, read_json
-from locum.models.body import quiet_transformers
+from locum.models.base_files import inspect_base, read_json
+from locum.models.causal import load_causal, load_chat_tokenizer
 from locum.runtime.llama_template import check_template
 from locum.schema.message import Message
 from locum.schema.training import Conversation
@@ -62,17 +61,18 @@ class TunedDecoder:
 
     Raises:
         ModelFileError: the folder is damaged or must not be opened.
-        LocumError: its architecture, or the lack of a chat template, has no form here (``compress-export``).
+        LocumError: its architecture has no form here (``compress-export``).
     """
 
     def __init__(self, folder: Path) -> None:
         base = inspect_base(folder)
         refuse_family(base.architecture.model_type)
         self.folder = folder
-        self.network = _load(base)
-        self.config: Any = cast("Any", self.network).config
-        self.tokenizer = _load_tokenizer(folder)
-        self.ends = self._ends()
+        self.tokenizer = load_chat_tokenizer(base)
+        check_template([self.tokenizer.chat_template], str(folder))
+        self.network = load_causal(base).eval()
+        self.config: Any = self.network.config
+        self.chat = Chat(self.tokenizer.chat_template, self._stop(), self.tokenizer.pad_token_id)
 
     @property
     def context(self) -> int:
@@ -141,22 +141,20 @@ class TunedDecoder:
                 input_ids=torch.tensor([step]), past_key_values=past, use_cache=True, logits_to_keep=1
             )
             token, past = int(output.logits[0, -1].argmax()), output.past_key_values
-            if token in self.ends.stop:
+            if token in self.chat.stop:
                 return written, True
             written.append(token)
             step = [token]
         return written, False
 
-    def _ends(self) -> Ends:
+    def _stop(self) -> tuple[int, ...]:
         """As ``generate`` finds them: ``generation_config.json`` first, then ``config.json``, then the tokenizer."""
         file = self.folder / "generation_config.json"
         told = read_json(file).get("eos_token_id") if file.is_file() else None
-        for found in (told, getattr(self.config, "eos_token_id", None), self.tokenizer.eos_token_id):
+        for found in (told, getattr(self.config, "eos_token_id", None)):
             if found is not None:
-                return Ends(tuple(found) if isinstance(found, list) else (int(found),), self.tokenizer.pad_token_id)
-        raise LocumError(
-            "compress-export", "nothing says which token ends an answer", where=str(self.folder), fix=_SAVE_TOKENIZER
-        )
+                return tuple(found) if isinstance(found, list) else (int(found),)
+        return (int(self.tokenizer.eos_token_id),)
 
 
 def read_conversations(path: Path, rows: int) -> list[Conversation]:
@@ -206,50 +204,3 @@ def read_references(
     if not found:
         raise DataError("compress-dev", f"no conversation fits a context of {context} tokens", fix="set max_tokens")
     return found
-
-
-_SAVE_TOKENIZER = "save the base's tokenizer beside the weights (tokenizer.json, tokenizer_config.json)"
-
-
-def _load(base: BaseFiles) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    with quiet_transformers():
-        try:
-            loaded = AutoModelForCausalLM.from_pretrained(
-                base.root,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except Exception as error:  # transformers raises many classes for a damaged model; all mean the same here
-            raise ModelFileError("models-damaged", f"it cannot be loaded: {error}", where=str(base.root)) from error
-    network, report = cast("Any", loaded)
-    missing = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]))
-    if missing:
-        raise ModelFileError(
-            "models-damaged", f"weights are missing or of another shape: {', '.join(missing[:3])}", where=str(base.root)
-        )
-    return network.eval()
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    with quiet_transformers():
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # many classes again
-            raise ModelFileError(
-                "models-damaged", f"its tokenizer cannot be loaded: {error}", where=str(folder), fix=_SAVE_TOKENIZER
-            ) from error
-    if not tokenizer.chat_template:
-        raise LocumError(
-            "compress-export",
-            "there is no chat template, so nothing says how messages become a prompt",
-            where=str(folder),
-            fix="save the template beside the weights as chat_template.jinja",
-        )
-    check_template([tokenizer.get_chat_template()], str(folder))
-    return tokenizer

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from locum.compress.gguf_quantise import GgufType, file_type, quantise
-from locum.compress.gguf_tokenizer import NO_FORM_FIX, Ends, write_vocabulary
+from locum.compress.gguf_tokenizer import NO_FORM_FIX, Chat, write_vocabulary
 from locum.core.errors import LocumError
 from locum.core.files import atomic_file
 from locum.models.classifier import SequenceClassifier
@@ -70,9 +70,9 @@ def write_gguf(
     *,
     kind: GgufType,
     name: str,
-    ends: Ends | None = None,
+    chat: Chat | None = None,
 ) -> None:
-    """Write a decoder as a GGUF file, with its tokenizer and the chat template that stands beside that.
+    """Write a decoder as a GGUF file, with its tokenizer and its chat template.
 
     Args:
         path: file to write, ``NAME.gguf``.
@@ -81,7 +81,7 @@ def write_gguf(
         tokenizer: its ``tokenizer.json`` (byte-level BPE).
         kind: type of the matrices; vectors stay float32.
         name: ``general.name``.
-        ends: tokens that end an answer; None guesses by their names.
+        chat: how conversations are written down; None takes the template beside the tokenizer and guesses the rest.
 
     Raises:
         LocumError: the architecture, its positions or its tokenizer have no form in GGUF (``compress-export``).
@@ -93,7 +93,7 @@ def write_gguf(
     with atomic_file(path) as partial:  # the writer opens the file by its name
         writer = GGUFWriter(partial.name, config.model_type)
         _write_metadata(writer, config, kind, name)
-        write_vocabulary(writer, tokenizer, config.vocab_size, ends)
+        write_vocabulary(writer, tokenizer, config.vocab_size, chat)
         for tensor_name, values in gguf_tensors(config, weights):
             content, raw = quantise(tensor_name, values, kind, output=tensor_name == output)
             writer.add_tensor(tensor_name, content, raw_dtype=raw)

@@ -33,26 +33,28 @@ _ROLES = {
 
 
 @dataclass(frozen=True)
-class Ends:
-    """The tokens that end an answer, as transformers takes them.
+class Chat:
+    """How a conversation is written down, and where an answer ends.
 
     Attributes:
+        template: Jinja.
         stop: ids after which nothing is written, the usual one first; GGUF has room for three.
         pad: fills batches; None for none.
     """
 
+    template: str
     stop: tuple[int, ...]
     pad: int | None = None
 
 
-def write_vocabulary(writer: Any, path: Path, size: int, ends: Ends | None = None) -> None:
+def write_vocabulary(writer: Any, path: Path, size: int, chat: Chat | None = None) -> None:
     """Add a tokenizer's metadata to a GGUF file.
 
     Args:
         writer: a ``gguf.GGUFWriter``.
         path: ``tokenizer.json``.
         size: rows of the token embedding; ids without a token become unused ones.
-        ends: tokens that end an answer; None guesses by their names.
+        chat: as written down; None takes the template beside the file and guesses the tokens by their names.
 
     Raises:
         LocumError: it is not byte-level BPE of a known kind (``compress-export``).
@@ -82,9 +84,12 @@ def write_vocabulary(writer: Any, path: Path, size: int, ends: Ends | None = Non
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges(merges)
-    _write_roles(writer, special, ends)
+    _write_roles(writer, special, chat)
     _write_additions(writer, content.get("post_processor"), special, path)
-    _write_chat_template(writer, path.parent)
+    if chat is None:
+        _write_chat_template(writer, path.parent)
+    else:
+        writer.add_chat_template(chat.template)
 
 
 def pre_tokenizer_name(section: Any, path: Path) -> str:
@@ -114,10 +119,10 @@ def _harmless(normalizer: Any) -> bool:
     return normalizer.get("type") == "Sequence" and all(map(_harmless, normalizer.get("normalizers", [])))
 
 
-def _write_roles(writer: Any, special: dict[str, int], ends: Ends | None) -> None:
+def _write_roles(writer: Any, special: dict[str, int], chat: Chat | None) -> None:
     found = {role: next((special[name] for name in names if name in special), None) for role, names in _ROLES.items()}
-    if ends is not None:
-        found |= {"pad": ends.pad, **dict(zip(("eos", "eot", "eom"), ends.stop, strict=False))}
+    if chat is not None:
+        found |= {"pad": chat.pad, **dict(zip(("eos", "eot", "eom"), chat.stop, strict=False))}
     for role, token in found.items():
         if token is not None:
             getattr(writer, f"add_{role}_token_id")(token)
