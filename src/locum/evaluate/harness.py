@@ -9,7 +9,7 @@ here: tasks and their data (``harness_tasks``), perplexity of whole texts, which
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import replace
@@ -46,6 +46,9 @@ class HarnessModel(LM):
         answers: where answers are kept; open.
         concurrency: requests under way at once.
         spending: price and cap; None for a model on this machine.
+
+    Attributes:
+        chosen: by task, the numbers of the documents that are asked about; a task that lacks here is asked about all.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class HarnessModel(LM):
         self._answers = answers
         self._concurrency = max(1, concurrency)
         self._spending = spending
+        self.chosen: Mapping[str, Sequence[int]] = {}
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Log-probability of each continuation after its context, and whether greedy decoding would write it.
@@ -95,7 +99,7 @@ class HarnessModel(LM):
 
         def keep(context: str, scores: list[tuple[float, bool]]) -> None:
             for key, score in zip(missing[context].values(), scores, strict=True):
-                self._answers.add(key, list(score), **_place(about[context]))
+                self._answers.add(key, list(score), **self._place(about[context]))
 
         self._each(f"score {scorer.model}", missing, ask, keep)
 
@@ -134,7 +138,7 @@ class HarnessModel(LM):
             return _cut(completion.text, missing[key].stop)
 
         def keep(key: str, text: str) -> None:
-            self._answers.add(key, text, **_place(about[key]))
+            self._answers.add(key, text, **self._place(about[key]))
 
         self._each(f"ask {self._generator.model}", missing, ask, keep)
 
@@ -173,6 +177,11 @@ class HarnessModel(LM):
     def tokenizer_name(self) -> str:
         """What the harness names its cache of requests by; ours are keyed by their text."""
         return self._generator.model
+
+    def _place(self, instance: Instance) -> dict[str, Any]:
+        """Which document of which task a question is about; the harness counts only those that were chosen."""
+        task, place = str(instance.task_name), int(instance.doc_id or 0)
+        return {"task": task, "document": self.chosen[task][place] if task in self.chosen else place}
 
     def _each(self, label: str, items: Collection[T], ask: Callable[[T], R], keep: Callable[[T, R], None]) -> None:
         """Ask about every item with a bounded number under way; answers are kept by the calling thread alone.
@@ -256,7 +265,3 @@ def _cut(text: str, stops: Sequence[str]) -> str:
     for stop in filter(None, stops):
         text = text.split(stop, 1)[0]
     return text
-
-
-def _place(instance: Instance) -> dict[str, Any]:
-    return {"task": instance.task_name, "document": instance.doc_id}

@@ -101,6 +101,7 @@ def open_benchmarks(
         found = [_open(manager, name, data, work, few_shot) for name in dict.fromkeys(names)]
     for benchmark in found:
         for task in benchmark.parts.values():
+            _refuse_what_is_more_than_text(benchmark.name, task)
             fixed = task.get_config("num_fewshot")
             if few_shot is not None and fixed == 0 and few_shot:
                 warn(f"{benchmark.name} takes no worked examples: its definition says so")
@@ -134,6 +135,7 @@ def run_benchmarks(
     for task in tasks.values():
         task.set_fewshot_seed(seed=_FEW_SHOT_SEED)
     chosen = {part: _lots(len(task.eval_docs), limit) for part, task in tasks.items()}
+    model.chosen = chosen
     with _quiet(), _data_errors("the tasks"):
         results = evaluate(
             lm=model,
@@ -228,6 +230,14 @@ def _open(manager: Any, name: str, data: Path | None, work: Path, few_shot: int 
     return Benchmark(name, loaded, "; ".join(sorted(filter(None, set(remarks)))))
 
 
+def _refuse_what_is_more_than_text(name: str, task: Any) -> None:
+    if getattr(task, "UNSAFE_CODE", False):
+        fix = "build a task of profile code: it runs such code in a sandbox"
+        raise UserError("runtime-unsupported-option", f"{name} runs code that the model writes, unguarded", fix=fix)
+    if getattr(task, "MULTIMODAL", False):
+        raise UserError("runtime-unsupported-option", f"{name} needs more than text", fix="leave it out")
+
+
 def _leaves(manager: Any, name: str) -> list[str]:
     """The tasks that a name stands for: itself, or the members of a group or tag."""
     entry = manager.task_index[name]
@@ -271,8 +281,11 @@ def _data_errors(what: str) -> Generator[None, None, None]:
     fix = "see docs/benchmarks.md for the columns that a task needs"
     try:
         yield
-    except (UndefinedError, KeyError) as error:
-        raise DataError("data-columns", f"a column that {what} need is not there: {error}", fix=fix) from error
+    except (UndefinedError, KeyError, ValueError) as error:
+        cause = f"the rows of {what} lack a column, or hold another type: {str(error)[:300]}"
+        raise DataError("data-columns", cause, fix=fix) from error
+    except ImportError as error:
+        raise UserError("core-missing-extra", f"{what}: {error}", fix="install what it names with pip") from error
     except (DatasetGenerationError, DatasetNotFoundError, OSError) as error:
         raise DataError(
             "data-missing",
