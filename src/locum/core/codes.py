@@ -51,6 +51,11 @@ CODES: dict[str, str] = {
     "scoring-input": "What is to be scored does not fit the scorer: counts that differ, no gold answer, k below 1.",
     "scoring-schema": "A JSON schema to check answers with is malformed, or refers to what it does not hold.",
     "scoring-instruction": "An instruction to check is not one of IFEval's, or lacks what it needs.",
+    # tasks
+    "tasks-input": "An input is not of the form that its kind of task reads.",
+    "tasks-scorer": "A scorer of the user's own is not installed, cannot be imported, or is none.",
+    "tasks-scorer-failed": "A scorer of the user's own raised an error, or gave no number from 0 to 1.",
+    "tasks-judge": "A judge was asked for, and there is no LLM to judge, or its verdict cannot be read.",
     # runtime
     "runtime-not-a-model-folder": "A folder has no readable model.json, so nothing says how to open it.",
     "runtime-hash": "A model file does not have the SHA-256 that its model.json names; it is refused.",

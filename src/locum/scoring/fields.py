@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from locum.core.errors import UserError
+from locum.core.text import one_line
 from locum.scoring.counts import check_rows, f1_of_counts
 from locum.scoring.extras import needed
 from locum.stats.rowwise import Pooled
@@ -38,10 +39,20 @@ def valid(value: Any, schema: Mapping[str, Any]) -> float:
     Raises:
         UserError: ``scoring-schema`` for a malformed schema or a reference to elsewhere; ``core-missing-extra``.
     """
+    return float(why_invalid(value, schema) is None)
+
+
+def why_invalid(value: Any, schema: Mapping[str, Any]) -> str | None:
+    """What a JSON schema (2020-12) does not allow in a value, with the place in it; None when it allows all of it.
+
+    Raises:
+        UserError: as ``valid``.
+    """
     checker = _checker(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
     unresolvable = needed("referencing.exceptions", "checking a schema").Unresolvable
     try:
-        return float(checker.is_valid(value))
+        problem = next(checker.iter_errors(value), None)
+        return None if problem is None else f"{problem.json_path}: {one_line(problem.message, 120)}"
     except unresolvable as problem:
         raise UserError(
             "scoring-schema", f"the schema refers to {problem.ref!r}, which it does not hold", fix="use $defs within it"

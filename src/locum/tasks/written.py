@@ -24,6 +24,8 @@ from locum.tasks.prompt import plain
 from locum.tasks.protocol import Decoding
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_THOUGHT_START = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _READ_CHARS = 200_000
 _REPEATED_WORDS = 4
 
@@ -135,7 +137,9 @@ class Written:
 
 def spoken(completion: str) -> str:
     """What a model said, without what it thought aloud and without white space at the ends."""
-    return _THINKING.sub("", completion[:_READ_CHARS]).strip()
+    text = _THINKING.sub("", completion[:_READ_CHARS])
+    text = _THOUGHT_END.split(text)[-1]  # a template may have opened the thought for it
+    return _THOUGHT_START.split(text)[0].strip()  # and the limit may have come before its end
 
 
 def mean(values: Sequence[float]) -> Mean:
