@@ -99,6 +99,9 @@ def canary(tmp_path: Path) -> Path:
         ("input()", "failed", "EOFError: EOF when reading a line"),
         ("import sys; sys.stdout.close(); sys.stderr = None", "finished", ""),
         ("def f(): f()\nf()", "failed", None),
+        ("x = '\ud800'", "failed", None),
+        ("x = 1\0", "failed", None),
+        ("(" * 5000, "failed", None),
         ("import numpy", "failed", "ModuleNotFoundError: No module named 'numpy'"),
         ("import locum", "failed", "ModuleNotFoundError: No module named 'locum'"),
     ],
@@ -417,6 +420,13 @@ def test_a_child_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch, 
     broken.write_text("raise RuntimeError('no sandbox today')")
     monkeypatch.setattr(sandbox, "_CHILD", broken)
     with pytest.raises(LocumError, match="no sandbox today") as caught:
+        run_python("print('never')")
+    assert caught.value.code == "core-child-failed"
+
+
+def test_a_python_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox.sys, "executable", "/no/such/python")
+    with pytest.raises(LocumError, match="/no/such/python cannot be started") as caught:
         run_python("print('never')")
     assert caught.value.code == "core-child-failed"
 

@@ -182,6 +182,10 @@ def _started(code: str, folder: Path, limits: Limits) -> Generator[_Running]:
             pass_fds=(status_write, nonce_read),
             start_new_session=True,
         )
+    except OSError as problem:
+        os.close(status_read)
+        cause = f"{sys.executable} cannot be started in {folder}: {problem}"
+        raise LocumError("core-child-failed", cause, fix="run `locum doctor`") from problem
     finally:
         for descriptor in (status_write, nonce_read, nonce_write):
             os.close(descriptor)
