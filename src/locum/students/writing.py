@@ -21,6 +21,7 @@ from locum.runtime.protocol import Generator
 from locum.schema.data import Row
 from locum.schema.model import ModelSpec
 from locum.schema.prompt import Prompt
+from locum.students.fields import field_features
 from locum.students.neighbours import Neighbours
 from locum.students.protocol import Draft
 from locum.tasks.protocol import TaskKind
@@ -120,6 +121,8 @@ class WritingStudent:
         completion = self._generator.complete(request)
         output = answer_of(self._kind, completion, text)
         features = {**token_features(completion), **self._agreement(request, output, text)}
+        if self._kind.decoding.json_schema is not None:
+            features |= field_features(completion)
         if output is not None:
             features |= self._kind.features(text, output)
         return Draft(
