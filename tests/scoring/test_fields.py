@@ -113,6 +113,16 @@ def test_validity(value: object, ok: bool) -> None:
     assert fields.valid(value, SCHEMA) == ok
 
 
+def test_why_a_value_is_invalid_names_the_place() -> None:
+    assert fields.why_invalid({"city": "Bonn"}, SCHEMA) is None
+    assert fields.why_invalid({"city": "Bonn", "people": -1}, SCHEMA) == "$.people: -1 is less than the minimum of 0"
+
+
+def test_a_bottomless_answer_is_invalid_and_not_a_crash() -> None:
+    deep = json.loads("[" * 900 + "]" * 900)
+    assert fields.valid(deep, {"type": "array", "items": {"$ref": "#"}}) == 0.0
+
+
 @pytest.mark.parametrize("schema", [{"type": "objct"}, {"$ref": "http://127.0.0.1:9/x.json"}, {"$ref": "#/$defs/no"}])
 def test_a_schema_that_cannot_be_used_is_refused(schema: dict[str, object]) -> None:
     with pytest.raises(UserError) as caught:

@@ -53,6 +53,8 @@ def why_invalid(value: Any, schema: Mapping[str, Any]) -> str | None:
     try:
         problem = next(checker.iter_errors(value), None)
         return None if problem is None else f"{problem.json_path}: {one_line(problem.message, 120)}"
+    except RecursionError:  # an answer may nest as deep as it likes
+        return "$: nested too deep to be checked"
     except unresolvable as problem:
         raise UserError(
             "scoring-schema", f"the schema refers to {problem.ref!r}, which it does not hold", fix="use $defs within it"
