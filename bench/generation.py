@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -111,7 +112,7 @@ def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Every server at every number of clients, in turns."""
     prompts = instructions()
     with contextlib.ExitStack() as running:
-        ask, left_out = started(peers(path, options, options.tokens), running)
+        ask, left_out = started(peers(path, options, options.tokens), prompts, running)
         found: dict[str, Any] = {name: {str(clients): [] for clients in CLIENTS} for name in ask}
         for turn in range(options.rounds):
             for clients in CLIENTS:
@@ -127,16 +128,19 @@ Ask = Callable[[list[str], int], dict[str, Any]]
 
 
 def started(
-    named: dict[str, Callable[[], Any]], running: contextlib.ExitStack
+    named: dict[str, Callable[[], Any]], prompts: Iterator[str], running: contextlib.ExitStack
 ) -> tuple[dict[str, Ask], dict[str, str]]:
-    """The servers that start and answer, and why the others do not."""
-    prompt = next(instructions())
+    """The servers that start and answer, and why the others do not.
+
+    Each answers on all its slots before anything is measured: a slot reads the template's own system message once.
+    """
+    batch = list(itertools.islice(prompts, CLIENTS[-1]))
     ask: dict[str, Ask] = {}
     left_out: dict[str, str] = {}
     for name, start in named.items():
         try:
             server = running.enter_context(start())
-            server([prompt], 1)  # also pays for pages and buffers
+            server(batch, CLIENTS[-1])
             ask[name] = server
         except (OSError, RuntimeError) as problem:
             left_out[name] = str(problem)
@@ -302,7 +306,7 @@ def prefill(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Time to the first token of prompts of about 500 tokens that share nothing, one at a time."""
     texts = squad_contexts()
     with contextlib.ExitStack() as running:
-        ask, _ = started(peers(path, options, 1), running)
+        ask, _ = started(peers(path, options, 1), instructions(), running)
         found: dict[str, Any] = {name: [] for name in ask}
         for turn in range(options.rounds + 1):
             batch = [" ".join(_words(texts[4 * (2 * turn + number) :], 380)) for number in range(2)]

@@ -34,7 +34,7 @@ def main() -> int:
         "docs/errors.md": error_codes(),
         "docs/task.schema.json": task_schema(),
     }
-    for name in ("README.md", "docs/results.md"):
+    for name in ("README.md", "docs/results.md", "docs/decisions/0005-llm-client-on-llhttp.md"):
         pages[name] = with_tables((ROOT / name).read_text(encoding="utf-8"))
     stale = [name for name, text in pages.items() if _read(ROOT / name) != text]
     if "--check" in sys.argv:
