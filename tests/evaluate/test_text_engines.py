@@ -11,7 +11,7 @@ import pytest
 from locum.core.errors import LocumError, UserError
 from locum.core.progress import listening
 from locum.evaluate.text_engines import TextTrial, choose_text_engine, decide, measure
-from locum.runtime.completion import CompletionRequest
+from locum.runtime.completion import Completion, CompletionRequest, TokenLogprob
 from locum.runtime.llama_settings import EngineSettings
 from locum.testing import FakeGenerator
 
@@ -48,13 +48,25 @@ def test_rates_are_of_tokens_and_seconds() -> None:
     assert slow.prefill_per_s > 0 and "alone" in slow.line()
 
 
+def writer(word: str = "one", logprob: float = -0.5, *, chunk_s: float = 0.0) -> FakeGenerator:
+    """Writes six words, the first of them ``word``, and tells its log-probability when asked."""
+
+    def answer(request: CompletionRequest) -> Completion:
+        said = [word, "two", "three", "four", "five", "six"][: request.max_tokens]
+        first = TokenLogprob(word, logprob, ((word, logprob), ("other", -3.0))[: request.logprobs])
+        scored = () if request.logprobs is None else (first,)
+        return Completion(" ".join(said), "stop", 200, len(said), "fake", logprobs=scored)
+
+    return FakeGenerator(answer, chunk_s=chunk_s)
+
+
 def opener(openvino: FakeGenerator | LocumError, asked: list[str]) -> Any:
     """Two engines: the default writes slowly, the other as given."""
 
     def open_engine(name: str) -> FakeGenerator:
         asked.append(name)
         if name == "llamacpp":
-            return FakeGenerator(["one two three four five six"], chunk_s=0.01)
+            return writer(chunk_s=0.02)
         if isinstance(openvino, LocumError):
             raise openvino
         return openvino
@@ -76,11 +88,10 @@ def choose(tmp_path: Path, openvino: FakeGenerator | LocumError) -> tuple[Any, l
 
 
 def test_the_choice_is_said_and_kept_beside_the_downloads(tmp_path: Path) -> None:
-    fast = FakeGenerator(["one two three four five six"])
-    choice, asked, said = choose(tmp_path, fast)
+    choice, asked, said = choose(tmp_path, writer("one", -0.9))  # rounded differently
     assert choice.engine == "openvino" and asked == ["llamacpp", "openvino"]
     assert sum(line.startswith("engine") for line in said) == 3  # both with their figures, and the choice
-    again, asked, said = choose(tmp_path, FakeGenerator(["something else"]))
+    again, asked, said = choose(tmp_path, writer("else"))
     assert again == choice and asked == ["openvino"]  # not measured again
     assert "measured before" in said[0]
 
@@ -89,17 +100,17 @@ def test_another_file_or_other_settings_are_measured_anew(tmp_path: Path) -> Non
     choose(tmp_path, UserError("core-missing-extra", "openvino_genai cannot be imported"))
     (tmp_path / "m.gguf").write_bytes(b"GGUF2")
     asked: list[str] = []
-    open_engine = opener(FakeGenerator(["one two three four five six"]), asked)
+    open_engine = opener(writer(), asked)
     for settings in (SETTINGS, EngineSettings(threads=1, slots=8)):
         choose_text_engine(tmp_path / "m.gguf", settings, cache=tmp_path / "cache", open_engine=open_engine)
     assert asked == ["llamacpp", "openvino"] * 2
 
 
 def test_a_choice_that_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
-    choose(tmp_path, FakeGenerator(["one two three four five six"]))
+    choose(tmp_path, writer())
     (kept,) = (tmp_path / "cache" / "engines").iterdir()
     kept.write_text('{"format": 1}')
-    _, asked, said = choose(tmp_path, FakeGenerator(["one two three four five six"]))
+    _, asked, said = choose(tmp_path, writer())
     assert asked == ["llamacpp", "openvino"] and "made anew" in said[0]
 
 
@@ -107,7 +118,8 @@ def test_a_choice_that_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
     ("openvino", "why"),
     [
         (UserError("core-missing-extra", "openvino_genai cannot be imported"), "cannot be imported"),
-        (FakeGenerator(["quite another answer"]), "differently at temperature 0"),
+        (writer("another"), "differently at temperature 0"),
+        (writer("one", -4.0), "begins 8 of 8 answers differently"),
         (FakeGenerator([LocumError("runtime-engine-failed", "it broke")]), "it broke"),
     ],
 )

@@ -160,16 +160,24 @@ def test_the_log_probability_of_each_token_alone(child: Generator) -> None:
     assert "".join(token.token for token in completion.logprobs) == completion.text
 
 
-def test_each_request_has_its_own_seed_length_and_stop(child: Generator) -> None:
-    sampled = replace(ASK, temperature=1.0, max_tokens=12)
-    asked = [replace(sampled, seed=1), replace(sampled, seed=2), replace(ASK, max_tokens=2), replace(sampled, seed=1)]
-    with ThreadPoolExecutor(4) as pool:
-        first, other, short, again = pool.map(child.complete, asked)
-    assert first.text == again.text != other.text
-    assert short.output_tokens <= 2
+def test_a_seed_repeats_an_answer(child: Generator) -> None:
+    first, again, other = (
+        child.complete(replace(ASK, temperature=1.0, seed=seed, max_tokens=12)).text for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    drawn = {child.complete(replace(ASK, temperature=1.5, max_tokens=12)).text for _ in range(3)}
+    assert len(drawn) > 1  # without a seed no answer is repeated
+
+
+def test_requests_at_the_same_time_have_their_own_length_and_stop(child: Generator) -> None:
     text = child.complete(ASK).text
     stop = text[len(text) // 2 :][:2]
-    assert child.complete(replace(ASK, stop=(stop,))).text == text[: text.index(stop)]
+    asked = [ASK, replace(ASK, max_tokens=2), replace(ASK, stop=(stop,)), ASK]
+    with ThreadPoolExecutor(4) as pool:
+        whole, short, stopped, again = pool.map(child.complete, asked)
+    assert whole.text == again.text == text
+    assert short.output_tokens <= 2 and text.startswith(short.text)
+    assert stopped.text == text[: text.index(stop)] and stopped.finish_reason == "stop"
 
 
 def test_a_schema_binds_the_answer(child: Generator) -> None:

@@ -4,7 +4,8 @@ Notable: requests are answered in one batch, each with its own sampling, stop st
 have in common is read once. OpenVINO reads only some GGUF files (Q4_0, Q4_1, Q8_0, F16 and most of Q4_K, of the llama
 and qwen families), and has no tools, adapters or drafts here, no alternatives beside a token's log-probability, and no
 grammars of strangers (a grammar that its parser refuses would end every answer under way): what it cannot do is
-refused, never ignored. A JSON schema is compiled and bounded by ``constraints`` first.
+refused, never ignored. A JSON schema is compiled and bounded by ``constraints`` first. A prompt that is read beside
+other work is rounded a little differently, so a seed repeats the answer of a request alone.
 Not here: the process (``openvino_process``), what runs in it (``openvino_child``).
 """
 
