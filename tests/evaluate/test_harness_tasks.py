@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from locum.core.errors import DataError, UserError
+from locum.core.errors import DataError, SourceError, UserError
 from locum.evaluate.harness_answers import AnswerFile
 from locum.runtime.completion import CompletionRequest
 from locum.runtime.fake import FakeGenerator
@@ -236,6 +236,25 @@ def test_files_that_do_not_fit_are_refused(task: str, file: str, row: Any, code:
     with pytest.raises(DataError) as caught:
         open_benchmarks([task], data=tmp_path, work=tmp_path / "work")
     assert caught.value.code == code and caught.value.fix
+
+
+def test_the_hub_is_left_alone_when_downloads_are_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCUM_OFFLINE", "1")
+    with pytest.raises(SourceError, match="piqa") as caught:
+        open_benchmarks(["piqa"], data=None, work=tmp_path)
+    assert caught.value.code == "source-offline"
+
+
+def test_code_of_the_models_is_not_run_unguarded(tmp_path: Path) -> None:
+    rows = put(tmp_path, "rows.jsonl", [{"q": "1", "a": "2"}])
+    (tmp_path / "mine.yaml").write_text(
+        f"task: mine\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {rows}}}, cache_dir: {tmp_path}}}\n"
+        "output_type: generate_until\ntest_split: test\ndoc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\n"
+        "unsafe_code: true\nmetric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+    )
+    with pytest.raises(UserError, match="unguarded") as caught:
+        open_benchmarks([str(tmp_path / "mine.yaml")], data=None, work=tmp_path / "work")
+    assert caught.value.code == "runtime-unsupported-option"
 
 
 @pytest.mark.slow

@@ -25,13 +25,14 @@ from lm_eval.api.metrics import mean
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
-from locum.core.errors import DataError, UserError
+from locum.core.errors import DataError, SourceError, UserError
 from locum.core.files import content_hash
 from locum.core.progress import note, warn
 from locum.core.registry import nearest
 from locum.evaluate.harness import HarnessModel
 from locum.evaluate.harness_data import PLAIN, Local, local_rows
 from locum.evaluate.scored import Scored
+from locum.sources.cache import is_offline
 from locum.stats.inputs import Floats, Ints
 from locum.stats.rowwise import Coded, Mean, Metric
 
@@ -216,6 +217,9 @@ def _is_file(name: str) -> bool:
 
 def _open(manager: Any, name: str, data: Path | None, work: Path, few_shot: int | None) -> Benchmark:
     if data is None or _is_file(name):
+        if is_offline() and not _is_file(name):
+            fix = "give its files with --data FOLDER, or unset LOCUM_OFFLINE"
+            raise SourceError("source-offline", f"the data set of {name} is on the hub, and downloads are off", fix=fix)
         with _data_errors(name):
             return Benchmark(name, manager.load([name])["tasks"], "")
     members: list[dict[str, Any]] = []
