@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from locum.core.errors import LocumError, ModelFileError, UserError
+from locum.core.progress import listening
 from locum.runtime import openvino_generator
 from locum.runtime.completion import CompletionRequest, Tool
 from locum.runtime.llama_settings import EngineSettings
@@ -83,7 +84,7 @@ while True:
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A generator whose child plays a part."""
-    header = SimpleNamespace(context_length=512, metadata={"tokenizer.chat_template": "{{ messages }}"})
+    header = SimpleNamespace(context_length=512, metadata={"tokenizer.chat_template": "{{ messages }}"}, tensors=[])
     monkeypatch.setattr(openvino_generator, "check_gguf", lambda _path: header)
     monkeypatch.setattr(openvino_generator, "check_template", lambda _templates, _where: None)
     (tmp_path / "child.py").write_text(CHILD)
@@ -189,7 +190,7 @@ def test_a_prompt_that_is_too_long_is_an_error_and_not_the_end(start: Any) -> No
 
 
 def test_without_a_chat_template_messages_are_refused(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = SimpleNamespace(context_length=512, metadata={})
+    bare = SimpleNamespace(context_length=512, metadata={}, tensors=[])
     monkeypatch.setattr(openvino_generator, "check_gguf", lambda _path: bare)
     generator = start()
     with pytest.raises(UserError) as caught:
@@ -226,6 +227,17 @@ def test_settings_of_llama_cpp_alone_are_refused_by_name(tmp_path: Path) -> None
     with pytest.raises(UserError) as caught:
         OpenVinoGenerator(tmp_path / "m.gguf", EngineSettings(draft=tmp_path / "d.gguf", lookup_tokens=4))
     assert caught.value.code == "runtime-unsupported-option" and "draft, lookup" in str(caught.value)
+
+
+def test_a_file_that_it_reads_inexactly_is_said(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    tensors = [("a", (32, 32), "Q4_1"), ("b", (32, 32), "Q8_0")]
+    header = SimpleNamespace(context_length=512, metadata={}, tensors=tensors)
+    with listening(lambda event: said.append(f"{event.kind} {event.label}")):
+        start()
+        monkeypatch.setattr(openvino_generator, "check_gguf", lambda _path: header)
+        start()
+    assert len(said) == 1 and said[0].startswith("warning") and "1 tensors" in said[0] and "Q8_0" in said[0]
 
 
 def test_sampling_options_are_passed_on() -> None:
