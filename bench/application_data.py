@@ -89,7 +89,7 @@ def _xsum(folder: Path) -> dict[str, Rows]:
 def _multi30k(folder: Path) -> dict[str, Rows]:
     def read(name: str) -> Rows:
         sides = [
-            gzip.open(folder / "multi30k" / f"{name}.{language}.gz", "rt", encoding="utf-8").read().splitlines()
+            gzip.decompress((folder / "multi30k" / f"{name}.{language}.gz").read_bytes()).decode().splitlines()
             for language in ("en", "de")
         ]
         return [{"en": en, "de": de} for en, de in zip(*sides, strict=True)]
