@@ -137,7 +137,7 @@ def accepted(completion: Completion, *, of_all: bool = False) -> float:
 def test_a_prompt_that_takes_longer_than_the_silence_allowed_is_read_and_answered(smollm2: Path) -> None:
     """Each step of 32 tokens is told; the whole prompt takes three times as long as the engine may be silent."""
     model = open_model(smollm2, EngineSettings(n_ctx=1024, slots=1, threads=1, batch_tokens=32, timeout_s=300))
-    request = CompletionRequest((), prompt=" ".join(f"{number} bottles" for number in range(150)), max_tokens=1)
+    request = CompletionRequest((), prompt=" ".join(f"{number} bottles" for number in range(100)), max_tokens=1)
     try:
         model.start()
         start_s = time.monotonic()
@@ -147,7 +147,7 @@ def test_a_prompt_that_takes_longer_than_the_silence_allowed_is_read_and_answere
         start_s = time.monotonic()
         again = model.complete(replace(request, prompt="Song: " + (request.prompt or "")))  # nothing of it is kept
         assert time.monotonic() - start_s > model.process.idle_s
-        assert again.input_tokens > 400 and again.cached_tokens < 32
+        assert again.input_tokens > 250 and again.cached_tokens < 32
         assert model.process.pid == pid
         start_s = time.monotonic()
         assert model.score(replace(request, prompt="Verse: " + (request.prompt or "")), ["a"])[0] < 0
