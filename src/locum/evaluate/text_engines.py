@@ -123,12 +123,12 @@ def choose_text_engine(
     kept = (cache or cache_folder()) / "engines" / f"{_key(path, settings)[:40]}.json"
     choice = _recall(kept)
     if choice is not None:
-        note(f"engine: {choice.engine}, {choice.why} (measured before, {kept})")
+        note(f"engine taken: {choice.engine} ({choice.why}; measured before, {kept})")
         return choice, open_engine(choice.engine)
     choice, generator = _measure_all(open_engine)
     for trial in choice.trials:
         note(f"engine {trial.line()}")
-    note(f"engine: {choice.engine}, {choice.why}")
+    note(f"engine taken: {choice.engine} ({choice.why})")
     write_json(kept, choice.to_json())
     return choice, generator
 
