@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from locum.schema.candidate import Candidate
 from locum.schema.training import TrainRequest
+
+sys.path.append(str(Path(__file__).parent))  # for ``train_toys``
 
 WORDS = {
     "card": ("card", "arrive", "delivery", "plastic", "mail"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -47,6 +48,21 @@ def run(request: TrainRequest, folder: Path, name: str = "out") -> tuple[Path, T
     return folder / name, Trained.from_json(text, "trained.json")
 
 
+WholeJob = Callable[..., tuple[TrainRequest, Path, Trained]]
+
+
+@pytest.fixture(scope="module")
+def whole_job(make_request_for_all: MakeRequest, tmp_path_factory: pytest.TempPathFactory) -> WholeJob:
+    """A job that ran to its end, once for all tests that only look at it: ``whole_job("full", "bert")``."""
+
+    @functools.cache
+    def job(method: str, model_type: str | None = None) -> tuple[TrainRequest, Path, Trained]:
+        request = make_request_for_all(method, model_type)
+        return request, *run(request, tmp_path_factory.mktemp("job"))
+
+    return job
+
+
 def weights_of(folder: Path) -> tuple[str, str, str]:
     names = ("model.safetensors", "head.safetensors", "dev_logits.npy")
     return tuple(sha256_file(folder / name) for name in names)  # type: ignore[return-value]
@@ -55,11 +71,8 @@ def weights_of(folder: Path) -> tuple[str, str, str]:
 @pytest.mark.parametrize(
     ("method", "model_type"), [("linear", None), ("head", "bert"), ("full", "bert"), ("full", "llama")]
 )
-def test_job_writes_a_whole_student(
-    make_request: MakeRequest, tmp_path: Path, method: str, model_type: str | None
-) -> None:
-    request = make_request(method, model_type)
-    folder, trained = run(request, tmp_path)
+def test_job_writes_a_whole_student(whole_job: WholeJob, method: str, model_type: str | None) -> None:
+    request, folder, trained = whole_job(method, model_type)
     present = {path.name for path in folder.iterdir()} - {"trained.json"}
     assert set(trained.files) == present
     assert all(sha256_file(folder / name) == digest for name, digest in trained.files.items())
@@ -73,11 +86,8 @@ def test_job_writes_a_whole_student(
 
 
 @pytest.mark.parametrize(("method", "model_type"), [("head", "bert"), ("full", "bert"), ("full", "llama")])
-def test_dev_logits_are_those_of_the_saved_student(
-    make_request: MakeRequest, tmp_path: Path, method: str, model_type: str
-) -> None:
-    request = make_request(method, model_type)
-    folder, trained = run(request, tmp_path)
+def test_dev_logits_are_those_of_the_saved_student(whole_job: WholeJob, method: str, model_type: str) -> None:
+    request, folder, trained = whole_job(method, model_type)
     model = load_student(folder)
     tokenizer = TextTokenizer(folder / "tokenizer.json", trained.max_tokens)
     texts = read_split(Path(request.dev), request.labels).texts
@@ -96,15 +106,14 @@ def test_finished_job_is_not_done_again(make_request: MakeRequest, tmp_path: Pat
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_same_request_gives_the_same_weights(make_request: MakeRequest, tmp_path: Path) -> None:
-    request = make_request("full", "bert")
-    first, _ = run(request, tmp_path, "a")
-    second, _ = run(request, tmp_path, "b")
+def test_same_request_gives_the_same_weights(whole_job: WholeJob, tmp_path: Path) -> None:
+    request, first, _ = whole_job("full", "bert")
+    second, _ = run(request, tmp_path, "again")
     assert weights_of(first) == weights_of(second)
 
 
-def test_tuning_never_ends_below_its_start_on_dev(make_request: MakeRequest, tmp_path: Path) -> None:
-    _, trained = run(make_request("full", "bert"), tmp_path)
+def test_tuning_never_ends_below_its_start_on_dev(whole_job: WholeJob) -> None:
+    _, _, trained = whole_job("full", "bert")
     assert trained.curve[0].epoch == 0
     best = max(point.dev_accuracy for point in trained.curve)
     kept = next(point for point in trained.curve if point.epoch == trained.best_epoch)

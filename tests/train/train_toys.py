@@ -75,6 +75,7 @@ def tune_request(folder: Path, method: str = "full", **fields: Any) -> TuneReque
     }
     if not (folder / "base").exists():
         chat_base(folder / "base")
-        write_conversations(folder / "train.jsonl", 64, 1)
-        write_conversations(folder / "dev.jsonl", 16, 2)
+    for split, rows in (("train", 64), ("dev", 16)):
+        if not (folder / f"{split}.jsonl").exists():
+            write_conversations(folder / f"{split}.jsonl", rows, len(split))
     return TuneRequest(**{**values, **fields})
