@@ -58,6 +58,7 @@ def certify(
     reference: Reference | None = None,
     statements: int = 1,
     valid_days: int = VALID_DAYS,
+    right_means: str | None = None,
 ) -> Certificate:
     """Prove the guarantee on the calibration split, or say that it cannot be proved.
 
@@ -73,6 +74,7 @@ def certify(
         reference: dev rows, for the selective guarantee's start.
         statements: certificates that are to hold together with the stated confidence; δ is split among them.
         valid_days: after so many days it is stale.
+        right_means: what makes an answer right, in words; None where that needs no saying.
 
     Returns:
         The certificate; ``threshold`` None when nothing certifies.
@@ -101,7 +103,7 @@ def certify(
         upper_bound=bound.upper_bound,
         local_share=bound.local_share,
         method=bound.method if statements == 1 else f"{bound.method}, δ shared by {statements}",
-        statement=wording.statement(guarantee, bound, labels_from, missing),
+        statement=wording.statement(guarantee, bound, labels_from, missing, right_means),
         assumptions=wording.assumptions(guarantee, labels_from, rare_labels, statements),
         voided_by=wording.voided_by(hashes, valid_days),
         hashes=dict(sorted(hashes.items())),

@@ -24,8 +24,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def statement(guarantee: Guarantee, bound: RiskBound, labels_from: str, missing: int | None) -> str:
-    """What was proved, in one sentence; or that nothing was, why, and what would help."""
+def statement(
+    guarantee: Guarantee, bound: RiskBound, labels_from: str, missing: int | None, right_means: str | None = None
+) -> str:
+    """What was proved, in one sentence; or that nothing was, why, and what would help; then what "right" means."""
+    defined = "" if right_means is None else f" An answer is right when {right_means}."
     sure, most = percent(guarantee.confidence), percent(guarantee.max_error)
     wrong = "wrong" if labels_from == "gold" else "other than the LLM's"
     if bound.threshold is None:
@@ -37,7 +40,7 @@ def statement(guarantee: Guarantee, bound: RiskBound, labels_from: str, missing:
         why = _WHY_NOT[bound.reason] if bound.n else "there are no calibration labels"
         return (
             f"Nothing is certified, so the student answers nothing by itself: {why} "
-            f"({bound.n:,} rows, at most {most} asked with {sure} confidence; {more})."
+            f"({bound.n:,} rows, at most {most} asked with {sure} confidence; {more}).{defined}"
         )
     promise = {
         "selective": f"at most {most} of the answers given locally are {wrong}",
@@ -51,7 +54,7 @@ def statement(guarantee: Guarantee, bound: RiskBound, labels_from: str, missing:
     }[guarantee.kind]
     return (
         f"With {sure} confidence, {promise}; on {bound.n:,} calibration rows the student answered {bound.accepted:,} "
-        f"({percent(round(bound.local_share, 3))}) at confidence {bound.threshold:.3f} or more, {measure}."
+        f"({percent(round(bound.local_share, 3))}) at confidence {bound.threshold:.3f} or more, {measure}.{defined}"
     )
 
 

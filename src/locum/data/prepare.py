@@ -33,6 +33,7 @@ from locum.data.staging import ORDER, Entry, Staging, open_staging
 from locum.schema.data import DataCard, Dropped, SourceFile, SplitCard, SplitName
 from locum.schema.task import Task
 from locum.stats.sample_size import labels_needed
+from locum.tasks.tag import load_spans
 
 MIN_TRAIN_ROWS = 10
 RARE_ROWS = 20
@@ -99,10 +100,11 @@ def prepare(
 
 def _limit(task: Task, staging: Staging, findings: Findings, labelled: bool) -> None:
     """Leave out what is beyond the task's own limits."""
-    most = dict.fromkeys(ORDER, task.data.max_held_out) | {"train": task.data.max_rows}
-    for split, rows in most.items():
-        if rows and (left := limit(staging, split, rows, by_label=labelled)):
-            findings.dropped_counts[f"beyond data.{'max_rows' if split == 'train' else 'max_held_out'}"] += left
+    for split in ORDER:
+        name = "max_rows" if split == "train" else "max_held_out"
+        most = task.data.max_rows if split == "train" else task.max_held_out
+        if most and (left := limit(staging, split, most, by_label=labelled)):
+            findings.dropped_counts[f"beyond data.{name}"] += left
 
 
 def _read_all(
@@ -150,27 +152,35 @@ def _read_one(task: Task, split: SplitName, path: Path, staging: Staging, readin
 
 def _write_splits(task: Task, staging: Staging, folder: Path) -> dict[SplitName, SplitCard]:
     splits: dict[SplitName, SplitCard] = {}
-    labelled = task.kind == "classify"
     for position, split in reversed(list(enumerate(ORDER))):
         path = folder / f"{split}.jsonl"
         labels: Counter[str] = Counter()
         lengths: Counter[int] = Counter()
+        rows = 0
         with path.open("wb") as file:
             for entry in staging.entries("final = ? AND fate IS NULL", position):
                 for place in _places(staging, entry, task):
                     row = {"id": place, "input": entry.input, "output": entry.output}
                     file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-                    labels[entry.output if labelled else ""] += 1
+                    labels.update(_labels_of(task, entry.output))
                     lengths[len(entry.input)] += 1
+                    rows += 1
         splits[split] = SplitCard(
-            rows=labels.total(),
+            rows=rows,
             sha256=sha256_file(path),
-            labels=dict(sorted(labels.items())) if labelled else {},
+            labels=dict(sorted(labels.items())),
             chars_p50=_quantile(lengths, 0.5),
             chars_p95=_quantile(lengths, 0.95),
             chars_max=max(lengths, default=0),
         )
     return splits
+
+
+def _labels_of(task: Task, output: str) -> list[str]:
+    """What a right answer counts as: its label, or the label of each of its spans."""
+    if task.kind == "tag":
+        return [label for _, _, label in load_spans(output)]
+    return [output] if task.kind == "classify" else []
 
 
 def _places(staging: Staging, entry: Entry, task: Task) -> list[str]:
@@ -200,6 +210,13 @@ def _make_card(
     labels = _ordered(totals)
     if labelled:
         _check_labels(labels, splits, task)
+    elif task.kind == "tag" and not splits["train"].labels:
+        raise DataError(
+            "data-one-label",
+            "no training row has a span, so there is nothing to find",
+            where=f"column {task.data.output!r}",
+            fix="give rows with spans, or name another column under data.output",
+        )
     rare = {label: totals[label] for label in labels if totals[label] < RARE_ROWS}
     spec = task.data
     dropped = [
@@ -266,9 +283,10 @@ def _warnings(
         yield f"{bad:,} bad rows were skipped, as data.skip_bad says"
     if mixed := reading.changes["label_of_another_type"]:
         yield f"{mixed:,} labels are of another type than most and were taken as text"
+    tagged = task.kind == "tag"
     if rare:
         yield (
-            f"{len(rare)} of {len(labels)} labels have fewer than {RARE_ROWS} rows "
+            f"{len(rare)} of {len(labels)} labels have fewer than {RARE_ROWS} {'spans' if tagged else 'rows'} "
             f"({_some(f'{label}: {count}' for label, count in rare.items())}); no statement is made about these alone"
         )
     unseen = [label for label in labels if not splits["train"].labels.get(label)]

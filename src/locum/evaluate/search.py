@@ -30,6 +30,7 @@ from locum.tasks import open_kind
 _FIRST_ROWS = 4
 _SETS = 3
 _PROPOSALS = 3
+_PROPOSING = 0.3  # share of the time after which no further instruction is proposed
 _SHOWN_CHARS = 600
 _POOL_ROWS = 2000
 _ROW_FAULTS = frozenset({"runtime-too-long"})
@@ -89,7 +90,7 @@ def search_prompt(
         _Player("the task's instruction", Prompt(instruction=task.instruction))
     ]
     if calls >= 2 * _FIRST_ROWS * len(players) and not few_shot:
-        players += _proposed(proposer or generator, task, spec, pool)
+        players += _proposed(proposer or generator, task, spec, pool, start_s + budget_s * _PROPOSING)
     race = _Race(generator, spec, task, pool, tuple(_shuffled(dev, task.seed)), start_s + budget_s, calls)
     winner = race.run(players)
     report = SearchReport(
@@ -190,11 +191,13 @@ class _Race:
         return value(kind.score(player.outputs, self._rows[: len(player.outputs)])[self._task.metric])
 
 
-def _proposed(generator: Generator, task: Task, spec: ModelSpec, pool: Sequence[Row]) -> list[_Player]:
-    """Instructions that a model infers from examples; what is no instruction is dropped."""
+def _proposed(generator: Generator, task: Task, spec: ModelSpec, pool: Sequence[Row], until_s: float) -> list[_Player]:
+    """Instructions that a model infers from examples, until a time; what is no instruction is dropped."""
     kind = open_kind(task, spec.labels)
     found: dict[str, _Player] = {}
     for number in range(_PROPOSALS):
+        if time.perf_counter() > until_s:
+            break
         shown = "\n\n".join(
             f"Input: {row.input[:_SHOWN_CHARS]}\nOutput: {(kind.target(row) or '')[:_SHOWN_CHARS]}"
             for row in _shuffled(pool, task.seed + 100 + number)[:3]

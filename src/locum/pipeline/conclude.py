@@ -25,7 +25,7 @@ from locum.evaluate.compare import compare, compare_shares
 from locum.evaluate.llm import decoding_hash
 from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.climb import Climb, Outcome, as_rung
-from locum.pipeline.llm import LlmAnswers, task_kind
+from locum.pipeline.llm import LlmAnswers, said_of_right, task_kind
 from locum.pipeline.workspace import Workspace
 from locum.schema.certificate import Certificate, Policy
 from locum.schema.data import DataCard
@@ -93,6 +93,7 @@ def conclude(
         task=work.task.name,
         instruction=work.task.instruction,
         kind=work.task.kind,
+        right_means=said_of_right(work.task),
         metric=work.task.metric,
         target=target.at_least,
         verdict=_verdict(student, work.task.metric, certificate, target.at_least),
@@ -152,6 +153,7 @@ def _certify(
         },
         rare_labels=tuple(card.rare_labels),
         reference=Reference(dev.confidence, dev.correct),
+        right_means=said_of_right(work.task),
         now=now,
     )
 

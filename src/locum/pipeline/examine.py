@@ -30,6 +30,7 @@ from locum.evaluate import latency, metrics, runner
 from locum.evaluate.answers import answer_rows
 from locum.evaluate.llm import decoding_hash, evaluate_llm
 from locum.evaluate.scored import Scored
+from locum.pipeline.llm import said_of_right
 from locum.runtime.model_files import read_spec
 from locum.runtime.open import open_classifier, open_generator
 from locum.schema.certificate import Certificate
@@ -133,6 +134,7 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
         scored.confidence,
         scored.correct,
         llm_correct=llm_correct,
+        right_means=said_of_right(task),
         hashes={
             "model": manifest.hashes["model"],
             "task": manifest.hashes["task"],

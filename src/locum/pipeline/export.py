@@ -1,4 +1,4 @@
-"""Another form of a student that was built (ONNX in another precision, GGUF), or an encoder as an embedding model.
+"""Another form of a student that was built, an encoder as an embedding model, or a tuned decoder as GGUF.
 
 Notable: the same parity check as in the build stands before the files: a form that does not answer as the trained
 weights did is not written. The trained weights are found in the build's own folder.
@@ -9,18 +9,29 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from locum.bundle.report import read_report
 from locum.core.child import run_job
 from locum.core.cpu import usable_cores
 from locum.core.errors import UserError
-from locum.core.files import atomic_folder, write_json
+from locum.core.files import atomic_file, atomic_folder, write_json
 from locum.core.registry import nearest
 from locum.data.load import label_names
 from locum.pipeline.preflight import require_training
 from locum.schema.base import Document
 from locum.schema.model import Parity
-from locum.schema.training import EmbedderParity, EmbedderRequest, ExportFormat, ExportRequest, Trained
+from locum.schema.training import (
+    AdapterExportRequest,
+    EmbedderParity,
+    EmbedderRequest,
+    ExportFormat,
+    ExportRequest,
+    GeneratorExportRequest,
+    GeneratorFormat,
+    GeneratorParity,
+    Trained,
+)
 from locum.sources.bases import ensure_base
 from locum.sources.catalogue import catalogue
 
@@ -99,6 +110,80 @@ def export_embedder(name: str, out: Path, *, offline: bool = False) -> EmbedderP
         parity = EmbedderParity.from_json(_run(asked, folder, "locum.compress.job:embedder", log), str(out))
     log.unlink(missing_ok=True)
     return parity
+
+
+def export_decoder(
+    source: str,
+    out: Path,
+    *,
+    dev: Path | None = None,
+    formats: tuple[GeneratorFormat, ...] | None = None,
+    offline: bool = False,
+) -> GeneratorParity:
+    """Write a tuned decoder as a model folder with one GGUF file, which ``locum serve`` serves.
+
+    Args:
+        source: its folder in the layout of Hugging Face, or the name of a base.
+        out: the model folder to write; complete or absent.
+        dev: conversations to check it on; None takes the ``dev.jsonl`` that tuning left in the folder.
+        formats: in order of preference; None takes q8_0 before f16.
+        offline: download nothing.
+
+    Returns:
+        How what was kept compares with the weights in PyTorch.
+
+    Raises:
+        SourceError: there is no such base, or it cannot be had.
+        UserError: there are no conversations, or the training extra is not installed.
+        CheckFailed: no format answers as the weights do; nothing is written.
+        LocumError: the decoder cannot be written as GGUF.
+    """
+    require_training()
+    folder = ensure_base(source, format="safetensors", offline=offline)
+    conversations = dev or folder / "dev.jsonl"
+    if not conversations.is_file():
+        raise UserError(
+            "compress-dev",
+            "an export is checked on conversations, and there are none",
+            where=str(conversations),
+            fix="--dev FILE, JSON Lines of id, messages and completion",
+        )
+    chosen: dict[str, Any] = {} if formats is None else {"formats": formats}
+    asked = GeneratorExportRequest(
+        name=out.name, folder=str(folder), dev=str(conversations), threads=usable_cores(), **chosen
+    )
+    log = out.with_name(f"{out.name}.log")
+    with atomic_folder(out) as partial:
+        parity = GeneratorParity.from_json(_run(asked, partial, "locum.compress.job:generator", log), str(out))
+    log.unlink(missing_ok=True)
+    return parity
+
+
+def export_lora(adapter: Path, base: Path, out: Path) -> None:
+    """Write a LoRA adapter of PEFT as a GGUF file for ``locum serve BASE --adapter NAME=FILE``.
+
+    Args:
+        adapter: its folder.
+        base: GGUF file of the base that it was trained on.
+        out: file to write.
+
+    Raises:
+        UserError: the training extra is not installed.
+        LocumError: as ``compress.gguf_adapter.export_adapter``.
+    """
+    require_training()
+    asked = AdapterExportRequest(name=out.stem, adapter=str(adapter.resolve()), base=str(base.resolve()))
+    log = out.with_name(f"{out.name}.log")
+    with atomic_file(out) as file:  # the job's own folder goes, its file stays
+        scratch = Path(f"{file.name}.export")
+        scratch.mkdir()
+        try:
+            write_json(scratch / "request.json", asked.to_json())
+            run_job("locum.compress.job:adapter", scratch / "request.json", scratch, log=log, threads=usable_cores())
+            file.write((scratch / "adapter.gguf").read_bytes())
+        finally:
+            shutil.rmtree(scratch)
+    log.unlink(missing_ok=True)
 
 
 def _run(asked: Document, folder: Path, job: str, log: Path) -> bytes:

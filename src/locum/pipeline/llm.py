@@ -17,8 +17,9 @@ from locum.pipeline.built import Prepared
 from locum.pipeline.workspace import Workspace
 from locum.runtime.open import open_generator
 from locum.schema.data import SplitName
+from locum.schema.kinds import right_means
 from locum.schema.report import LlmReport
-from locum.schema.task import LlmSpec
+from locum.schema.task import LlmSpec, Task
 from locum.tasks import open_kind
 from locum.tasks.protocol import TaskKind
 
@@ -44,6 +45,11 @@ class LlmAnswers:
 def task_kind(work: Workspace, data: Prepared) -> TaskKind:
     """The task as it is put to a prompted model."""
     return open_kind(work.task, data.labels)
+
+
+def said_of_right(task: Task) -> str | None:
+    """What makes an answer right, in words; None for labels, where that needs no saying."""
+    return None if task.kind == "classify" else right_means(task.form, task.correct_at)
 
 
 def resolve_llm(work: Workspace) -> LlmSpec | None:

@@ -16,14 +16,13 @@ from locum.pipeline.made import Made
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.runtime.gguf_check import check_gguf
-from locum.runtime.llama_settings import EngineSettings
 from locum.runtime.model_files import seal
 from locum.runtime.open import open_model
 from locum.schema.candidate import Candidate
 from locum.schema.data import Row
 from locum.schema.model import ModelSpec
 from locum.sources.bases import ensure_base
-from locum.students.open import ANSWER_S, PROMPT, SLOTS
+from locum.students.open import PROMPT, patient_settings
 
 WEIGHTS, POOL = "model.gguf", "pool.jsonl"
 
@@ -85,9 +84,7 @@ def _make(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float
 def _search(
     work: Workspace, data: Prepared, candidate: Candidate, spec: ModelSpec, model: Path, budget_s: float
 ) -> Found:
-    generation = work.task.generation
-    settings = EngineSettings(threads=work.threads, n_ctx=generation.context, slots=SLOTS, timeout_s=ANSWER_S)
-    with closing(open_model(model / spec.weights, settings)) as generator:
+    with closing(open_model(model / spec.weights, patient_settings(work.threads, work.task))) as generator:
         return search_prompt(
             generator,
             spec,
@@ -95,7 +92,7 @@ def _search(
             list(iterate(data.folder, "train")),
             list(iterate(data.folder, "dev")),
             few_shot=candidate.method == "few_shot",
-            calls=generation.search_calls,
+            calls=work.task.generation.search_calls,
             budget_s=budget_s,
         )
 

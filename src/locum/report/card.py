@@ -17,6 +17,9 @@ from locum.schema.report import BuildReport, CandidateReport
 
 _SPECIAL = re.compile(r"([\\`*{}\[\]<>#|~$]|(?<![^\W_])_|_(?![^\W_]))")  # an underscore inside a word is harmless
 
+_PIPELINES = {"classify": "text-classification", "tag": "token-classification", "rank": "text-ranking"}
+"""Kind of task to Hugging Face's name of the pipeline; the kinds that write are ``text-generation``."""
+
 
 def markdown(value: str) -> str:
     """User text for a line of Markdown: hidden characters spelled, markup and HTML inert, one line."""
@@ -50,9 +53,10 @@ def model_card(report: BuildReport, licence: str) -> str:
 
 def _front_matter(report: BuildReport, rung: CandidateReport | None, licence: str) -> dict[str, Any]:
     evaluation = (rung.test or rung.dev) if rung else None
+    pipeline = _PIPELINES.get(report.kind, "text-generation")
     results = [
         {
-            "task": {"type": "text-classification"},
+            "task": {"type": pipeline},
             "dataset": {"name": visible(report.task), "type": "custom", "split": evaluation.split},
             "metrics": [{"type": name, "value": round(v.value, 4)} for name, v in evaluation.metrics.items()],
         }
@@ -62,8 +66,8 @@ def _front_matter(report: BuildReport, rung: CandidateReport | None, licence: st
     matter: dict[str, Any] = {
         "license": licence.lower(),
         "library_name": "locum",
-        "pipeline_tag": "text-classification",
-        "tags": ["locum", "text-classification", rung.candidate.family if rung else report.kind],
+        "pipeline_tag": pipeline,
+        "tags": ["locum", pipeline, rung.candidate.family if rung else report.kind],
     }
     base = rung.candidate.base if rung else None
     if base is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", base):
@@ -77,9 +81,11 @@ def _intended_use(report: BuildReport) -> str:
     labels = report.data.labels
     shown = ", ".join(markdown(name) for name in labels[:40])
     more = f" and {len(labels) - 40} more" if len(labels) > 40 else ""
+    answers = f"It answers with one of {len(labels)} labels: {shown}{more}. " if report.kind == "classify" else ""
+    right = f"An answer counts as right when {report.right_means}. " if report.right_means else ""
     return (
         f"## Intended use\n\nThis model does one task: {markdown(report.instruction)}\n\n"
-        f"It answers with one of {len(labels)} labels: {shown}{more}. It stands in for a large language model on "
+        f"{answers}{right}It stands in for a large language model on "
         "inputs like those it was calibrated on, and hands over what it is not sure of. It is not meant for other "
         "tasks, languages or kinds of text than its data, nor for decisions about people without human review.\n"
     )

@@ -14,7 +14,20 @@ from locum.schema.evaluation import Evaluation, Interval
 
 UNKNOWN = "–"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_METRIC_NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+_METRIC_NAMES = {
+    "macro_f1": "macro-F1",
+    "span_f1": "span F1",
+    "field_f1": "field F1",
+    "f1": "F1",
+    "rouge_l": "ROUGE-L",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "ndcg_at_10": "nDCG@10",
+    "mrr_at_10": "MRR@10",
+    "recall_at_10": "recall@10",
+}
 
 
 def metric_name(metric: str) -> str:

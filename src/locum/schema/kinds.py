@@ -42,3 +42,25 @@ followed, the first of the ranking relevant."""
 def form(kind: str, profile: str | None) -> str:
     """The kind, or for ``generate`` its profile."""
     return profile or kind
+
+
+_RIGHT: dict[str, str] = {
+    "classify": "the label is the right one",
+    "tag": "every span and its label are the right ones, and none is missing",
+    "extract": "the whole JSON object is the right one",
+    "rank": "nDCG at 10 is at least {at}",
+    "qa": "the word F1 with a right answer is at least {at}",
+    "maths": "the last number is the right one",
+    "summarise": "ROUGE-L with the reference is at least {at}",
+    "translate": "chrF with the reference is at least {at}",
+    "code": "the program passes every test",
+    "chat": "the share of instructions followed is at least {at}",
+    "custom": "the scorer gives at least {at}",
+}
+
+
+def right_means(form: str, correct_at: float) -> str:
+    """What "right" means in a certificate for a form of task, in words."""
+    if form == "qa" and correct_at == 1.0:
+        return "it equals a right answer, but for case, articles and punctuation"
+    return _RIGHT[form].format(at=f"{100 * correct_at:.4g} %")

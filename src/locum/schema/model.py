@@ -48,10 +48,11 @@ class Parity(Document):
     """The exported model against the trained one, on the dev split, through the serving engine.
 
     Attributes:
-        label_agreement: share of rows with the same top label.
+        n: rows; of a tagger tokens.
+        label_agreement: share of rows with the same top label; of a tagger, of tokens with the same tag.
         mean_gap: mean absolute difference of class probabilities.
         max_gap: largest absolute difference of the top label's probability.
-        accuracy_trained, accuracy_exported: dev accuracy of each.
+        accuracy_trained, accuracy_exported: dev accuracy of each; of a tagger micro F1 of the spans.
         min_agreement, max_accuracy_drop: the tolerance that was asked.
         tried: what else was exported and why it was not kept ("int8: agreement 0.91 < 0.98").
     """

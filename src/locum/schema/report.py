@@ -69,6 +69,7 @@ class BuildReport(Document):
         verdict: one sentence a manager can read.
         system: route shares and accuracy of the cascade on the test split (``local_share``,
             ``error_local``, ``accuracy_system`` when an LLM answered).
+        right_means: what makes an answer right, in words; None for labels.
         stopped_early: why the ladder ended before its last rung, if it did.
     """
 
@@ -76,6 +77,7 @@ class BuildReport(Document):
     task: str
     instruction: str
     kind: str
+    right_means: str | None = None
     metric: str
     target: float | None
     verdict: str

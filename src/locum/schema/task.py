@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from locum.schema.base import Document
 from locum.schema.kinds import CORRECT_AT, METRICS, Kind, Profile, form
@@ -78,7 +78,8 @@ class DataSpec(Document):
     )
     max_held_out: Annotated[int, Field(ge=10)] | None = Field(
         default=None,
-        description="Use at most this many rows of each of dev, calibration and test, chosen deterministically.",
+        description="Use at most this many rows of each of dev, calibration and test, chosen deterministically; default: "
+        "200 where answers are written, because each takes about a second, else all.",
     )
     split: SplitShares = Field(default=SplitShares(), description="Shares for splits without a file.")
 
@@ -196,6 +197,10 @@ class Guarantee(Document):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(default=0.95, description="Its confidence 1−δ.")
 
 
+_NEEDED = {"profile": ("kind", "generate"), "answer_schema": ("kind", "extract"), "scorer": ("profile", "custom")}
+"""What belongs to one kind or profile alone, which cannot do without it."""
+
+
 class Task(Document):
     """A whole task file."""
 
@@ -206,13 +211,17 @@ class Task(Document):
     kind: Kind = Field(description="What the student does: classify, tag, extract, generate or rank.")
     profile: Profile | None = Field(
         default=None,
+        validate_default=True,
         description="For generate: qa, maths, summarise, translate, code, chat, or custom with a scorer of your own.",
     )
     answer_schema: dict[str, Any] | None = Field(
-        default=None, description="For extract: the JSON schema of the answer, which is an object."
+        default=None,
+        validate_default=True,
+        description="For extract: the JSON schema of the answer, which is an object.",
     )
     scorer: str | None = Field(
         default=None,
+        validate_default=True,
         description="For profile custom: name of a scorer, an entry point in the group locum.scorers; or judge.",
     )
     instruction: Annotated[str, StringConstraints(min_length=1, max_length=8000)] = Field(
@@ -235,6 +244,11 @@ class Task(Document):
         return form(self.kind, self.profile)
 
     @property
+    def max_held_out(self) -> int | None:
+        """Most rows of each of dev, calibration and test; None is no limit."""
+        return self.data.max_held_out or (200 if self.kind in ("extract", "generate") else None)
+
+    @property
     def duplicates(self) -> Literal["near", "exact", "keep"]:
         """Which duplicates are removed: inputs that share a passage and ask different things are no duplicates."""
         return self.data.duplicates or ("near" if self.kind == "classify" else "exact")
@@ -249,19 +263,37 @@ class Task(Document):
         """The row score from which a graded answer counts as correct; 1 where answers are right or wrong."""
         return self.target.correct_at or CORRECT_AT.get(self.form, 1.0)
 
-    @model_validator(mode="after")
-    def _kind_has_what_it_needs(self) -> Self:
-        if (self.kind == "generate") != (self.profile is not None):
-            raise ValueError("profile is for kind: generate, which needs one")
-        if (self.kind == "extract") != (self.answer_schema is not None):
-            raise ValueError("answer_schema is for kind: extract, which needs one")
-        if (self.profile == "custom") != (self.scorer is not None):
-            raise ValueError("scorer is for profile: custom, which needs one")
-        if self.metric not in METRICS[self.form]:
-            raise ValueError(f"target.metric {self.metric!r} is none of {', '.join(METRICS[self.form])}")
-        if self.target.correct_at is not None and self.form not in CORRECT_AT:
-            raise ValueError(f"target.correct_at is for graded answers, and {self.form} is right or wrong")
-        return self
+    @field_validator("profile", "answer_schema", "scorer")
+    @classmethod
+    def _kind_has_what_it_needs(cls, value: Any, info: ValidationInfo) -> Any:
+        key, owner = _NEEDED[str(info.field_name)]
+        if key in info.data and (info.data[key] == owner) != (value is not None):  # else that key is at fault already
+            raise ValueError(f"{info.field_name} is for {key}: {owner}, which needs one")
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _columns_fit_kind(cls, data: DataSpec, info: ValidationInfo) -> DataSpec:
+        kind = info.data.get("kind")
+        inputs = 1 if isinstance(data.input, str) else len(data.input)
+        outputs = 1 if isinstance(data.output, str) else len(data.output)
+        if kind == "tag" and inputs != 1:
+            raise ValueError("input is one column for kind: tag, the text that spans are places in")
+        if kind == "rank" and inputs != 2:
+            raise ValueError("input is two columns for kind: rank, the query (or history) and the list of candidates")
+        if kind in ("classify", "tag", "rank") and outputs != 1:
+            raise ValueError(f"output is one column for kind: {kind}")
+        return data
+
+    @field_validator("target")
+    @classmethod
+    def _target_fits_kind(cls, target: Target, info: ValidationInfo) -> Target:
+        name = form(info.data.get("kind", ""), info.data.get("profile"))
+        if target.metric is not None and target.metric not in METRICS.get(name, (target.metric,)):
+            raise ValueError(f"target.metric {target.metric!r} is none of {', '.join(METRICS[name])}")
+        if target.correct_at is not None and name in METRICS and name not in CORRECT_AT:
+            raise ValueError(f"target.correct_at is for graded answers, and {name} is right or wrong")
+        return target
 
     @model_validator(mode="after")
     def _regret_needs_llm(self) -> Self:

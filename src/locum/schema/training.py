@@ -18,7 +18,7 @@ class TrainRequest(Document):
         base: folder or file of the pretrained model; None for linear.
         train: prepared split, JSON Lines of ``schema.data.Row``.
         dev: prepared split for early stopping and choices.
-        labels: class names in the order of the logits' columns.
+        labels: class names in the order of the logits' columns; of a tagger the types of its spans.
         budget_s: wall time the job may take, loading included.
         micro_batch: rows in one forward pass, None for the method's own choice; smaller values accumulate
             gradients so that the mathematics stays the same.
@@ -85,7 +85,7 @@ class CurvePoint(Document):
 
     Attributes:
         dev_loss: mean cross-entropy, of a row's label or of an answer's token.
-        dev_accuracy: of a classifier; None for a generator.
+        dev_accuracy: of a classifier; of a tagger micro F1 of its spans; None for a generator.
         dev_losses: the loss by task, where the rows name their tasks.
     """
 
@@ -126,7 +126,7 @@ class Trained(Document):
         stopped_by: schedule (all epochs run), patience (dev stopped improving), budget (time), nan (loss
             became NaN; the last good weights were kept).
         settings: the hyperparameters in force, for the report.
-        dev_accuracy: of a classifier.
+        dev_accuracy: of a classifier; of a tagger micro F1 of its spans.
         dev_loss: of a generator: mean cross-entropy of an answer's token; the curve's first point has the base's.
         dev_losses: of a generator: the same by task.
         rows: of a generator: what became of the conversations.
@@ -162,12 +162,12 @@ class ExportRequest(Document):
         name: of the model, for ``model.json``.
         trained: folder that a training job wrote, with ``trained.json``.
         dev: prepared split, JSON Lines of ``schema.data.Row``, in the order of ``dev_logits.npy``.
-        labels: class names in the order of the logits' columns.
+        labels: class names in the order of the logits' columns; of a tagger the types of its spans.
         threads: CPU threads to use.
         formats: what to write, in order of preference: the first that answers as the trained model did is kept.
             None takes the family's own (int8 before fp32); the linear family has one form only.
-        min_agreement: share of dev rows whose label must be the trained model's.
-        max_accuracy_drop: loss of dev accuracy that is accepted.
+        min_agreement: share of dev rows whose label must be the trained model's; of a tagger, of tokens and tags.
+        max_accuracy_drop: loss of dev accuracy that is accepted; of a tagger, of micro F1 of its spans.
     """
 
     name: str
@@ -315,3 +315,17 @@ class GeneratorParity(Document):
     size_mb: float
     passed: bool
     tried: tuple[str, ...] = ()
+
+
+class AdapterExportRequest(Document):
+    """One export of a LoRA adapter to GGUF.
+
+    Attributes:
+        name: of the adapter.
+        adapter: its folder in the layout of PEFT.
+        base: GGUF file of the base that it was trained on.
+    """
+
+    name: str
+    adapter: str
+    base: str

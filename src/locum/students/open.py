@@ -86,7 +86,7 @@ def open_writing(folder: Path, spec: ModelSpec, task: Task, threads: int) -> Dra
     """A decoder with its prompt, in llama.cpp."""
     prompt, pool = read_prompt(folder, spec)
     labels = spec.labels
-    settings = EngineSettings(threads=threads, n_ctx=task.generation.context, slots=SLOTS, timeout_s=ANSWER_S)
+    settings = patient_settings(threads, task)
     return WritingStudent(
         spec,
         open_model(folder / spec.weights, settings),
@@ -95,6 +95,13 @@ def open_writing(folder: Path, spec: ModelSpec, task: Task, threads: int) -> Dra
         pool=pool,
         samples=task.generation.samples,
         concurrency=SLOTS,
+    )
+
+
+def patient_settings(threads: int, task: Task) -> EngineSettings:
+    """How llama.cpp serves a student: a loaded machine may be silent for long and is not dead."""
+    return EngineSettings(
+        threads=threads, n_ctx=task.generation.context, slots=SLOTS, timeout_s=ANSWER_S, idle_s=ANSWER_S / 4
     )
 
 
