@@ -9,8 +9,10 @@ the hyperparameters (``recipe``).
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from locum.core.progress import note
 from locum.models.architectures import transformer_layers
@@ -23,7 +25,7 @@ from locum.train.classifying import ClassifierTrainer
 from locum.train.dropout import set_dropout
 from locum.train.frozen import FrozenPrefix, can_freeze
 from locum.train.head import fit_head
-from locum.train.loop import StoppedBy
+from locum.train.loop import StoppedBy, Trainer
 from locum.train.outcome import Clock, Outcome
 from locum.train.recipe import RECIPES, Recipe
 from locum.train.schedule import Schedule, plan_schedule, read_schedule, write_schedule
@@ -32,6 +34,8 @@ from locum.train.workbench import Workbench, prepare
 
 _PROBE_PLACES = (0.5, 0.1, 0.3, 0.5, 0.7, 0.9)  # of the batches in order of length; the first only warms up
 _EVAL_SHARE = 1 / 3  # a forward pass takes a third of a step
+
+AnyTrainer = TypeVar("AnyTrainer", bound=Trainer)
 
 
 def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
@@ -92,14 +96,9 @@ def _freeze(bench: Workbench, recipe: Recipe) -> FrozenPrefix | None:
 def _tune(
     request: TrainRequest, work: Path, clock: Clock, bench: Workbench, recipe: Recipe
 ) -> tuple[ClassifierTrainer, StoppedBy]:
-    """Fit the head unless a checkpoint has a later one, then train by the schedule."""
-    checkpoints = CheckpointFolder(work / "checkpoints")
-    schedule = read_schedule(work / "schedule.json")
-    if schedule is None or checkpoints.newest() is None:
-        fit_head(bench, work, clock)
     set_dropout(bench.model.body, recipe.dropout)
 
-    def trainer(plan: Schedule) -> ClassifierTrainer:
+    def trainer(plan: Schedule, checkpoints: CheckpointFolder) -> ClassifierTrainer:
         return ClassifierTrainer(
             bench.model,
             bench.train,
@@ -113,20 +112,56 @@ def _tune(
             seed=request.seed,
         )
 
-    steps = len(shuffled_batches(bench.train.lengths, recipe.batch_rows, request.seed, 0))
+    lengths = bench.train.lengths, bench.dev.lengths
+    return tune_by_plan(request, work, clock, recipe, lengths, trainer, lambda: fit_head(bench, work, clock))
+
+
+def tune_by_plan(
+    request: TrainRequest,
+    work: Path,
+    clock: Clock,
+    recipe: Recipe,
+    lengths: tuple[list[int], list[int]],
+    trainer: Callable[[Schedule, CheckpointFolder], AnyTrainer],
+    fit: Callable[[], object],
+) -> tuple[AnyTrainer, StoppedBy]:
+    """Fit the head unless a checkpoint has a later one, then train by a schedule that fits the time.
+
+    Args:
+        request: for its seed and micro-batch.
+        work: the folder of checkpoints and schedule.
+        clock: of the job.
+        recipe: hyperparameters.
+        lengths: tokens of each row of train and of dev.
+        trainer: makes the trainer of a schedule.
+        fit: fits the head and puts it in place.
+
+    Returns:
+        The trainer, whose model holds the best weights, and why it stopped.
+
+    Raises:
+        KeyboardInterrupt: stopped on request, after a checkpoint.
+    """
+    checkpoints = CheckpointFolder(work / "checkpoints")
+    schedule = read_schedule(work / "schedule.json")
+    if schedule is None or checkpoints.newest() is None:
+        fit()
     if schedule is None:
-        probe = trainer(Schedule(1000, steps, None, request.micro_batch))
-        schedule = _measured_schedule(probe, recipe, clock)
+        steps = len(shuffled_batches(lengths[0], recipe.batch_rows, request.seed, 0))
+        probe = trainer(Schedule(1000, steps, None, request.micro_batch), checkpoints)
+        schedule = _measured_schedule(probe, recipe, clock, lengths)
         write_schedule(work / "schedule.json", schedule)
     note("schedule", epochs=round(schedule.epochs, 2), steps=schedule.total_steps, tokens_per_s=schedule.tokens_per_s)
-    tuning = trainer(replace(schedule, micro_batch=request.micro_batch))
+    tuning = trainer(replace(schedule, micro_batch=request.micro_batch), checkpoints)
     with polite_stop() as stop:
         return tuning, tuning.run(stop)
 
 
-def _measured_schedule(probe: ClassifierTrainer, recipe: Recipe, clock: Clock) -> Schedule:
+def _measured_schedule(
+    probe: Trainer, recipe: Recipe, clock: Clock, both_lengths: tuple[list[int], list[int]]
+) -> Schedule:
     """Time a few real steps, undo them, and plan."""
-    lengths = probe.train_split.lengths
+    lengths, dev_lengths = both_lengths
     batches = shuffled_batches(lengths, recipe.batch_rows, probe.seed, 0)
     batches.sort(key=lambda batch: sum(lengths[row] for row in batch))
     kept = [weight.detach().clone() for weight in probe.weights]
@@ -145,7 +180,7 @@ def _measured_schedule(probe: ClassifierTrainer, recipe: Recipe, clock: Clock) -
         recipe,
         steps_per_epoch=probe.schedule.steps_per_epoch,
         epoch_s=per_token_s * epoch_tokens,
-        eval_s=_EVAL_SHARE * per_token_s * sum(probe.dev_split.lengths),
+        eval_s=_EVAL_SHARE * per_token_s * sum(dev_lengths),
         left_s=clock.left_s,
         tokens_per_epoch=epoch_tokens,
     )

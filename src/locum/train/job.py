@@ -1,6 +1,7 @@
 """The child's entry: a request document in, a student folder out.
 
-The folder afterwards holds the student's files (by method), ``dev_logits.npy`` float32 ``[n_dev, C]``, and
+The folder afterwards holds the student's files (by method), ``dev_logits.npy`` float32 ``[n_dev, C]`` (of a tagger a
+row for each token of the dev split), and
 ``trained.json``, written last: its presence means the job is whole. Checkpoints are removed then.
 
 Notable: started again in the same folder, it goes on from the last good checkpoint. Not here: starting the
@@ -41,11 +42,17 @@ WORK_NAME = "work"
 
 
 def main(request: Path, out: Path) -> None:
+    """Train the classifier that ``request`` asks for into ``out``; arguments and errors as ``run``."""
+    run(request, out, METHODS)
+
+
+def run(request: Path, out: Path, methods: Registry) -> None:
     """Train what ``request`` (a ``TrainRequest`` as JSON) asks for into ``out``.
 
     Args:
         request: the document's file.
         out: the output folder; checkpoints of an earlier try in it are used.
+        methods: by the candidate's method, ``(request, out, clock) -> Outcome``.
 
     Raises:
         LocumError: the request, the data or the base cannot be used; NaN before anything was learned.
@@ -60,7 +67,7 @@ def main(request: Path, out: Path) -> None:
     _set_threads(asked)
     clock = Clock(asked.budget_s)
     with memory_errors(asked.micro_batch):
-        outcome: Outcome = METHODS.load(asked.candidate.method)(asked, out, clock)
+        outcome: Outcome = methods.load(asked.candidate.method)(asked, out, clock)
     _finish(asked, out, clock, outcome)
 
 
@@ -74,7 +81,7 @@ def _finish(request: TrainRequest, out: Path, clock: Clock, outcome: Outcome) ->
         parameters=outcome.parameters,
         best_epoch=outcome.best_epoch,
         stopped_by=outcome.stopped_by,
-        dev_accuracy=_dev_accuracy(request, logits),
+        dev_accuracy=_dev_accuracy(request, logits) if outcome.dev_accuracy is None else outcome.dev_accuracy,
         curve=outcome.curve,
         settings=outcome.settings,
         max_tokens=request.max_tokens,

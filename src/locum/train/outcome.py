@@ -18,6 +18,7 @@ class Outcome:
 
     Attributes:
         dev_logits: of the kept weights, computed in float32, ``[n_dev, C]``.
+        dev_accuracy: as in ``Trained``; None where it is the share of rows whose highest logit is the gold label's.
         parameters, best_epoch, stopped_by, curve, settings, tokens_per_s, resumed: as in ``Trained``.
     """
 
@@ -29,6 +30,7 @@ class Outcome:
     settings: dict[str, str | int | float | bool]
     tokens_per_s: float | None = None
     resumed: int = 0
+    dev_accuracy: float | None = None
 
 
 @dataclass

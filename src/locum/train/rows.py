@@ -34,24 +34,32 @@ def read_split(path: Path, labels: tuple[str, ...]) -> Split:
     index = {label: place for place, label in enumerate(labels)}
     texts: list[str] = []
     targets: list[int] = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("train-request", f"cannot read it: {error}", where=str(path)) from error
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        row = Row.from_json(line, f"{path}:{number}", DataError)
+    for where, row in read_rows(path):
         if row.output not in index:
             close = nearest(row.output, labels)
             raise DataError(
                 "train-request",
                 f"label {row.output!r} is not one of the {len(labels)} labels{f' (nearest: {close})' if close else ''}",
-                where=f"{path}:{number}",
+                where=where,
                 fix="prepare the data again",
             )
         texts.append(row.input)
         targets.append(index[row.output])
-    if not texts:
-        raise DataError("train-request", "no rows", where=str(path), fix="prepare the data again")
     return Split(texts, targets)
+
+
+def read_rows(path: Path) -> list[tuple[str, Row]]:
+    """The rows of a prepared split, each with where it stands.
+
+    Raises:
+        DataError: no rows, or a damaged line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("train-request", f"cannot read it: {error}", where=str(path)) from error
+    places = ((f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line)
+    found = [(where, Row.from_json(line, where, DataError)) for where, line in places]
+    if not found:
+        raise DataError("train-request", "no rows", where=str(path), fix="prepare the data again")
+    return found
