@@ -103,16 +103,16 @@ def open_target(
         own = None if engine == "auto" else engine  # a bundle's engine was measured when it was built
         return BundleTarget(open_bundle(folder, threads=threads, engine=own))
     from locum.gateway.targets import ModelTarget
+    from locum.runtime.model_files import read_spec
     from locum.runtime.open import open_embedder
 
-    if folder.is_dir():
+    if folder.is_dir() and read_spec(folder).purpose != "generate":
         return ModelTarget(folder.resolve().name, embedder=open_embedder(folder, threads=threads))
     from locum.runtime.gguf_check import check_gguf
     from locum.runtime.llama_settings import EngineSettings
     from locum.sources.bases import ensure_base
 
-    path = ensure_base(folder if folder.suffix == ".gguf" else target, format="gguf")
-    name = path.stem if folder.suffix == ".gguf" else target
+    path, name = _text_model(folder, target)
     header = check_gguf(path)
     facts: dict[str, Any] = {
         "file": path.name,
@@ -128,6 +128,19 @@ def open_target(
     writer, generator = _open_text(path, chosen, engine)
     facts |= {"engine": writer, "context": chosen.n_ctx, "slots": chosen.slots}
     return ModelTarget(name, generator, facts=facts)
+
+
+def _text_model(folder: Path, target: str) -> tuple[Path, str]:
+    """The GGUF file of a model folder, a path or a catalogue name, and what it is called."""
+    if folder.is_dir():
+        from locum.runtime.model_files import verify_folder
+
+        return folder / verify_folder(folder).weights, folder.resolve().name
+    from locum.sources.bases import ensure_base
+
+    is_file = folder.suffix == ".gguf"
+    path = ensure_base(folder if is_file else target, format="gguf")
+    return path, path.stem if is_file else target
 
 
 def _open_text(path: Path, settings: EngineSettings, engine: str | None) -> tuple[str, Generator]:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from locum.core.errors import UserError
 from locum.core.files import write_json
-from locum.schema.training import EmbedderRequest, ExportRequest, GeneratorExportRequest
+from locum.schema.training import AdapterExportRequest, EmbedderRequest, ExportRequest, GeneratorExportRequest
 
 MODEL_FOLDER = "model"
 PARITY_NAME = "parity.json"
+ADAPTER_NAME = "adapter.gguf"
 
 
 def main(request: Path, out: Path) -> None:
@@ -75,3 +76,19 @@ def generator(request: Path, out: Path) -> None:
     asked = GeneratorExportRequest.from_json(request.read_bytes(), str(request), UserError)
     parity = export_generator(asked, out / MODEL_FOLDER)
     write_json(out / PARITY_NAME, parity.to_json())
+
+
+def adapter(request: Path, out: Path) -> None:
+    """Run one export of a LoRA adapter.
+
+    Args:
+        request: JSON file with an ``AdapterExportRequest``.
+        out: existing folder that gets ``adapter.gguf``.
+
+    Raises:
+        LocumError: as ``compress.gguf_adapter.export_adapter``; ``schema-invalid`` for a request that is none.
+    """
+    from locum.compress.gguf_adapter import export_adapter
+
+    asked = AdapterExportRequest.from_json(request.read_bytes(), str(request), UserError)
+    export_adapter(Path(asked.adapter), Path(asked.base), out / ADAPTER_NAME, name=asked.name)
