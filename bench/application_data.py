@@ -142,7 +142,7 @@ APPLICATIONS: dict[str, Application] = {
             "kind": "generate",
             "profile": "qa",
             "instruction": "Answer the question from the passage.",
-            "data": {"input": ["passage", "question"], "output": "answers"},
+            "data": {"input": ["question", "passage"], "output": "answers"},
         },
         max_chars=900,
     ),
@@ -209,7 +209,7 @@ APPLICATIONS: dict[str, Application] = {
         {
             "kind": "extract",
             "instruction": "Which of the tools is to be called next, and with which arguments?",
-            "data": {"input": ["tools", "conversation"], "output": "call"},
+            "data": {"input": ["conversation", "tools"], "output": "call"},
             "answer_schema": _CALL,
         },
         max_chars=2400,

@@ -27,6 +27,7 @@ from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.climb import Climb, Outcome, as_rung
 from locum.pipeline.llm import LlmAnswers, said_of_right, task_kind
 from locum.pipeline.workspace import Workspace
+from locum.report.text import metric_name
 from locum.schema.certificate import Certificate, Policy
 from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
@@ -223,4 +224,4 @@ def _verdict(student: BuiltStudent, metric: str, certificate: Certificate, targe
 def _achieved(metric: str, value: float) -> str:
     if metric == "accuracy":
         return f"is right on {value:.1%} of"
-    return f"reaches {100 * value:.1f} {metric.replace('_', ' ')} on"
+    return f"reaches {value:.1%} {metric_name(metric)} on"
