@@ -58,11 +58,13 @@ def build_rung(work: Workspace, data: Prepared, candidate: Candidate, budget_s: 
     Raises:
         LocumError: a source, the training, the export or the engine failed; CheckFailed for parity.
     """
-    made: Made = MAKERS.load(maker(work.task.kind, candidate))(work, data, candidate, budget_s)
+    way = maker(work.task.kind, candidate)
+    made: Made = MAKERS.load(way)(work, data, candidate, budget_s)
+    scoring = {} if way == "classify" else {"kind": open_kind(work.task, data.labels).prompt_hash}
     step = Step(
         f"measure-{candidate.name}",
         f"measure {candidate.name}",
-        {"export": made.key, "kind": open_kind(work.task, data.labels).prompt_hash},
+        {"export": made.key, **scoring},
     )
     answers = work.steps.run(step, lambda out: _measure(work, data, made.model, out))
     served = answers / "model"
