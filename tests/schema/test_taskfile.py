@@ -29,7 +29,7 @@ def test_the_smallest_file_is_enough_and_defaults_are_those_documented() -> None
     task = parse_task(GOOD)
     assert task.guarantee.kind == "selective"
     assert (task.guarantee.max_error, task.guarantee.confidence) == (0.05, 0.95)
-    assert (task.target.metric, task.target.at_least, task.students, task.budget.build_minutes) == (
+    assert (task.metric, task.target.at_least, task.students, task.budget.build_minutes) == (
         "accuracy",
         None,
         "auto",
@@ -61,7 +61,7 @@ def test_fault_18_unknown_keys_are_errors_with_the_nearest_name_and_line() -> No
 
 def test_fault_18_a_key_like_no_other_lists_what_is_known() -> None:
     message = faults(GOOD + "target: {zzzzzz: 1}\n")
-    assert "known here: metric, at_least" in message
+    assert "known here: metric, correct_at, at_least" in message
 
 
 def test_fault_20_all_faults_are_reported_together() -> None:

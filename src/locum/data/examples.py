@@ -4,7 +4,8 @@ Notable: one input column gives its value; several give ``name: value`` lines. L
 numbers or true/false, and become text (``1``, ``true``); a file that mixes these kinds is an error that lists
 the odd ones out, because ``1`` beside ``"one"`` is most often a mistake upstream.
 Kinds without labels take any text, and lists, objects or several columns as one line of JSON; the kind says what it
-cannot use. Not here: reading (``readers``), dropping duplicates (``dedupe``).
+cannot use. Spans are put in place in the normalised text (``spans``).
+Not here: reading (``readers``), dropping duplicates (``dedupe``).
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import orjson
 from locum.core.text import one_line
 from locum.data.normalise import NotText, normalise
 from locum.data.rows import MAX_PLACES, Faults, RawRow
+from locum.data.spans import place_spans
 from locum.schema.data import Row
 from locum.schema.task import Task
 from locum.tasks import open_kind
+from locum.tasks.json_answer import read_json
+from locum.tasks.tag import read_spans, write_spans
 
 MAX_LABEL_CHARS = 256
 
@@ -48,6 +52,7 @@ class ExampleReader:
         spec = task.data
         self._labels = task.kind == "classify"
         self._ranked = task.kind == "rank"
+        self._tagged = task.kind == "tag"
         self._kind = None if self._labels else open_kind(task)
         self._inputs = (spec.input,) if isinstance(spec.input, str) else spec.input
         self._outputs = (spec.output,) if isinstance(spec.output, str) else spec.output
@@ -63,7 +68,7 @@ class ExampleReader:
         """The row as an example, or None when it is bad; the reason goes to ``faults``."""
         try:
             text = self._input(row)
-            label = self._right_answer(row, text)
+            label = self._spans(row, text) if self._tagged else self._right_answer(row, text)
         except _BadRow as problem:
             reason, detail = problem.args
             self._faults.add(row.place, reason, detail)
@@ -103,8 +108,20 @@ class ExampleReader:
             raise _BadRow(f"the answer is longer than {self._max_chars:,} characters", one_line(answer, 40))
         fault = self._kind.fault(Row(id=row.place, input=text, output=answer))
         if fault is not None:
-            raise _BadRow(f"the answer cannot be used: {fault}", one_line(answer, 40))
+            raise _BadRow("the answer cannot be used", f"{fault} ({one_line(answer, 40)})")
         return answer
+
+    def _spans(self, row: RawRow, text: str) -> str:
+        """Spans, as they stand in the normalised text."""
+        raw, value = row.columns.get(self._inputs[0]), row.columns.get(self._outputs[0])
+        if value is None:
+            raise _BadRow("no answer", "null; a text without spans has an empty list")
+        try:
+            given = read_spans(read_json(value) if isinstance(value, str) else value)
+            spans = place_spans(raw if isinstance(raw, str) else text, given, text, self._count)
+        except ValueError as problem:
+            raise _BadRow("the spans cannot be used", one_line(str(problem), 160)) from problem
+        return write_spans((start, end, self._normal(label, self._outputs[0])) for start, end, label in spans)
 
     def _clean(self, value: Any, column: str) -> Any:
         """A value with all of its text normalised."""

@@ -52,6 +52,15 @@ def normalise(text: str, count: Count = _nobody) -> str:
     Raises:
         NotText: the text holds lone surrogates.
     """
+    return unstripped(text, count).strip()
+
+
+def unstripped(text: str, count: Count = _nobody) -> str:
+    """``normalise`` but for the white space at the ends, which stays.
+
+    Raises:
+        NotText: the text holds lone surrogates.
+    """
     if _ODD.search(text):
         if _SURROGATE.search(text):
             raise NotText("bytes that are not text (lone surrogates)")
@@ -62,4 +71,4 @@ def normalise(text: str, count: Count = _nobody) -> str:
         if not unicodedata.is_normalized("NFC", text):
             text = unicodedata.normalize("NFC", text)
             count("nfc")
-    return text.strip()
+    return text

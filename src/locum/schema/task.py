@@ -99,6 +99,14 @@ class Target(Document):
         default=None, description="Good enough: the smallest student at or above this on dev is chosen."
     )
 
+    @field_validator("metric")
+    @classmethod
+    def _is_known(cls, metric: str | None) -> str | None:
+        known = list(dict.fromkeys(name for names in METRICS.values() for name in names))
+        if metric is not None and metric not in known:
+            raise ValueError(f"must be one of the kind's metrics; known: {', '.join(known)}")
+        return metric
+
 
 class Budget(Document):
     """What the student may cost, to serve and to build."""

@@ -1,0 +1,76 @@
+"""A task file of every kind is read; what does not go together is refused with its line and the reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from locum.core.errors import TaskFileError
+from locum.schema.kinds import CORRECT_AT, METRICS
+from locum.schema.taskfile import parse_task
+
+SCHEMA = "answer_schema: {type: object, properties: {name: {type: string}}, required: [name]}\n"
+BETWEEN = {"extract": SCHEMA, "custom": "scorer: judge\n"}
+
+
+def text(form: str, *, between: str | None = None, inputs: str = "text", outputs: str = "answer", end: str = "") -> str:
+    whole = form in ("classify", "tag", "extract", "rank")
+    kind = f"kind: {form}\n" if whole else f"kind: generate\nprofile: {form}\n"
+    columns = "[query, candidates]" if form == "rank" and inputs == "text" else inputs
+    return (
+        f"version: 1\nname: toy\n{kind}{BETWEEN.get(form, '') if between is None else between}"
+        f"instruction: Do it.\ndata:\n  train: train.jsonl\n  input: {columns}\n  output: {outputs}\n{end}"
+    )
+
+
+def faults(source: str) -> str:
+    with pytest.raises(TaskFileError) as caught:
+        parse_task(source, "task.yaml")
+    assert caught.value.code == "task-invalid"
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("form", METRICS)
+def test_a_task_file_of_every_kind_is_read(form: str) -> None:
+    task = parse_task(text(form))
+    assert task.form == form
+    assert task.metric == METRICS[form][0]
+    assert task.correct_at == CORRECT_AT.get(form, 1.0)
+    assert task.duplicates == ("near" if form == "classify" else "exact")
+    for metric in METRICS[form]:
+        assert parse_task(text(form, end=f"target: {{metric: {metric}}}\n")).metric == metric
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (text("qa").replace("profile: qa\n", ""), "profile: profile is for kind: generate, which needs one"),
+        (text("tag", between="profile: qa\n"), "task.yaml:4: profile: profile is for kind: generate"),
+        (text("qa").replace("qa", "qaa"), "task.yaml:4: profile: must be 'qa', 'maths'"),
+        (text("extract", between=""), "answer_schema: answer_schema is for kind: extract, which needs one"),
+        (text("classify", between=SCHEMA), "task.yaml:4: answer_schema: answer_schema is for kind: extract"),
+        (text("custom", between=""), "scorer: scorer is for profile: custom, which needs one"),
+        (text("chat", between="scorer: judge\n"), "task.yaml:5: scorer: scorer is for profile: custom"),
+        (text("tag", inputs="[a, b]"), "task.yaml:5: data: input is one column for kind: tag"),
+        (text("rank", inputs="query"), "task.yaml:5: data: input is two columns for kind: rank"),
+        (text("rank", outputs="[a, b]"), "task.yaml:5: data: output is one column for kind: rank"),
+        (text("classify", outputs="[a, b]"), "task.yaml:5: data: output is one column for kind: classify"),
+        (text("qa", end="target: {metric: bleu}\n"), "task.yaml:10: target: target.metric 'bleu' is none of f1"),
+        (text("qa", end="target: {metric: blue}\n"), "task.yaml:10: target.metric: must be one of"),
+        (text("maths", end="target: {correct_at: 0.5}\n"), "task.yaml:10: target: target.correct_at is for graded"),
+        (text("qa", end="target: {correct_at: 0}\n"), "task.yaml:10: target.correct_at: must be greater than 0"),
+        (text("qa", end="generation: {max_tokens: 0}\n"), "task.yaml:10: generation.max_tokens: must be greater"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_its_line_and_the_reason(source: str, expected: str) -> None:
+    assert expected in faults(source)
+
+
+def test_a_fault_in_the_kind_is_not_told_again_for_what_hangs_on_it() -> None:
+    message = faults(text("extract").replace("kind: extract", "kind: extrakt"))
+    assert message.startswith("1 fault in task.yaml\n  task.yaml:3: kind: must be")
+
+
+def test_several_outputs_and_inputs_are_fine_where_answers_are_written() -> None:
+    task = parse_task(text("code", inputs="[head, doc]", outputs="[canonical_solution, test, entry_point]"))
+    assert task.data.output == ("canonical_solution", "test", "entry_point")
+    assert task.data.input == ("head", "doc")
