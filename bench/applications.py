@@ -43,7 +43,7 @@ COLUMNS = [
 CAPTION = (
     "Scores on the test rows, in brackets the 95 % interval. Prompted and few-shot: SmolLM2-135M-Instruct (Q4_1)."
     " Tuned: the same, all weights, where answers are written; all-MiniLM-L6-v2 for labels and spans (their prompted"
-    " columns are empty). LLM: Qwen2.5-Coder-1.5B-Instruct (Q4_K_M), prompted with the task's instruction, on the rows in its"
+    " columns are empty). LLM: Qwen2.5-Coder-1.5B-Instruct (Q4_K_M), prompted with the instruction, on the rows in its"
     " brackets. Local: share of calibration rows answered without the LLM under the certificate in force: at most 20 %"
     " of the answers given locally are wrong (5 % for labels and spans), proved at 95 % confidence; 0 % where nothing"
     " can be proved from so few rows."

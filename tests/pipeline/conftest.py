@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from locum.pipeline import rung
+from locum.core import child
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def copied(built: Any, tmp_path: Path) -> Any:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The jobs that a build starts in child processes, as they are started."""
     started: list[str] = []
-    run: Callable[..., None] = rung.run_job
+    run: Callable[..., None] = child.run_job
 
     def record(target: str, *paths: Path, **options: Any) -> None:
         started.append(target)
         run(target, *paths, **options)
 
-    monkeypatch.setattr(rung, "run_job", record)
+    monkeypatch.setattr(child, "run_job", record)
     return started

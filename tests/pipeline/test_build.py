@@ -19,10 +19,10 @@ import pytest
 
 import locum
 from locum.bundle.verify import verify
+from locum.core import child as children
 from locum.core.errors import BusyError, CheckFailed, DataError, DeviceError, Interrupted, ModelFileError, UserError
 from locum.core.files import sha256_file
 from locum.core.progress import Event, listening
-from locum.pipeline import rung
 from locum.testing import FakeUpstream, Scripted
 
 CLI = [sys.executable, "-m", "locum.cli.main"]
@@ -136,7 +136,7 @@ def test_what_the_student_depends_on_trains_again(
     def stop(target: str, *_paths: Path, **_options: Any) -> None:
         raise CheckFailed("core-internal", f"about to run {target}")
 
-    monkeypatch.setattr(rung, "run_job", stop)
+    monkeypatch.setattr(children, "run_job", stop)
     if changed == {"data": "rows"}:
         with (copied.tickets.folder / "tickets.csv").open("a") as file:
             file.write("refund the invoice number twelve,billing\n")
@@ -399,7 +399,7 @@ def test_fault_34_a_failed_parity_check_ends_the_build_with_3(copied: Any, monke
         assert target == "locum.compress.job:main"
         raise CheckFailed("compress-parity", "agreement 0.31 < 0.97", fix="build another student")
 
-    monkeypatch.setattr(rung, "run_job", collapsed)
+    monkeypatch.setattr(children, "run_job", collapsed)
     monkeypatch.setattr(signal, "signal", lambda *_args: None)
     with pytest.raises(SystemExit) as ended:
         main(["build", str(copied.tickets.task), "--out", str(copied.out)])

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from locum.core import child as children
 from locum.core.errors import CheckFailed, DeviceError, Interrupted, LocumError, ModelFileError, SourceError, UserError
 from locum.core.progress import Event, listening
 from locum.evaluate.predictions import Predictions
 from locum.fit.ladder import training_budgets
 from locum.pipeline import climb as climbing
-from locum.pipeline import made
 from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.make_classifier import make_classifier
@@ -206,7 +206,7 @@ def test_fault_36_memory_that_runs_out_is_answered_with_smaller_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     seen: list[int | None] = []
-    monkeypatch.setattr(made, "run_job", killed(2, code, seen))
+    monkeypatch.setattr(children, "run_job", killed(2, code, seen))
     work = workspace(tmp_path)
     with pytest.raises((CheckFailed, LocumError, FileNotFoundError)):
         make_classifier(work, DATA, LADDER[0], 10.0)
@@ -218,7 +218,7 @@ def test_fault_36_when_one_row_is_too_much_the_kill_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int | None] = []
-    monkeypatch.setattr(made, "run_job", killed(99, "core-child-killed", seen))
+    monkeypatch.setattr(children, "run_job", killed(99, "core-child-killed", seen))
     with pytest.raises(LocumError, match="memory"):
         make_classifier(workspace(tmp_path), DATA, LADDER[0], 10.0)
     assert seen == [None, 16, 8, 4, 2, 1]
@@ -226,7 +226,7 @@ def test_fault_36_when_one_row_is_too_much_the_kill_is_reported(
 
 def test_another_failure_of_a_job_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int | None] = []
-    monkeypatch.setattr(made, "run_job", killed(99, "core-child-failed", seen))
+    monkeypatch.setattr(children, "run_job", killed(99, "core-child-failed", seen))
     with pytest.raises(LocumError) as caught:
         make_classifier(workspace(tmp_path), DATA, LADDER[0], 10.0)
     assert (caught.value.code, seen) == ("core-child-failed", [None])

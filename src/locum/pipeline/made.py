@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from locum.core.child import run_job
+from locum.core import child
 from locum.core.errors import LocumError
 from locum.core.files import write_json
 from locum.core.progress import warn
@@ -55,7 +55,7 @@ def train_within_memory(work: Workspace, job: str, request: Document, out: Path,
     for position, micro_batch in enumerate(_MICRO_BATCHES):
         write_json(out / "request.json", request.model_copy(update={"micro_batch": micro_batch}).to_json())
         try:
-            run_job(job, out / "request.json", out, log=out / "train.log", threads=work.threads)
+            child.run_job(job, out / "request.json", out, log=out / "train.log", threads=work.threads)
         except LocumError as error:
             if error.code not in OUT_OF_MEMORY or position == len(_MICRO_BATCHES) - 1:
                 raise

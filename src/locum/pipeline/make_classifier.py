@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from locum.core.child import run_job
+from locum.core import child
 from locum.core.files import write_json
 from locum.pipeline.built import Prepared
 from locum.pipeline.made import Made, train_within_memory
@@ -74,4 +74,4 @@ def _export(work: Workspace, data: Prepared, candidate: Candidate, trained: Path
         threads=work.threads,
     )
     write_json(out / "request.json", request.to_json())
-    run_job("locum.compress.job:main", out / "request.json", out, log=out / "export.log", threads=work.threads)
+    child.run_job("locum.compress.job:main", out / "request.json", out, log=out / "export.log", threads=work.threads)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 
-from locum.core.child import run_job
+from locum.core import child
 from locum.core.errors import DataError
 from locum.core.files import atomic_file, sha256_file, write_json
 from locum.core.progress import note
@@ -113,7 +113,9 @@ def _export(work: Workspace, candidate: Candidate, prompt: Prompt, trained: Path
         rows=24,
     )
     write_json(out / "request.json", request.to_json())
-    run_job("locum.compress.job:generator", out / "request.json", out, log=out / "export.log", threads=work.threads)
+    child.run_job(
+        "locum.compress.job:generator", out / "request.json", out, log=out / "export.log", threads=work.threads
+    )
     write_json(model / PROMPT, prompt.to_json())
     spec = ModelSpec.from_json((model / "model.json").read_bytes(), str(model))
     files = {**spec.files, PROMPT: sha256_file(model / PROMPT)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from locum.cascade.confidence import fit_temperature
-from locum.core.child import run_job
+from locum.core import child
 from locum.core.files import link_or_copy, sha256_file, write_json
 from locum.core.registry import Registry
 from locum.data.load import iterate
@@ -86,7 +86,7 @@ def _measure(work: Workspace, data: Prepared, model: Path, out: Path) -> None:
         model=str(model), data=str(data.folder), task=work.task, splits=data.splits, threads=work.threads
     )
     write_json(out / "request.json", request.to_json())
-    run_job("locum.evaluate.job:run", out / "request.json", out, log=out / "measure.log", threads=work.threads)
+    child.run_job("locum.evaluate.job:run", out / "request.json", out, log=out / "measure.log", threads=work.threads)
     _calibrate(work, data, model, out)
 
 
