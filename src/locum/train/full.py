@@ -27,7 +27,7 @@ from locum.train.frozen import FrozenPrefix, can_freeze
 from locum.train.head import fit_head
 from locum.train.loop import StoppedBy, Trainer
 from locum.train.outcome import Clock, Outcome
-from locum.train.recipe import RECIPES, Recipe
+from locum.train.recipe import RECIPES, Pace, Recipe
 from locum.train.schedule import Schedule, plan_schedule, read_schedule, write_schedule
 from locum.train.stopping import polite_stop
 from locum.train.workbench import Workbench, prepare
@@ -120,7 +120,7 @@ def tune_by_plan(
     request: TrainRequest,
     work: Path,
     clock: Clock,
-    recipe: Recipe,
+    recipe: Pace,
     lengths: tuple[list[int], list[int]],
     trainer: Callable[[Schedule, CheckpointFolder], AnyTrainer],
     fit: Callable[[], object],
@@ -158,7 +158,7 @@ def tune_by_plan(
 
 
 def _measured_schedule(
-    probe: Trainer, recipe: Recipe, clock: Clock, both_lengths: tuple[list[int], list[int]]
+    probe: Trainer, recipe: Pace, clock: Clock, both_lengths: tuple[list[int], list[int]]
 ) -> Schedule:
     """Time a few real steps, undo them, and plan."""
     lengths, dev_lengths = both_lengths

@@ -1,4 +1,4 @@
-"""The hyperparameters of tuning: one set for each family of classifiers and each method for generators.
+"""The hyperparameters of tuning: a set for each family of classifiers, each method for generators, and for ranking.
 
 Notable: chosen on several data sets' dev splits; ``docs/log.md`` has the alternatives and what they scored.
 """
@@ -70,6 +70,22 @@ class TuneRecipe(Pace):
     rate: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class RankRecipe(TuneRecipe):
+    """Hyperparameters of an encoder that ranks.
+
+    Attributes:
+        batch_texts: candidates that the queries of a batch are set against.
+        temperature: cosines are divided by it before the softmax.
+        dropout, average_decay: as in ``Recipe``.
+    """
+
+    batch_texts: int
+    temperature: float
+    dropout: float
+    average_decay: float
+
+
 RECIPES: dict[Family, Recipe] = {
     "encoder": Recipe(epochs=10, batch_rows=64, body_rate=1e-4, head_rate=1e-3),
     "decoder": Recipe(
@@ -85,3 +101,14 @@ TUNE_RECIPES: dict[TuneMethod, TuneRecipe] = {
     "lora": TuneRecipe(epochs=3, batch_rows=16, rate=5e-4, weight_decay=0.0, patience=1),
     "dora": TuneRecipe(epochs=3, batch_rows=16, rate=5e-4, weight_decay=0.0, patience=1),
 }
+
+RANK_RECIPE = RankRecipe(
+    epochs=10,
+    batch_rows=32,
+    batch_texts=64,
+    rate=5e-5,
+    temperature=0.05,
+    dropout=0.1,
+    average_decay=0.98,
+    patience=3,
+)

@@ -14,7 +14,7 @@ from typing import Any
 from locum.core.errors import LocumError
 from locum.core.files import write_json
 from locum.models.base_files import read_json
-from locum.train.recipe import Recipe
+from locum.train.recipe import Pace
 
 _USABLE_SHARE = 0.85  # of what is left: machines slow down, and the last evaluation is in float32
 _EXACT_FACTOR = 4.0  # float32 evaluation over bfloat16
@@ -43,7 +43,7 @@ class Schedule:
 
 
 def plan_schedule(
-    recipe: Recipe, *, steps_per_epoch: int, epoch_s: float, eval_s: float, left_s: float, tokens_per_epoch: int
+    recipe: Pace, *, steps_per_epoch: int, epoch_s: float, eval_s: float, left_s: float, tokens_per_epoch: int
 ) -> Schedule:
     """The longest schedule of whole epochs that fits, at most the recipe's; part of one epoch when one does not.
 
