@@ -165,3 +165,15 @@ def test_written_answers_and_those_that_cannot_be(tmp_path: Path, profile: str, 
     _, found = prepared(tmp_path, task, rows)
     assert found[SENTENCES[0]].output == (good if isinstance(good, str) else json.dumps(good, separators=(",", ":")))
     assert why in refused(tmp_path, task, {"text": "river stone", "answer": bad}, rows)
+
+
+def test_queries_with_candidates(tmp_path: Path) -> None:
+    task = make_task("rank", data={"input": ["query", "candidates"]})
+    rows = [{"query": text, "candidates": [text, "other"], "answer": [0]} for text in SENTENCES]
+    _, found = prepared(tmp_path, task, rows)
+    text = json.dumps({"query": SENTENCES[0], "candidates": [SENTENCES[0], "other"]}, separators=(",", ":"))
+    assert found[text].output == "[0]"
+    bad = {"query": "river", "candidates": ["one", "two", "three"], "answer": [7]}
+    assert "'7' is none of the 3 candidates" in refused(tmp_path, task, bad, rows)
+    assert "the candidates are no list" in refused(tmp_path, task, bad | {"candidates": None}, rows)
+    assert "the query is empty" in refused(tmp_path, task, bad | {"query": ""}, rows)
