@@ -25,6 +25,7 @@ from locum.core.errors import LocumError
 from locum.core.files import write_bytes
 from locum.models.body import quiet_transformers
 from locum.models.classifier import SequenceClassifier, pool
+from locum.models.tagger import TokenClassifier
 
 EmbeddingPooling = Literal["mean", "cls", "last"]
 OPSET = 23  # the first with Attention
@@ -46,10 +47,12 @@ def export_onnx(student: SequenceClassifier, path: Path, *, max_tokens: int) -> 
     Raises:
         LocumError: PyTorch's exporter cannot express the model (``compress-export``).
     """
-    student.eval().float()
-    with _onnx_attention(student.body), _quiet():
-        graph = _trace(_Graph(student), max_tokens, "logits")
-    write_bytes(path, _canonical(graph))
+    _write(_Graph(student), student, path, max_tokens, "logits")
+
+
+def export_tagger_onnx(student: TokenClassifier, path: Path, *, max_tokens: int) -> None:
+    """Write a tagger; arguments and errors as in ``export_onnx``, but ``logits`` is ``[B, T, C]``, a row a token."""
+    _write(_TokenGraph(student), student, path, max_tokens, "logits")
 
 
 def export_embedding_onnx(body: nn.Module, pooling: EmbeddingPooling, path: Path, *, max_tokens: int) -> None:
@@ -64,10 +67,7 @@ def export_embedding_onnx(body: nn.Module, pooling: EmbeddingPooling, path: Path
     Raises:
         LocumError: PyTorch's exporter cannot express the model (``compress-export``).
     """
-    body.eval().float()
-    with _onnx_attention(body), _quiet():
-        graph = _trace(Embedding(body, pooling), max_tokens, "vector")
-    write_bytes(path, _canonical(graph))
+    _write(Embedding(body, pooling), body, path, max_tokens, "vector")
 
 
 class Embedding(nn.Module):
@@ -102,6 +102,27 @@ class _Graph(nn.Module):
         states = self.body(input_ids=input_ids, attention_mask=attention_mask, **options).last_hidden_state
         logits = self.head(pool(states, attention_mask, self.pooling))  # type: ignore[arg-type]
         return logits if self.wide is None else logits + self.wide(input_ids, attention_mask)
+
+
+class _TokenGraph(nn.Module):
+    """What is traced of a tagger; positions as in ``_Graph``."""
+
+    def __init__(self, student: TokenClassifier) -> None:
+        super().__init__()
+        self.body, self.head = student.body, student.head
+        self.rotary = _is_rotary(student.body)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        options = _positions(input_ids) if self.rotary else {}
+        states = self.body(input_ids=input_ids, attention_mask=attention_mask, **options).last_hidden_state
+        return self.head(states.float())
+
+
+def _write(graph: _Graph | _TokenGraph | Embedding, model: nn.Module, path: Path, max_tokens: int, output: str) -> None:
+    """Trace a graph and write it; the model that it is of is left in evaluation mode and float32."""
+    model.eval().float()
+    with _onnx_attention(graph.body), _quiet():
+        write_bytes(path, _canonical(_trace(graph, max_tokens, output)))
 
 
 def _is_rotary(body: nn.Module) -> bool:
@@ -150,7 +171,7 @@ def _onnx_attention(body: Any) -> Generator[None, None, None]:
         body.set_attn_implementation(before)
 
 
-def _trace(student: _Graph | Embedding, max_tokens: int, output: str) -> Any:
+def _trace(student: _Graph | _TokenGraph | Embedding, max_tokens: int, output: str) -> Any:
     # Two rows of different length: no dimension of 1 that a tracer would take for a constant.
     ids = torch.ones(2, min(7, max_tokens), dtype=torch.int64)
     mask = torch.ones_like(ids)

@@ -62,7 +62,7 @@ def check(
     before = trained_logits.argmax(axis=1)
     after = np.where(sound, np.where(sound[:, None], exported_logits, 0.0).argmax(axis=1), -1)  # -1 equals no label
     agreement = float((before == after).mean())
-    gaps = np.where(sound[:, None], np.abs(_softmax(trained_logits) - _softmax(exported_logits)), 1.0)
+    gaps = np.where(sound[:, None], np.abs(softmax(trained_logits) - softmax(exported_logits)), 1.0)
     lost = int(((before == gold) & (after != gold)).sum())
     gained = int(((before != gold) & (after == gold)).sum())
     drop = (lost - gained) / len(gold)
@@ -95,7 +95,8 @@ def describe_failure(parity: Parity) -> str:
     )
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities, ``[n, C]``; logits that are NaN or infinite count as 0."""
     finite = np.where(np.isfinite(logits), logits, 0.0).astype(np.float64)
     powers = np.exp(finite - finite.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)

@@ -78,14 +78,19 @@ def read_dev(folder: Path, split: Path, labels: Sequence[str]) -> Dev:
     if unknown or not rows:
         what = f"labels {unknown[:3]} that the model does not have" if unknown else "no rows"
         raise DataError("compress-dev", f"the dev split holds {what}", where=str(split), fix="train again on this data")
-    logits = _read_logits(folder)
+    logits = read_logits(folder)
     if logits.shape != (len(rows), len(labels)):
         raise _damaged(folder, f"{DEV_LOGITS_NAME} is {logits.shape} for {len(rows)} dev rows and {len(labels)} labels")
     gold = np.asarray([places[row.output] for row in rows], dtype=np.intp)
     return Dev([row.input for row in rows], gold, logits)
 
 
-def _read_logits(folder: Path) -> NDArray[np.float32]:
+def read_logits(folder: Path) -> NDArray[np.float32]:
+    """What the trained weights said about dev, ``[n, C]``.
+
+    Raises:
+        ModelFileError: the logits are missing, damaged, or not finite.
+    """
     path = folder / DEV_LOGITS_NAME
     if not path.is_file():
         raise _damaged(folder, f"{DEV_LOGITS_NAME} is missing")

@@ -15,22 +15,39 @@ from locum.schema.model import Parity
 from locum.schema.training import ExportRequest, Trained, TrainRequest
 from locum.sources.bases import ensure_base
 
+TRAIN, EXPORT = "locum.train.job:main", "locum.compress.job:main"
 
-def make_classifier(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float) -> Made:
+
+def make_classifier(
+    work: Workspace,
+    data: Prepared,
+    candidate: Candidate,
+    budget_s: float,
+    train_job: str = TRAIN,
+    export_job: str = EXPORT,
+) -> Made:
     """Train and export one candidate, or find both done.
+
+    Args:
+        work: the build.
+        data: its prepared data.
+        candidate: what to build.
+        budget_s: wall time its training may take.
+        train_job: ``package.module:function`` that answers a ``TrainRequest``.
+        export_job: the same for an ``ExportRequest``.
 
     Raises:
         LocumError: a source, the training or the export failed; CheckFailed for parity.
     """
-    trained_folder, train_step = _train(work, data, candidate, budget_s)
+    trained_folder, train_step = _train(work, data, candidate, budget_s, train_job)
     trained = Trained.from_json((trained_folder / "trained.json").read_bytes(), str(trained_folder))
     step = Step(f"export-{candidate.name}", f"export {candidate.name}", {"train": train_step.key})
-    model = work.steps.run(step, lambda out: _export(work, data, candidate, trained_folder, out)) / "model"
+    model = work.steps.run(step, lambda out: _export(work, data, candidate, trained_folder, out, export_job)) / "model"
     parity = Parity.from_json((model.parent / "parity.json").read_bytes(), str(model.parent))
     return Made(model, step.key, trained, parity)
 
 
-def _train(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float) -> tuple[Path, Step]:
+def _train(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float, job: str) -> tuple[Path, Step]:
     task = work.task
     step = Step(
         f"train-{candidate.name}",
@@ -60,12 +77,12 @@ def _train(work: Workspace, data: Prepared, candidate: Candidate, budget_s: floa
             seed=task.seed,
             threads=work.threads,
         )
-        train_within_memory(work, "locum.train.job:main", request, out, candidate.name)
+        train_within_memory(work, job, request, out, candidate.name)
 
     return work.steps.run(step, train), step
 
 
-def _export(work: Workspace, data: Prepared, candidate: Candidate, trained: Path, out: Path) -> None:
+def _export(work: Workspace, data: Prepared, candidate: Candidate, trained: Path, out: Path, job: str) -> None:
     request = ExportRequest(
         name=candidate.name,
         labels=data.labels,
@@ -74,4 +91,4 @@ def _export(work: Workspace, data: Prepared, candidate: Candidate, trained: Path
         threads=work.threads,
     )
     write_json(out / "request.json", request.to_json())
-    child.run_job("locum.compress.job:main", out / "request.json", out, log=out / "export.log", threads=work.threads)
+    child.run_job(job, out / "request.json", out, log=out / "export.log", threads=work.threads)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -69,9 +70,10 @@ def read_windows(read: Callable[[Sequence[str]], Sequence[Read]], texts: Sequenc
     waiting = dict.fromkeys(range(len(texts)), 0)
     for _ in range(MAX_WINDOWS):
         rows, waiting = waiting, {}
-        for (row, start), found in zip(rows.items(), read([texts[row][start:] for row, start in rows.items()])):
-            parts[row].append((start, found))
-            following = _next_start(texts[row], start, found.spans) if found.truncated else start
+        found = read([texts[row][start:] for row, start in rows.items()])
+        for (row, start), part in zip(rows.items(), found, strict=True):
+            parts[row].append((start, part))
+            following = _next_start(texts[row], start, part.spans) if part.truncated else start
             if following > start:
                 waiting[row] = following
         if not waiting:
@@ -111,7 +113,7 @@ def _next_start(text: str, start: int, spans: NDArray[np.int64]) -> int:
 def _kept(parts: Sequence[tuple[int, Read]]) -> list[Window[Read]]:
     """Windows with the tokens that each stands for: up to the middle of an overlap the earlier one's."""
     edges = [0]
-    for (start, read), (next_start, next_read) in zip(parts, parts[1:], strict=False):
+    for (start, read), (next_start, next_read) in pairwise(parts):
         reached = start + int(read.spans[:, 1].max())
         begins = next_read.spans[next_read.spans[:, 1] > next_read.spans[:, 0], 0] + next_start
         shared = begins[begins < reached]
