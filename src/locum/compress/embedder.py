@@ -56,7 +56,6 @@ SAMPLES = (
     "of the air is lower there; cooks in high places therefore boil their potatoes for longer.",
     "word " * 120,
 )
-_FORMATS: tuple[Precision, ...] = ("int8", "fp32")
 
 
 def export_embedder(asked: EmbedderRequest, out: Path) -> tuple[ModelSpec, EmbedderParity]:
@@ -70,7 +69,7 @@ def export_embedder(asked: EmbedderRequest, out: Path) -> tuple[ModelSpec, Embed
         The ``model.json`` that was written, and the comparison.
 
     Raises:
-        CheckFailed: neither int8 nor fp32 stays near enough (``compress-parity``); nothing is written.
+        CheckFailed: no format stays near enough (``compress-parity``); nothing is written.
         ModelFileError: the encoder is damaged or must not be opened.
         LocumError: PyTorch cannot export it.
     """
@@ -90,7 +89,7 @@ def export_embedder(asked: EmbedderRequest, out: Path) -> tuple[ModelSpec, Embed
         wanted = _vectors(Embedding(body, asked.pooling), open_tokenizer(tokenizer, asked.max_tokens, vocabulary))
         with track("write ONNX"):
             export_embedding_onnx(body, asked.pooling, scratch / "fp32.onnx", max_tokens=asked.max_tokens)
-        for precision in _FORMATS:
+        for precision in asked.formats:
             model = scratch / precision
             spec = _write(asked, scratch, model, precision)
             parity = _compare(model, wanted, precision, asked, tried)

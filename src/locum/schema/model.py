@@ -49,10 +49,11 @@ class Parity(Document):
 
     Attributes:
         n: rows; of a tagger tokens.
-        label_agreement: share of rows with the same top label; of a tagger, of tokens with the same tag.
-        mean_gap: mean absolute difference of class probabilities.
+        label_agreement: share of rows with the same top label (or first candidate); of a tagger, of tokens with the same
+            tag.
+        mean_gap: mean absolute difference of class (or candidate) probabilities.
         max_gap: largest absolute difference of the top label's probability.
-        accuracy_trained, accuracy_exported: dev accuracy of each; of a tagger micro F1 of the spans.
+        accuracy_trained, accuracy_exported: dev accuracy of each; of a tagger micro F1 of the spans; of a ranker nDCG.
         min_agreement, max_accuracy_drop: the tolerance that was asked.
         tried: what else was exported and why it was not kept ("int8: agreement 0.91 < 0.98").
     """

@@ -85,7 +85,7 @@ class CurvePoint(Document):
 
     Attributes:
         dev_loss: mean cross-entropy, of a row's label or of an answer's token.
-        dev_accuracy: of a classifier; of a tagger micro F1 of its spans; None for a generator.
+        dev_accuracy: of a classifier; of a tagger micro F1 of its spans; of a ranker nDCG at 10; None for a generator.
         dev_losses: the loss by task, where the rows name their tasks.
     """
 
@@ -126,7 +126,7 @@ class Trained(Document):
         stopped_by: schedule (all epochs run), patience (dev stopped improving), budget (time), nan (loss
             became NaN; the last good weights were kept).
         settings: the hyperparameters in force, for the report.
-        dev_accuracy: of a classifier; of a tagger micro F1 of its spans.
+        dev_accuracy: of a classifier; of a tagger micro F1 of its spans; of a ranker nDCG at 10.
         dev_loss: of a generator: mean cross-entropy of an answer's token; the curve's first point has the base's.
         dev_losses: of a generator: the same by task.
         rows: of a generator: what became of the conversations.
@@ -166,8 +166,10 @@ class ExportRequest(Document):
         threads: CPU threads to use.
         formats: what to write, in order of preference: the first that answers as the trained model did is kept.
             None takes the family's own (int8 before fp32); the linear family has one form only.
-        min_agreement: share of dev rows whose label must be the trained model's; of a tagger, of tokens and tags.
-        max_accuracy_drop: loss of dev accuracy that is accepted; of a tagger, of micro F1 of its spans.
+        min_agreement: share of dev rows whose label (or first candidate) must be the trained model's; of a tagger, of
+            tokens and tags.
+        max_accuracy_drop: loss of dev accuracy that is accepted; of a tagger, of micro F1 of its spans; of a ranker,
+            of nDCG.
     """
 
     name: str
@@ -191,6 +193,7 @@ class EmbedderRequest(Document):
         parameters: of the encoder.
         threads: CPU threads to use.
         min_cosine: how near every sample text's vector must be to PyTorch's.
+        formats: what to write, in order of preference: the first that is near enough is kept.
     """
 
     name: str
@@ -200,6 +203,7 @@ class EmbedderRequest(Document):
     parameters: int
     threads: int
     min_cosine: float = 0.99
+    formats: tuple[Literal["int8", "fp32"], ...] = ("int8", "fp32")
 
 
 class EmbedderParity(Document):
