@@ -124,13 +124,13 @@ def test_a_decoder_of_a_few_layers_is_not_worth_its_time() -> None:
 
 @pytest.mark.parametrize("methods", [["linear"], ["linear", "head", "full", "full"], ["full"] * 5])
 def test_training_gets_all_of_the_time_but_the_reserve(methods: list[str]) -> None:
-    budgets = training_budgets(methods, 900)  # pyright: ignore[reportArgumentType]
+    budgets = training_budgets("classify", methods, 900)  # pyright: ignore[reportArgumentType]
     assert sum(budgets) == pytest.approx(900 * (1 - RESERVE), abs=0.1 * len(methods))
     assert all(seconds > 0 for seconds in budgets)
 
 
 def test_a_costlier_method_gets_more_time() -> None:
-    linear, head, full = training_budgets(["linear", "head", "full"], 900)
+    linear, head, full = training_budgets("classify", ["linear", "head", "full"], 900)
     assert linear < head < full
 
 

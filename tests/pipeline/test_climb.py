@@ -157,7 +157,7 @@ def test_the_time_is_shared_out_and_what_is_ruled_out_is_not_built(rungs: Any, t
     asked = rungs()
     ladder = (LADDER[0], LADDER[1].model_copy(update={"skipped": "too slow"}), *LADDER[2:])
     climbed = climb(workspace(tmp_path), DATA, ladder, 1.0)
-    expected = training_budgets([candidate.method for candidate in LADDER], 600)
+    expected = training_budgets("classify", [candidate.method for candidate in LADDER], 600)
     assert asked == {c.name: s for c, s in zip(LADDER, expected, strict=True) if c.name != "mini/head"}
     assert (climbed.outcomes[1].status, climbed.outcomes[1].reason) == ("skipped", "too slow")
     assert climbed.stopped_early is None

@@ -49,6 +49,9 @@ AUTO: dict[Kind, tuple[StudentSpec, ...]] = {
 RESERVE = 0.16
 """Share of the build time kept for everything that is not training: export, measuring, certificate, report."""
 
+RESERVE_WRITTEN = 0.55
+"""The same where answers are written: answering the held-out rows takes longer than training a small model."""
+
 _WEIGHTS: dict[Method, float] = {
     "linear": 0.03,
     "head": 0.12,
@@ -107,7 +110,7 @@ def make_ladder(task: Task, size: DataSize, machines: Machines) -> tuple[Candida
         SourceError: a base is neither in the catalogue, nor a folder, nor an address.
     """
     wanted = AUTO[task.kind] if task.students == "auto" else task.students
-    budgets = training_budgets([spec.method for spec in wanted], task.budget.build_minutes * 60)
+    budgets = training_budgets(task.kind, [spec.method for spec in wanted], task.budget.build_minutes * 60)
     ladder: list[Candidate] = []
     for spec, budget_s in zip(wanted, budgets, strict=True):
         facts = _facts(spec.base) if spec.base else None
@@ -117,18 +120,20 @@ def make_ladder(task: Task, size: DataSize, machines: Machines) -> tuple[Candida
     return tuple(ladder)
 
 
-def training_budgets(methods: Sequence[Method], build_s: float) -> list[float]:
+def training_budgets(kind: Kind, methods: Sequence[Method], build_s: float) -> list[float]:
     """Seconds that the training of each candidate may take.
 
     A function of the ladder alone, so that a resumed build agrees with itself; what a candidate does not need
     is left over as slack.
 
     Args:
+        kind: of the task.
         methods: of the candidates, in order.
         build_s: the whole build's time.
     """
     total = sum(_WEIGHTS[method] for method in methods)
-    return [round(build_s * (1 - RESERVE) * _WEIGHTS[method] / total, 1) for method in methods]
+    reserve = RESERVE_WRITTEN if kind in ("extract", "generate") else RESERVE
+    return [round(build_s * (1 - reserve) * _WEIGHTS[method] / total, 1) for method in methods]
 
 
 def affordable_depth(facts: BaseFacts, size: DataSize, device: DeviceProfile, budget_s: float) -> int:

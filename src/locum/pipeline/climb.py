@@ -64,7 +64,7 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
         UserError: every candidate was ruled out before it was tried.
     """
     build_s = work.task.budget.build_minutes * 60
-    seconds = training_budgets([candidate.method for candidate in ladder], build_s)
+    seconds = training_budgets(work.task.kind, [candidate.method for candidate in ladder], build_s)
     budgets = {candidate.name: s for candidate, s in zip(ladder, seconds, strict=True)}
     outcomes: list[Outcome] = []
     stopped: str | None = None
