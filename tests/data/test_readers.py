@@ -164,3 +164,40 @@ def test_folder_without_data_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(read_rows(tmp_path, SPEC))
     assert caught.value.code == "data-missing"
+
+
+NESTED = [
+    {"id": "1", "question": "Who?", "answers": {"text": ["Ada", "Ada Lovelace"], "at": {"start": 3}}},
+    {"id": "2", "question": "When?", "answers": {"text": [], "at": None}},
+]
+
+
+def nested(folder: Path, format: str) -> Path:
+    if format == "parquet":
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.Table.from_pylist(NESTED), folder / "rows.parquet")
+    else:
+        (folder / f"rows.{format}").write_text("".join(json.dumps(row) + "\n" for row in NESTED))
+    return folder / f"rows.{format}"
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_a_name_with_dots_reaches_into_objects(tmp_path: Path, format: str) -> None:
+    rows = read(nested(tmp_path, format), input="question", output=("answers.text", "answers.at.start"))
+    assert [row["answers.text"] for row in rows] == [["Ada", "Ada Lovelace"], []]
+    assert [row["answers.at.start"] for row in rows] == [3, None]
+    assert {row["question"] for row in rows} == {"Who?", "When?"}
+
+
+def test_a_column_whose_name_has_dots_is_itself(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "x", "a": {"b": "inner"}, "a.b": "outer"}) + "\n")
+    assert read(path, output="a.b")[0]["a.b"] == "outer"
+
+
+def test_csv_holds_no_objects_to_reach_into(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('text,answers\nx,"{""text"": ""y""}"\n')
+    with pytest.raises(DataError) as caught:
+        open_table(path, wanted=("text", "answers.text"))
+    assert caught.value.code == "data-columns"

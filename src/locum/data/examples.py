@@ -1,8 +1,8 @@
 """From a raw row to an input and an output, both normalised text, or to a bad row with its reason.
 
-Notable: one input column gives its value; several give ``name: value`` lines. Labels may be text, whole
-numbers or true/false, and become text (``1``, ``true``); a file that mixes these kinds is an error that lists
-the odd ones out, because ``1`` beside ``"one"`` is most often a mistake upstream.
+Notable: one input column gives its value; several give ``name: value`` lines; a list of texts is read as paragraphs.
+Labels may be text, whole numbers or true/false, and become text (``1``, ``true``); a file that mixes these kinds is an
+error that lists the odd ones out, because ``1`` beside ``"one"`` is most often a mistake upstream.
 Kinds without labels take any text, and lists, objects or several columns as one line of JSON; the kind says what it
 cannot use. Spans are put in place in the normalised text (``spans``).
 Not here: reading (``readers``), dropping duplicates (``dedupe``).
@@ -155,6 +155,8 @@ class ExampleReader:
         if isinstance(value, bool | int | float):
             self._changes["number_as_text"] += 1
             value = str(value).lower() if isinstance(value, bool) else str(value)
+        if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+            value = "\n".join(value)
         if not isinstance(value, str):
             raise _BadRow("the input is not text", f"column {column!r} holds a {_type_name(value)}")
         text = self._normal(value, column)

@@ -2,13 +2,16 @@
 
 Notable: the format goes by content first and by name second, so a JSON Lines file called ``.txt`` is read
 as what it is. Whatever the format, the wanted columns are checked before the first row, and the file is
-checked after the last one: if it changed meanwhile, reading ends with an error.
+checked after the last one: if it changed meanwhile, reading ends with an error. A name with dots reaches into
+objects (``answers.text``), which is how many public sets keep their answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from locum.core.errors import DataError
 from locum.core.files import content_hash, sha256_file
@@ -70,7 +73,7 @@ def open_table(
         path: the file or folder.
         format: auto, csv, tsv, jsonl or parquet.
         encoding: the text encoding when it is known.
-        wanted: columns that must be there; empty to skip the check.
+        wanted: columns that must be there, members of objects among them (``answers.text``); empty to skip the check.
         split: which part to take of a folder that holds several.
 
     Raises:
@@ -83,6 +86,7 @@ def open_table(
         found = survey(path, encoding)
         chosen = _text_format(found, format)
         table = _open_json(found, chosen) if chosen in ("jsonl", "json") else _open_csv(found, chosen, wanted)
+    table = _with_members(table, wanted)
     _check_columns(table, wanted)
     return table
 
@@ -168,11 +172,43 @@ def _open_columnar(path: Path, wanted: Sequence[str], split: SplitName) -> Table
         format=paths[0].suffix[1:] or "parquet",
         encoding="binary",
         columns=columns,
-        rows=lambda faults: columnar.read(paths, path, list(wanted) or None, faults),
+        rows=lambda faults: columnar.read(paths, path, _read_whole(wanted, columns), faults),
         sha256=sha256,
         bytes=sum(file.stat().st_size for file in paths),
         recheck=check,
     )
+
+
+def _with_members(table: Table, wanted: Sequence[str]) -> Table:
+    """The table with wanted members of its objects as columns of their own; CSV holds no objects."""
+    members = [name for name in dict.fromkeys(wanted) if _object_of(name, table.columns)]
+    if not members or table.delimiter:
+        return table
+
+    def rows(faults: Faults) -> Iterator[RawRow]:
+        for row in table.rows(faults):
+            yield replace(row, columns=row.columns | {name: _member(row.columns, name) for name in members})
+
+    return replace(table, columns=(*table.columns, *members), rows=rows)
+
+
+def _object_of(name: str, columns: Sequence[str]) -> str | None:
+    """The column whose object a name reaches into; None for a name that is a column itself, or reaches nowhere."""
+    head, dot, _ = name.partition(".")
+    return head if dot and name not in columns and head in columns else None
+
+
+def _read_whole(wanted: Sequence[str], columns: Sequence[str]) -> list[str] | None:
+    """The columns to read for the wanted names; None for all."""
+    return [_object_of(name, columns) or name for name in dict.fromkeys(wanted)] or None
+
+
+def _member(columns: dict[str, Any], name: str) -> Any:
+    """The value at ``a.b.c``; None where something on the way is no object or has no such member."""
+    value: Any = columns
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _check_columns(table: Table, wanted: Sequence[str]) -> None:

@@ -53,7 +53,7 @@ class DataSpec(Document):
     sha256: dict[Literal["train", "dev", "calibration", "test"], Sha256] = Field(
         default_factory=dict, description="SHA-256 of a file by split; a download that differs is refused."
     )
-    input: str | tuple[str, ...] = Field(description="Column, or columns, that the student reads.")
+    input: str | tuple[str, ...] = Field(description="Column, or columns, that the student reads; answers.text reaches into objects.")
     output: str | tuple[str, ...] = Field(
         description="Column with the right answer; several columns become one JSON object."
     )
