@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from locum.core.errors import LocumError
 from locum.core.progress import Tracker, note, track
 from locum.runtime.completion import CompletionRequest
 from locum.runtime.protocol import Generator
@@ -33,7 +32,6 @@ _PROPOSALS = 3
 _PROPOSING = 0.3  # share of the time after which no further instruction is proposed
 _SHOWN_CHARS = 600
 _POOL_ROWS = 2000
-_ROW_FAULTS = frozenset({"runtime-too-long"})
 
 
 @dataclass(frozen=True)
@@ -175,12 +173,7 @@ class _Race:
     def _answer(self, player: _Player, rows: Sequence[Row], tracker: Tracker) -> None:
         kind = open_kind(self._task, self._spec.labels, player.prompt)
         student = WritingStudent(self._spec, self._generator, kind, player.prompt, pool=self._pool)
-        try:
-            player.outputs += [draft.output for draft in student.draft([row.input for row in rows])]
-        except LocumError as error:
-            if error.code not in _ROW_FAULTS:
-                raise
-            player.outputs += [None] * len(rows)  # a prompt too long for the context answers nothing
+        player.outputs += [draft.output for draft in student.draft([row.input for row in rows])]
         self.spent += len(rows)
         tracker.advance(len(rows))
 

@@ -89,11 +89,11 @@ def interval(metric: Metric, level: float = 0.95) -> Interval:
     """The metric with an interval: Wilson's for a share, else the BCa bootstrap over rows.
 
     Args:
-        metric: of at least one row.
+        metric: over some rows; a share of none lies between 0 and 1.
         level: coverage.
 
     Raises:
-        UserError: no rows.
+        UserError: no rows, of a metric that is no share.
     """
     if isinstance(metric, Mean) and binary(metric):
         return wilson(int(metric.values.sum()), metric.n, level)

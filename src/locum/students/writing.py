@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from locum.core.errors import LocumError
 from locum.runtime.completion import Completion, CompletionRequest, TokenLogprob
 from locum.runtime.protocol import Generator
 from locum.schema.data import Row
@@ -28,6 +29,9 @@ from locum.tasks.protocol import TaskKind
 
 ALTERNATIVES = 5
 """Alternatives asked for with each token's log-probability, for the entropy."""
+
+TOO_LONG = "runtime-too-long"
+"""Code of an input that does not fit the context; such an input has no answer."""
 
 _SAMPLE_TEMPERATURE = 0.8
 _LOWEST = -20.0
@@ -94,10 +98,10 @@ class WritingStudent:
         return self._kind
 
     def draft(self, texts: Sequence[str]) -> list[Draft]:
-        """Answers in order, several at once.
+        """Answers in order, several at once; an input that does not fit the context gets none.
 
         Raises:
-            LocumError: the engine failed, or an input is longer than its context.
+            LocumError: the engine failed.
         """
         if len(texts) == 1:
             return [self._one(texts[0])]
@@ -118,7 +122,12 @@ class WritingStudent:
         start_s = time.perf_counter()
         shots = self._neighbours.nearest(text, self._prompt.neighbours) if self._neighbours else ()
         request = replace(ask(self._kind, text, shots), logprobs=ALTERNATIVES)
-        completion = self._generator.complete(request)
+        try:
+            completion = self._generator.complete(request)
+        except LocumError as error:
+            if error.code != TOO_LONG:
+                raise
+            return Draft(output=None, seconds=time.perf_counter() - start_s)  # one input's fault: it is handed over
         output = answer_of(self._kind, completion, text)
         features = {**token_features(completion), **self._agreement(request, output, text)}
         if self._kind.decoding.json_schema is not None:
@@ -134,7 +143,7 @@ class WritingStudent:
         )
 
     def _agreement(self, request: CompletionRequest, output: str | None, text: str) -> Mapping[str, float]:
-        """Share of sampled answers that are the greedy one, and of those that are the commonest sample."""
+        """Share of sampled answers that say the same as the greedy one."""
         if not self._samples or output is None:
             return {}
         drawn: list[str | None] = []
