@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from locum.data.normalise import normalise
 from locum.data.spans import place_spans
-from locum.tasks.tag import GivenSpan, SpanFault
+from locum.tasks.tag import GivenSpan
+from locum.tasks.written import GoldFault
 
 
 def placed(raw: str, *spans: tuple[int, int], kept: str | None = None) -> list[str]:
@@ -51,7 +52,7 @@ def test_a_span_moves_with_its_text(raw: str, span: tuple[int, int], expected: s
     ],
 )
 def test_a_span_that_cannot_be_placed_is_refused(raw: str, span: tuple[int, int], why: str) -> None:
-    with pytest.raises(SpanFault, match=why):
+    with pytest.raises(GoldFault, match=why):
         placed(raw, span)
 
 
@@ -69,7 +70,7 @@ def test_what_is_placed_is_the_normalised_text_of_the_span(raw: str, data: st.Da
     end = data.draw(st.integers(start, len(raw)))
     try:
         (found,) = placed(raw, (start, end))
-    except SpanFault:
+    except GoldFault:
         return
     assert found.strip() == normalise(raw[start:end])
     assert unicodedata.is_normalized("NFC", found)

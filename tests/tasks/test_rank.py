@@ -14,7 +14,8 @@ from locum.schema.data import Row
 from locum.schema.prompt import Prompt
 from locum.scoring.ranking import ndcg
 from locum.stats.rowwise import value
-from locum.tasks.rank import RankFault, ranking, read_candidates, read_grades
+from locum.tasks.rank import ranking, read_candidates, read_grades
+from locum.tasks.written import GoldFault
 
 COLOURS = ["red", "green", "blue", "white", "black"]
 
@@ -144,7 +145,7 @@ def test_gold_answers_name_candidates_by_their_ids() -> None:
     text = given([{"id": 5, "text": "a"}, {"id": "x", "text": "b"}, {"id": 0, "text": "c"}])
     assert read_grades(make_row('["x"]', text)) == (0, 1, 0)
     assert read_grades(make_row("[5, 0]", text)) == (1, 0, 1)
-    with pytest.raises(RankFault, match="'1' is none of the 3 candidates, '5' to '0'"):
+    with pytest.raises(GoldFault, match="'1' is none of the 3 candidates, '5' to '0'"):
         read_grades(make_row("[1]", text))
 
 

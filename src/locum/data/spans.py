@@ -13,7 +13,8 @@ from itertools import accumulate, pairwise
 
 from locum.data.normalise import Count, unstripped
 from locum.scoring.spans import Span
-from locum.tasks.tag import GivenSpan, SpanFault, check_spans
+from locum.tasks.tag import GivenSpan, check_spans
+from locum.tasks.written import GoldFault
 
 
 def place_spans(raw: str, spans: Sequence[GivenSpan], kept: str, count: Count) -> list[Span]:
@@ -26,7 +27,7 @@ def place_spans(raw: str, spans: Sequence[GivenSpan], kept: str, count: Count) -
         count: called with ``span_beyond_cut`` for each span that the kept text does not hold whole; it is left out.
 
     Raises:
-        SpanFault: a span is not within the text, overlaps another, quotes another text, ends inside a character, or
+        GoldFault: a span is not within the text, overlaps another, quotes another text, ends inside a character, or
             holds nothing that stays; the message says which.
     """
     check_spans(spans, raw)
@@ -34,7 +35,7 @@ def place_spans(raw: str, spans: Sequence[GivenSpan], kept: str, count: Count) -
     pieces = [unstripped(raw[start:end]) for start, end in pairwise(bounds)]
     whole = unstripped(raw)
     if "".join(pieces) != whole:
-        raise SpanFault("a span begins or ends inside a character that is written as several")
+        raise GoldFault("a span begins or ends inside a character that is written as several")
     stripped = whole.strip()
     leading = len(whole) - len(whole.lstrip())
     ends = accumulate((len(piece) for piece in pieces), initial=-leading)
@@ -43,7 +44,7 @@ def place_spans(raw: str, spans: Sequence[GivenSpan], kept: str, count: Count) -
     for span in spans:
         start, end = places[span.start], places[span.end]
         if not stripped[start:end].strip():
-            raise SpanFault(f"span {span.start} to {span.end} ({span.label}) holds only characters nobody can see")
+            raise GoldFault(f"span {span.start} to {span.end} ({span.label}) holds only characters nobody can see")
         if end > len(kept):
             count("span_beyond_cut")
         else:

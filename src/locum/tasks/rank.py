@@ -26,16 +26,12 @@ from locum.scoring.ranking import ndcg, recall, reciprocal_rank
 from locum.stats.rowwise import Metric
 from locum.tasks.json_answer import one_form, read_json
 from locum.tasks.prompt import quote
-from locum.tasks.written import Written, mean, right_from, spoken
+from locum.tasks.written import GoldFault, Written, mean, right_from, spoken
 
 LOOKED_AT = 10
 """How many places of a ranking the metrics look at."""
 _TEXT = ("text", "content", "passage", "title", "name")
 _NUMBER = re.compile(r"\d+")
-
-
-class RankFault(ValueError):
-    """Why an input or a gold answer cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class Rank(Written):
         """A gold answer names at least one of at least two candidates."""
         try:
             read_grades(row)
-        except (RankFault, UserError) as problem:
+        except (GoldFault, UserError) as problem:
             return problem.cause if isinstance(problem, UserError) else str(problem)
         return None
 
@@ -136,18 +132,18 @@ def read_candidates(text: str) -> Candidates:
     try:
         given = read_json(text)
         if not isinstance(given, dict) or len(given) != 2:
-            raise RankFault("it is no JSON object with two members, the query and the candidates")
+            raise GoldFault("it is no JSON object with two members, the query and the candidates")
         query, listed = given.values()
         candidates = _listed(listed)
         said = "\n".join(_text(each) for each in _as_list(query))
         if not said.strip():
-            raise RankFault("the query is empty")
+            raise GoldFault("the query is empty")
         texts = tuple(_text(candidate) for candidate in candidates)
         if not all(texts):
-            raise RankFault(f"candidate {texts.index('')} has no text")
+            raise GoldFault(f"candidate {texts.index('')} has no text")
         ids = tuple(str(_id(candidate, number)) for number, candidate in enumerate(candidates))
         if len(set(ids)) < len(ids):
-            raise RankFault("two candidates have the same id")
+            raise GoldFault("two candidates have the same id")
     except ValueError as problem:
         form = '{"query": "…", "candidates": ["…", "…"]}'
         raise UserError("tasks-input", f"an input to rank: {problem}", fix=f"give {form}") from problem
@@ -158,25 +154,25 @@ def read_grades(row: Row) -> tuple[float, ...]:
     """How relevant each candidate of a row is, from 0; the row's gold answer says it.
 
     Raises:
-        RankFault: the gold answer does not fit the candidates.
+        GoldFault: the gold answer does not fit the candidates.
         UserError: ``tasks-input``, the input is of another form.
     """
     ids = read_candidates(row.input).ids
     try:
         gold: Any = read_json(row.output)
     except ValueError as problem:
-        raise RankFault(str(problem)) from problem
+        raise GoldFault(str(problem)) from problem
     gold = gold if isinstance(gold, list) else [gold]
     if len(gold) == len(ids) and all(_is_number(grade) for grade in gold):
         grades = [float(grade) for grade in gold]
         if min(grades) < 0:
-            raise RankFault(f"grade {min(grades):g} is below 0")
+            raise GoldFault(f"grade {min(grades):g} is below 0")
     else:
         grades = [0.0] * len(ids)
         for name in gold:
             grades[_candidate(name, ids)] = 1.0
     if not any(grades):
-        raise RankFault("no candidate is relevant")
+        raise GoldFault("no candidate is relevant")
     return tuple(grades)
 
 
@@ -212,9 +208,9 @@ def _listed(value: Any) -> list[Any]:
     if isinstance(value, str):  # a CSV column holds its list as JSON
         value = read_json(value)
     if not isinstance(value, list):
-        raise RankFault("the candidates are no list")
+        raise GoldFault("the candidates are no list")
     if len(value) < 2:
-        raise RankFault(f"{len(value)} candidate: there is nothing to rank")
+        raise GoldFault(f"{len(value)} candidate: there is nothing to rank")
     return value
 
 
@@ -245,7 +241,7 @@ def _id(value: Any, number: int) -> Any:
 def _candidate(name: Any, ids: Sequence[str]) -> int:
     if str(name) not in ids or isinstance(name, bool):
         known = f"{ids[0][:40]!r} to {ids[-1][:40]!r}"
-        raise RankFault(f"{str(name)[:40]!r} is none of the {len(ids)} candidates, {known}")
+        raise GoldFault(f"{str(name)[:40]!r} is none of the {len(ids)} candidates, {known}")
     return ids.index(str(name))
 
 

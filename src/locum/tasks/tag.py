@@ -21,7 +21,7 @@ from locum.scoring.spans import Span, span_rows
 from locum.stats.rowwise import Metric
 from locum.tasks.json_answer import found_json, one_form, read_json
 from locum.tasks.protocol import Decoding
-from locum.tasks.written import Written, mean, spoken
+from locum.tasks.written import GoldFault, Written, mean, spoken
 
 _START = ("start", "start_position", "start_offset", "start_char", "begin")
 _END = ("end", "end_position", "end_offset", "end_char", "stop")
@@ -29,10 +29,6 @@ _LABEL = ("label", "entity_type", "type", "entity_group", "entity", "tag")
 _QUOTE = ("text", "entity_value", "value", "word", "quote")
 _ALL = "entities"
 _MAX_SPANS = 1000
-
-
-class SpanFault(ValueError):
-    """Why spans cannot be used."""
 
 
 class GivenSpan(NamedTuple):
@@ -138,10 +134,10 @@ def read_spans(value: Any) -> list[GivenSpan]:
             Presidio has them, ``{"start_position", "end_position", "entity_type"}``, and may quote its text.
 
     Raises:
-        SpanFault: something else; the message says what.
+        GoldFault: something else; the message says what.
     """
     if not isinstance(value, list):
-        raise SpanFault("no list of spans")
+        raise GoldFault("no list of spans")
     return [_read_span(each) for each in value]
 
 
@@ -149,16 +145,16 @@ def check_spans(spans: Iterable[GivenSpan], text: str) -> None:
     """Require spans within a text, of at least a character, with their quotes, that do not overlap.
 
     Raises:
-        SpanFault: the message says which and why.
+        GoldFault: the message says which and why.
     """
     reached = 0
     for start, end, label, quote in sorted(set(spans), key=lambda span: (span.start, span.end)):
         if not 0 <= start < end <= len(text):
-            raise SpanFault(f"span {start} to {end} ({label}) is not within the text of {len(text)} characters")
+            raise GoldFault(f"span {start} to {end} ({label}) is not within the text of {len(text)} characters")
         if quote is not None and text[start:end] != quote:
-            raise SpanFault(f"span {start} to {end} ({label}) is {text[start:end]!r} in the text and not {quote!r}")
+            raise GoldFault(f"span {start} to {end} ({label}) is {text[start:end]!r} in the text and not {quote!r}")
         if start < reached:
-            raise SpanFault(f"span {start} to {end} ({label}) overlaps the one before it, which ends at {reached}")
+            raise GoldFault(f"span {start} to {end} ({label}) overlaps the one before it, which ends at {reached}")
         reached = end
 
 
@@ -186,11 +182,11 @@ def _read_span(value: Any) -> GivenSpan:
     elif isinstance(value, list | tuple) and len(value) == 3:
         (start, end, label), quote = value, None
     else:
-        raise SpanFault(f"{str(value)[:40]!r} is no span: give [start, end, label] or an object with these")
+        raise GoldFault(f"{str(value)[:40]!r} is no span: give [start, end, label] or an object with these")
     if not isinstance(start, int) or not isinstance(end, int) or isinstance(start, bool) or isinstance(end, bool):
-        raise SpanFault(f"a span from {str(start)[:20]!r} to {str(end)[:20]!r}: places are whole numbers")
+        raise GoldFault(f"a span from {str(start)[:20]!r} to {str(end)[:20]!r}: places are whole numbers")
     if not isinstance(label, str) or not label.strip():
-        raise SpanFault(f"span {start} to {end} has no label")
+        raise GoldFault(f"span {start} to {end} has no label")
     return GivenSpan(start, end, label, quote if isinstance(quote, str) else None)
 
 

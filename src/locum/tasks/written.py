@@ -30,6 +30,10 @@ _READ_CHARS = 200_000
 _REPEATED_WORDS = 4
 
 
+class GoldFault(ValueError):
+    """Why a gold answer, or its input, cannot be used."""
+
+
 class Written:
     """A kind whose answers are text.
 
