@@ -29,7 +29,7 @@ from locum.train.ranks import ALONE, Ranks
 from locum.train.recipe import TuneRecipe
 from locum.train.schedule import Schedule
 
-PACK_TOKENS = 1024
+PACK_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one forward pass, by kind of device
 
 
 class Decoder:
@@ -46,6 +46,7 @@ class Decoder:
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's wrapper has one
         self.body = causal.base_model
         self.head: Tensor = causal.get_output_embeddings().weight  # [V, D]
+        self.pack_tokens = PACK_TOKENS.get(machine.device.type, PACK_TOKENS["cpu"])
         self.softcap: float | None = getattr(causal.config, "final_logit_softcapping", None)
 
     def states(self, laid_out: Pack, given: Tensor | None = None) -> Tensor:
@@ -89,7 +90,7 @@ class FrozenStates:
         found: list[Tensor] = [torch.empty(0)] * len(examples)
         machine = self._decoder.machine
         with track(label, len(examples), "row") as tracker, self._prefix.alone(), machine.autocast():
-            for rows in packs_of(range(len(examples)), examples, None, PACK_TOKENS):
+            for rows in packs_of(range(len(examples)), examples, None, self._decoder.pack_tokens):
                 states = self._decoder.states(pack([examples[row] for row in rows], share=False)).cpu()
                 kept = states.bfloat16() if machine.bfloat16 else states
                 for row, part in zip(rows, kept.split([len(examples[row].ids) for row in rows]), strict=True):
@@ -161,7 +162,7 @@ class GeneratorTrainer(Trainer):
         wanted = sum(len(self.train_rows[row].answer) for row in batch)
         by_length = sorted(batch, key=lambda row: (self.train_rows[row].length, row))
         mine = by_length[self.ranks.rank :: self.ranks.world]
-        for rows in packs_of(mine, self.train_rows, self.schedule.micro_batch, PACK_TOKENS):
+        for rows in packs_of(mine, self.train_rows, self.schedule.micro_batch, self.decoder.pack_tokens):
             yield self._loss(rows, self.train_rows, self.train_states) / wanted
 
     @torch.no_grad()
@@ -175,7 +176,7 @@ class GeneratorTrainer(Trainer):
             for place, task in enumerate(tasks):
                 of_task = [number for number, row in enumerate(self.dev_rows) if (row.task or "") == task]
                 mine = of_task[self.ranks.rank :: self.ranks.world]
-                for rows in packs_of(mine, self.dev_rows, self.schedule.micro_batch, PACK_TOKENS):
+                for rows in packs_of(mine, self.dev_rows, self.schedule.micro_batch, self.decoder.pack_tokens):
                     sums[2 * place] += self._loss(rows, self.dev_rows, self.dev_states).item()
                     sums[2 * place + 1] += sum(len(self.dev_rows[row].answer) for row in rows)
                     tracker.advance(len(rows))

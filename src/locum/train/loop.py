@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from locum.core.errors import LocumError
 from locum.core.progress import note, track, warn
 from locum.schema.training import CurvePoint
 from locum.train.average import Average, load
@@ -129,10 +130,15 @@ class Trainer(ABC):
             Why it ended; the model then holds the best weights.
 
         Raises:
+            LocumError: what training starts from answers NaN.
             KeyboardInterrupt: a stop was asked for; a checkpoint was saved.
         """
         if not self._resume():
             self._evaluate(None)
+            if self.progress.best_accuracy < 0:
+                raise LocumError(
+                    "train-nan", "the base answers dev with NaN", fix="choose another base; this one is damaged"
+                )
             self._save()
         reason: StoppedBy = "budget" if self.schedule.total_steps == 0 else "schedule"
         total = self.schedule.total_steps
