@@ -8,11 +8,11 @@ so a changed file, prompt or document is asked again and nothing else is. Not he
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Self
 
-from locum.core.files import disk_errors, sha256_bytes
+from locum.core.appended import AppendedLines, read_lines
+from locum.core.files import sha256_bytes
 
 
 class AnswerFile:
@@ -26,7 +26,8 @@ class AnswerFile:
     def __init__(self, path: Path, model: str) -> None:
         self.path = path
         self._model = model
-        self._found: dict[str, Any] = _read(path)
+        self._found = {str(r["key"]): r["answer"] for r in read_lines(path) if "key" in r and "answer" in r}
+        self._file = AppendedLines(path)
 
     def key(self, *asked: object) -> str:
         """The key of a question: everything that decides the answer, the model included."""
@@ -48,34 +49,11 @@ class AnswerFile:
             **about: what a reader of the file wants to know beside it (the task, the document).
         """
         self._found[key] = answer
-        with disk_errors(self.path):
-            self._file.write(json.dumps({"key": key, "answer": answer, **about}).encode() + b"\n")
-            self._file.flush()
+        self._file.append({"key": key, "answer": answer, **about})
 
     def __enter__(self) -> Self:
-        with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab+")
-            if self._file.tell():
-                self._file.seek(-1, os.SEEK_END)
-                if self._file.read(1) != b"\n":  # closes a line that a kill cut short
-                    self._file.write(b"\n")
+        self._file.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Answers by key; a line that a kill cut short is passed over, and asked again."""
-    found: dict[str, Any] = {}
-    if not path.exists():
-        return found
-    with disk_errors(path), path.open("rb") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-                found[str(record["key"])] = record["answer"]
-            except (ValueError, TypeError, KeyError):
-                continue
-    return found
+        self._file.__exit__()

@@ -9,8 +9,6 @@ next time. Not here: retries of one request (``runtime``).
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -23,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from locum.core.appended import AppendedLines, read_lines
 from locum.core.errors import LocumError, UpstreamError
-from locum.core.files import content_hash, disk_errors, sha256_bytes
+from locum.core.files import content_hash, sha256_bytes
 from locum.core.progress import Tracker, track
 from locum.evaluate import metrics
 from locum.evaluate.answers import right
@@ -206,7 +205,7 @@ class _Asker:
         found: dict[str, StoredAnswer] = {}
         waiting = iter(missing.items())
         failures_in_row = written_tokens = 0
-        with ThreadPoolExecutor(self.concurrency) as pool, _Appender(cache_path) as file:
+        with ThreadPoolExecutor(self.concurrency) as pool, AppendedLines(cache_path) as file:
             flying = dict(self._submit(pool, waiting, self.concurrency))
             while flying:
                 done, _ = wait(flying, return_when=FIRST_COMPLETED)
@@ -215,7 +214,7 @@ class _Asker:
                     answer, fault = _outcome(future)
                     if answer is not None:
                         found[key] = answer
-                        file.append(key, answer)
+                        file.append({"key": key, **vars(answer)})
                         failures_in_row, written_tokens = 0, written_tokens + answer.output_tokens
                     elif fault is not None and fault.code not in _ROW_FAULTS:
                         failures_in_row += 1
@@ -284,44 +283,15 @@ def _bytes(text: str) -> bytes:
 
 
 def read_cache(path: Path) -> dict[str, StoredAnswer]:
-    """Stored answers by key; a line that a kill cut short is passed over, and asked again."""
+    """Stored answers by key; a record of another form is passed over, and asked again."""
     found: dict[str, StoredAnswer] = {}
-    if not path.exists():
-        return found
-    with disk_errors(path), path.open("rb") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-                key = str(record.pop("key"))
-                found[key] = StoredAnswer(**record)
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue
+    for record in read_lines(path):
+        try:
+            key = str(record.pop("key"))
+            found[key] = StoredAnswer(**record)
+        except (TypeError, KeyError):
+            continue
     return found
-
-
-class _Appender:
-    """Appends answers to the cache, each flushed as one line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> _Appender:
-        with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab+")
-            if self._file.tell():
-                self._file.seek(-1, os.SEEK_END)
-                if self._file.read(1) != b"\n":  # closes a line that a kill cut short
-                    self._file.write(b"\n")
-        return self
-
-    def append(self, key: str, answer: StoredAnswer) -> None:
-        with disk_errors(self.path):
-            self._file.write(json.dumps({"key": key, **vars(answer)}).encode() + b"\n")
-            self._file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 def _run(
