@@ -76,6 +76,41 @@ def smollm2_layers() -> tuple[Any, Any]:
     return base, load_body(base, depth=4)
 
 
+FIRST, LAST = "Anna Boris Carla Dmitri Elena Farid Greta Hugo".split(), "Berg Costa Duarte Ekman Fischer".split()
+CITIES = ("Paris", "Rome", "New York", "Lima", "San Jose")
+ABOUT = (
+    "my name is {p} and i live in {c}",
+    "please send it to {p} in {c}",
+    "{p} asked about the delivery",
+    "is there a branch in {c} ?",
+    "i talked to {p} yesterday",
+    "when will my card arrive ?",
+)
+
+
+def people_rows(count: int, seed: int = 1) -> list[dict[str, Any]]:
+    """Texts that name people and cities, with their spans ``[start, end, label]``."""
+    rng = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for number in range(count):
+        parts = rng.choice(ABOUT).replace("{", "|{").replace("}", "}|").split("|")
+        text, spans = f"ref{number} ", []
+        for part in parts:
+            person = " ".join(filter(None, (rng.choice(FIRST), rng.choice([*LAST, ""]))))
+            words = {"{p}": person, "{c}": rng.choice(CITIES)}.get(part, part)
+            if part in ("{p}", "{c}"):
+                spans.append([len(text), len(text) + len(words), "PERSON" if part == "{p}" else "CITY"])
+            text += words
+        rows.append({"text": text, "spans": spans})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def people() -> Callable[..., list[dict[str, Any]]]:
+    """Makes texts with the people and cities in them: ``people(100, seed=2)``."""
+    return people_rows
+
+
 @dataclass(frozen=True)
 class Tickets:
     """A task of its own folder; its only student is linear, so it builds in seconds without PyTorch's weight."""
