@@ -9,7 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("startup.py", "fuzz.py", "certificates.py", "classify.py", "gateway.py", "llm_client.py", "applications.py", "confidence.py")
+SCRIPTS = (
+    "startup.py",
+    "fuzz.py",
+    "certificates.py",
+    "classify.py",
+    "gateway.py",
+    "llm_client.py",
+    "training.py",
+    "tagging.py",
+    "ranking.py",
+    "applications.py",
+    "confidence.py",
+)
 
 
 def main() -> int:
