@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from locum.cli.main import COMMANDS
 from locum.core.codes import CODES
+from locum.data.examples import ExampleReader
+from locum.data.readers import read_rows
+from locum.data.rows import Faults
+from locum.schema.task import Task
 from locum.schema.taskfile import parse_task
+from locum.sources.address import HubAddress, PathAddress, parse_address
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+RECIPES = sorted(folder.parent for folder in (ROOT / "examples").glob("*/README.md"))
+APPLICATIONS = (
+    "conversation summarisation code-generation code-analysis translation question-answering health law finance "
+    "extraction tool-calls search recommendation"
+)
 ERRORS = re.compile(r"(Error|CheckFailed|Interrupted)$")
 
 
@@ -26,6 +38,57 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_examples_parse(file: Path) -> None:
     task = parse_task(file.read_text(encoding="utf-8"), str(file))
     assert task.name == file.parent.name
+
+
+def recipe(folder: Path) -> Task:
+    return parse_task((folder / "task.yaml").read_text(encoding="utf-8"), str(folder))
+
+
+def test_there_is_a_recipe_for_every_application() -> None:
+    assert set(APPLICATIONS.split()) <= {folder.name for folder in RECIPES}
+
+
+@pytest.mark.parametrize("folder", RECIPES, ids=lambda folder: folder.name)
+def test_data_of_a_recipe_are_local_files_first_and_then_the_hub(folder: Path) -> None:
+    spec = recipe(folder).data
+    for split, given in (("train", spec.train), ("test", spec.test)):
+        addresses = [parse_address(each) for each in ((given,) if isinstance(given, str) else given or ())]
+        assert [isinstance(each, PathAddress) for each in addresses] == [True, False][: len(addresses)]
+        if addresses:
+            assert re.fullmatch(rf"data/{split}\.(jsonl|csv)", addresses[0].text)
+        if len(addresses) == 2:
+            assert isinstance(addresses[1], HubAddress)
+            assert addresses[1].kind == "dataset" and not addresses[1].is_folder
+    script = folder / "prepare.py"
+    if spec.train == "data/train.jsonl":  # only a script knows where its rows come from
+        (source,) = re.findall(r'^SOURCE = "(.*)"$', script.read_text(encoding="utf-8"), re.MULTILINE)
+        assert urlsplit(source).scheme in ("hf", "https")
+    else:
+        assert not script.exists()
+
+
+@pytest.mark.parametrize("folder", RECIPES, ids=lambda folder: folder.name)
+def test_the_row_that_a_recipe_shows_is_one_that_its_task_reads(folder: Path, tmp_path: Path) -> None:
+    task = recipe(folder)
+    (language, row), *_ = re.findall(
+        r"^```(json|csv)\n(.*?)^```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    file = tmp_path / f"train.{'jsonl' if language == 'json' else 'csv'}"
+    file.write_text(row, encoding="utf-8")
+    faults = Faults(folder.name)
+    reader = ExampleReader(task, faults, Counter())
+    read = [reader.take(raw) for raw in read_rows(file, task.data)]
+    assert faults.places == []
+    assert len(read) == 1
+    assert read[0] is not None and read[0].input and read[0].output
+
+
+@pytest.mark.parametrize("folder", RECIPES, ids=lambda folder: folder.name)
+def test_a_recipe_names_its_own_files_in_its_commands(folder: Path) -> None:
+    (commands,) = blocks(folder / "README.md", "bash")
+    named = re.findall(r"(?:examples|runs)/([a-z-]+)", commands)
+    assert len(named) >= 4
+    assert set(named) == {folder.name}
 
 
 def test_task_files_on_pages_parse() -> None:
