@@ -18,6 +18,7 @@ from locum.data.normalise import normalise
 from locum.data.prepare import prepare
 from locum.schema.data import DataCard, Row
 from locum.schema.task import Task
+from locum.tasks import open_kind
 from locum.tasks.tag import load_spans
 
 PERSON = {"type": "object", "properties": {"who": {"type": "string"}, "age": {"type": "integer"}}, "required": ["who"]}
@@ -177,3 +178,37 @@ def test_queries_with_candidates(tmp_path: Path) -> None:
     assert "'7' is none of the 3 candidates" in refused(tmp_path, task, bad, rows)
     assert "the candidates are no list" in refused(tmp_path, task, bad | {"candidates": None}, rows)
     assert "the query is empty" in refused(tmp_path, task, bad | {"query": ""}, rows)
+
+
+def test_code_with_tests_comes_from_columns(tmp_path: Path) -> None:
+    task = make_task("generate", "code", data={"output": ["canonical_solution", "test", "entry_point"]})
+    test = "\n\ndef check(candidate):\n    assert candidate() == 1\n"
+    rows = [
+        {
+            "text": f'def f():\n    """{text}"""\n',
+            "canonical_solution": "    return 1",
+            "test": test,
+            "entry_point": "f",
+        }
+        for text in SENTENCES
+    ]
+    _, found = prepared(tmp_path, task, rows)
+    row = found[rows[0]["text"].strip()]
+    assert open_kind(task).target(row) == "    return 1"
+    assert "entry_point '1f' is no" in refused(tmp_path, task, rows[0] | {"text": "other", "entry_point": "1f"}, rows)
+    assert "it has no test" in refused(tmp_path, task, rows[0] | {"text": "other", "test": ""}, rows)
+
+
+def test_conversations_with_instructions_and_with_answers(tmp_path: Path) -> None:
+    columns = ("instruction_id_list", "kwargs")
+    task = make_task("generate", "chat", data={"output": columns})
+    rows: list[dict[str, Any]] = [
+        {"text": text, "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]} for text in SENTENCES
+    ]
+    _, found = prepared(tmp_path, task, rows)
+    assert open_kind(task).target(found[SENTENCES[0]]) is None
+    bad = rows[0] | {"text": "other", "instruction_id_list": ["punctuation:no_coma"]}
+    assert "did you mean 'punctuation:no_comma'" in refused(tmp_path, task, bad, rows)
+    plain = make_task("generate", "chat")
+    _, found = prepared(tmp_path, plain, [{"text": text, "answer": "All right."} for text in SENTENCES])
+    assert open_kind(plain).target(found[SENTENCES[0]]) == "All right."
