@@ -66,6 +66,8 @@ PROMPTED: tuple[Method, ...] = ("prompt", "few_shot")
 _MIN_DEPTH = 4
 _CHARS_PER_TOKEN = 4.4  # English text under a vocabulary of 30 to 50 thousand
 _BATCH_ROWS = 32
+_CANDIDATE_TOKENS = 256  # an encoder that ranks cuts candidates there
+_TEXTS_TRAINED = 3  # that it reads for a row in training: the query and two candidates
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,9 @@ def _candidate(
         name = "bm25" if kind == "rank" else "tfidf"
         return Candidate(name=name, family="linear", method="linear", estimate=estimate)
     depth = spec.depth
+    passes = 1.0
+    if kind == "rank" and spec.method not in PROMPTED:
+        size, passes = _read_one_by_one(size)
     if facts is None:
         family: Family = "decoder" if kind in ("extract", "generate") or spec.method in PROMPTED else "encoder"
         return Candidate(
@@ -177,8 +182,16 @@ def _candidate(
         method=spec.method,
         depth=depth,
         parameters=memory.kept_parameters(facts, depth),
-        estimate=_estimate(spec, facts, depth, size, machines),
+        estimate=_estimate(spec, facts, depth, size, machines, passes),
     )
+
+
+def _read_one_by_one(size: DataSize) -> tuple[DataSize, float]:
+    """The texts that an encoder reads where rows are queries with candidates, and how many of them make a row."""
+    tokens = min(size.row_tokens, _CANDIDATE_TOKENS)
+    passes = size.row_tokens / tokens
+    rows = round(size.train_rows * min(passes, _TEXTS_TRAINED))
+    return DataSize(train_rows=rows, mean_chars=(tokens - 2) * _CHARS_PER_TOKEN, labels=size.labels), passes
 
 
 def _name(base: str, method: Method, depth: int | None) -> str:
@@ -195,18 +208,26 @@ def _training_seconds(
     return time.training_seconds(flops, device)
 
 
-def _estimate(spec: StudentSpec, facts: BaseFacts, depth: int | None, size: DataSize, machines: Machines) -> Estimate:
+def _estimate(
+    spec: StudentSpec, facts: BaseFacts, depth: int | None, size: DataSize, machines: Machines, passes: float
+) -> Estimate:
+    """What a student costs that reads ``passes`` texts for an answer."""
     tokens = size.row_tokens
+    latency_ms = time.latency_ms(facts, "int8", machines.serving, input_tokens=tokens, depth=depth)
     trained = spec.method not in PROMPTED
     training = memory.training_memory(
-        facts, spec.method, batch_tokens=_BATCH_ROWS * tokens, sequence=tokens, depth=depth
+        facts,
+        spec.method,
+        batch_tokens=round(_BATCH_ROWS * tokens * min(passes, _TEXTS_TRAINED)),
+        sequence=tokens,
+        depth=depth,
     )
     return Estimate(
         train_s=_training_seconds(facts, spec.method, size, machines.training, depth) if trained else None,
         train_memory_mb=training.total_mb if trained else None,
         size_mb=memory.size_mb(facts, "int8", depth),
         memory_mb=memory.serving_memory(facts, "int8", tokens=tokens, depth=depth).total_mb,
-        latency_ms=time.latency_ms(facts, "int8", machines.serving, input_tokens=tokens, depth=depth),
+        latency_ms=latency_ms * passes if latency_ms is not None else None,
         download_mb=plan_base(spec.base or "").size_mb or 0.0,
     )
 
