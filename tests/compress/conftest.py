@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from locum.compress.pico import PicoStudent, pico_student
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models of a few kilobytes only wait for further threads."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ class Tuned:
 def make_tuned(root: Path, model_type: str, **options: Any) -> Tuned:
     from peft import LoraConfig, get_peft_model
 
-    pico = pico_generator(root, model_type, rows=4)
+    pico = pico_generator(root, model_type, rows=3)
     base = inspect_base(pico.folder)
     write_decoder(TunedDecoder(pico.folder), root / "base.gguf", kind="f16", name="base")
     config = LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": TARGETS, "task_type": "CAUSAL_LM"} | options)
@@ -57,7 +57,7 @@ def make_tuned(root: Path, model_type: str, **options: Any) -> Tuned:
         merged = model.merge_and_unload()
     save_causal(merged, load_chat_tokenizer(base), base, root / "merged", [2])
     decoder = TunedDecoder(root / "merged")
-    references = read_references(decoder, pico.rows, context=256, scored_tokens=32, answer_tokens=12)
+    references = read_references(decoder, pico.rows, context=256, scored_tokens=16, answer_tokens=8)
     return Tuned(root / "base.gguf", root / "adapter", decoder, references)
 
 
@@ -70,7 +70,7 @@ def parity(tuned: Tuned, adapters: dict[str, Path], adapter: str | None) -> Gene
     settings = EngineSettings(n_ctx=128, slots=1, threads=1, adapters=adapters)
     model = open_model(tuned.base, settings)
     try:
-        said = ask(model, tuned.references, answer_tokens=12, adapter=adapter)
+        said = ask(model, tuned.references, answer_tokens=8, adapter=adapter)
     finally:
         model.close()
     return compare(tuned.references, said, tuned.merged.encode, (0.02, 1.02, 0.5), **FACTS)

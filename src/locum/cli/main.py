@@ -26,7 +26,7 @@ COMMANDS: dict[str, str] = {
     "certify": "Prove a bundle's hand-over policy on fresh calibration rows.",
     "serve": "Serve a bundle or a model behind OpenAI's API.",
     "report": "Write a bundle's report again, or show it in the terminal.",
-    "export": "Write a built student in another form: ONNX or GGUF.",
+    "export": "Write a student, a tuned decoder or an adapter in another form: ONNX, GGUF, Ollama.",
     "chat": "Talk to a bundle or a model in the terminal.",
     "bench": "Run public benchmarks on models, and compare them in pairs.",
     "models": "List the bases in the catalogue; pull, verify or remove one.",
