@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from data_toys import distinct_sentences
 
-from locum.core.errors import DataError
+from locum.core.errors import DataError, UserError
 from locum.data.labelled import read_labelled
 from locum.data.load import iterate, label_names
 from locum.data.normalise import normalise
@@ -212,3 +212,13 @@ def test_conversations_with_instructions_and_with_answers(tmp_path: Path) -> Non
     plain = make_task("generate", "chat")
     _, found = prepared(tmp_path, plain, [{"text": text, "answer": "All right."} for text in SENTENCES])
     assert open_kind(plain).target(found[SENTENCES[0]]) == "All right."
+
+
+def test_a_scorer_that_is_not_installed_is_told_when_the_data_are_read(tmp_path: Path) -> None:
+    task = make_task("generate", "custom", scorer="not-installed")
+    with pytest.raises(UserError) as caught:
+        prepared(tmp_path, task, [{"text": text, "answer": "x"} for text in SENTENCES])
+    assert caught.value.code == "tasks-scorer"
+    judged = make_task("generate", "custom", scorer="judge", llm={"model": "judge.gguf"})
+    _, found = prepared(tmp_path, judged, [{"text": text, "answer": "x"} for text in SENTENCES])
+    assert len(found) == len(SENTENCES)

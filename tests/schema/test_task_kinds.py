@@ -9,7 +9,7 @@ from locum.schema.kinds import CORRECT_AT, METRICS
 from locum.schema.taskfile import parse_task
 
 SCHEMA = "answer_schema: {type: object, properties: {name: {type: string}}, required: [name]}\n"
-BETWEEN = {"extract": SCHEMA, "custom": "scorer: judge\n"}
+BETWEEN = {"extract": SCHEMA, "custom": "scorer: exact\n"}
 
 
 def text(form: str, *, between: str | None = None, inputs: str = "text", outputs: str = "answer", end: str = "") -> str:
@@ -58,6 +58,7 @@ def test_a_task_file_of_every_kind_is_read(form: str) -> None:
         (text("qa", end="target: {metric: blue}\n"), "task.yaml:10: target.metric: must be one of"),
         (text("maths", end="target: {correct_at: 0.5}\n"), "task.yaml:10: target: target.correct_at is for graded"),
         (text("qa", end="target: {correct_at: 0}\n"), "task.yaml:10: target.correct_at: must be greater than 0"),
+        (text("custom", between="scorer: judge\n"), "llm: scorer: judge asks the LLM, so llm must be given"),
         (text("qa", end="generation: {max_tokens: 0}\n"), "task.yaml:10: generation.max_tokens: must be greater"),
     ],
 )
@@ -68,6 +69,11 @@ def test_what_does_not_go_together_is_refused_with_its_line_and_the_reason(sourc
 def test_a_fault_in_the_kind_is_not_told_again_for_what_hangs_on_it() -> None:
     message = faults(text("extract").replace("kind: extract", "kind: extrakt"))
     assert message.startswith("1 fault in task.yaml\n  task.yaml:3: kind: must be")
+
+
+def test_a_judge_is_the_tasks_llm() -> None:
+    task = parse_task(text("custom", between="scorer: judge\n", end="llm: {model: judge.gguf}\n"))
+    assert (task.scorer, task.llm and task.llm.model) == ("judge", "judge.gguf")
 
 
 def test_several_outputs_and_inputs_are_fine_where_answers_are_written() -> None:

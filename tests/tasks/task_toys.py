@@ -15,7 +15,10 @@ PERSON_SCHEMA: dict[str, Any] = {
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
     "required": ["name", "age"],
 }
-NEEDS: dict[str, dict[str, Any]] = {"extract": {"answer_schema": PERSON_SCHEMA}, "custom": {"scorer": "judge"}}
+NEEDS: dict[str, dict[str, Any]] = {
+    "extract": {"answer_schema": PERSON_SCHEMA},
+    "custom": {"scorer": "judge", "llm": {"model": "judge.gguf"}},
+}
 WHOLE_KINDS = ("classify", "tag", "extract", "rank")
 
 

@@ -53,7 +53,9 @@ class DataSpec(Document):
     sha256: dict[Literal["train", "dev", "calibration", "test"], Sha256] = Field(
         default_factory=dict, description="SHA-256 of a file by split; a download that differs is refused."
     )
-    input: str | tuple[str, ...] = Field(description="Column, or columns, that the student reads; answers.text reaches into objects.")
+    input: str | tuple[str, ...] = Field(
+        description="Column, or columns, that the student reads; answers.text reaches into objects."
+    )
     output: str | tuple[str, ...] = Field(
         description="Column with the right answer; several columns become one JSON object."
     )
@@ -241,7 +243,9 @@ class Task(Document):
     students: Literal["auto"] | Annotated[tuple[StudentSpec, ...], Field(min_length=1, max_length=32)] = Field(
         default="auto", description="auto, or a list of candidates."
     )
-    llm: LlmSpec | None = Field(default=None, description="The large model to compare with and hand over to.")
+    llm: LlmSpec | None = Field(
+        default=None, validate_default=True, description="The large model to compare with and hand over to."
+    )
     guarantee: Guarantee = Field(default=Guarantee(), description="The statement to prove.")
     generation: GenerationSpec = Field(default=GenerationSpec(), description="How answers are written.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, description="Seed for splits and training.")
@@ -278,6 +282,13 @@ class Task(Document):
         if key in info.data and (info.data[key] == owner) != (value is not None):  # else that key is at fault already
             raise ValueError(f"{info.field_name} is for {key}: {owner}, which needs one")
         return value
+
+    @field_validator("llm")
+    @classmethod
+    def _judge_is_there(cls, llm: LlmSpec | None, info: ValidationInfo) -> LlmSpec | None:
+        if llm is None and info.data.get("scorer") == "judge":
+            raise ValueError("scorer: judge asks the LLM, so llm must be given")
+        return llm
 
     @field_validator("data")
     @classmethod
