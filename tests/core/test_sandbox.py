@@ -152,9 +152,9 @@ def test_sets_have_the_same_order_in_every_run() -> None:
 
 
 def test_an_endless_loop_is_out_of_time() -> None:
-    outcome = run("while True: pass", Limits(wall_s=20, cpu_s=1))
+    outcome = run("while True: pass", Limits(wall_s=100, cpu_s=1))
     assert outcome.status == "timeout"
-    assert outcome.wall_s < 15
+    assert outcome.wall_s < 90  # its processor time ended it
 
 
 def test_a_sleeper_is_out_of_time() -> None:
