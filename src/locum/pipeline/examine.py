@@ -83,7 +83,7 @@ def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path, engine: str 
         if evaluation.calibration
         else None,
         "unknown_labels": sorted({row.output for row in rows} - set(examined.spec.labels))
-        if examined.spec.labels
+        if examined.spec.purpose == "classify"
         else [],
         "engine": engine or examined.spec.engine,
         "void": void,
