@@ -52,7 +52,7 @@ def linear(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
     """
     train, dev = read_both(request)
     bm25, curve = fit_bm25(train, dev, out, clock)
-    scores = _scores(bm25, dev)
+    scores = _scores(bm25, dev, _counted(dev))
     found = bm25.statistics
     return Outcome(
         dev_logits=np.concatenate(scores)[:, None].astype(np.float32),
@@ -81,13 +81,13 @@ def fit_bm25(train: Rankings, dev: Rankings, out: Path, clock: Clock) -> tuple[B
     Returns:
         The fit, and one curve point for each pair of k1 and b.
     """
-    counted = count_words(train.texts)
+    counted, dev_counts = count_words(train.texts), _counted(dev)
     curve: list[CurvePoint] = []
     best, best_ndcg = Bm25(counted), -1.0
     with track("fit BM25", len(_K1) * len(_B), "fit") as tracker:
         for k1, b in ((k1, b) for k1 in _K1 for b in _B):
             bm25 = Bm25(counted.model_copy(update={"k1": k1, "b": b}))
-            found = dev.mean_ndcg(_scores(bm25, dev))
+            found = dev.mean_ndcg(_scores(bm25, dev, dev_counts))
             step = len(curve) + 1
             spent_s = clock.spent_s
             curve.append(
@@ -101,9 +101,14 @@ def fit_bm25(train: Rankings, dev: Rankings, out: Path, clock: Clock) -> tuple[B
     return best, curve
 
 
-def _scores(bm25: Bm25, rankings: Rankings) -> list[NDArray[np.float64]]:
-    counts = [Counter(words_of(text)) for text in rankings.texts]
+def _counted(rankings: Rankings) -> list[Counter[str]]:
+    """The words of each candidate."""
+    return [Counter(words_of(text)) for text in rankings.texts]
+
+
+def _scores(bm25: Bm25, rankings: Rankings, counts: list[Counter[str]]) -> list[NDArray[np.float64]]:
+    asked = [words_of(query.query) for query in rankings.queries]
     return [
-        np.array([bm25.score(words_of(query.query), counts[place]) for place in places])
-        for query, places in zip(rankings.queries, rankings.places, strict=True)
+        np.array([bm25.score(words, counts[place]) for place in places])
+        for words, places in zip(asked, rankings.places, strict=True)
     ]
