@@ -199,7 +199,7 @@ def test_a_spent_budget_keeps_the_head(make: Callable[..., TrainRequest], tmp_pa
 def test_a_loss_of_nan_keeps_the_best_weights(
     make: Callable[..., TrainRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = tagging.TaggerTrainer._loss  # noqa: SLF001 - the only place a loss comes from
+    plain = tagging.TaggerTrainer._loss
 
     def sometimes(self: Any, rows: list[int]) -> Any:
         bad = self.schedule.total_steps != 1000 and self.progress.step > 12

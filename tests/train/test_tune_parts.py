@@ -24,6 +24,7 @@ from locum.train.checkpoint import CheckpointFolder
 from locum.train.forward import Machine
 from locum.train.frozen import FrozenPrefix
 from locum.train.generating import Decoder, FrozenStates, GeneratorTrainer
+from locum.train.lean import gated_silu, rms_norm
 from locum.train.mixing import epoch_rows, step_rows, task_counts
 from locum.train.outcome import Clock
 from locum.train.packing import Example, pack, packs_of
@@ -169,12 +170,39 @@ def test_chunked_loss_equals_cross_entropy(chunk: int, softcap: float | None) ->
         torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lean_norm_equals_the_plain_one(dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    states, weight = torch.randn(7, 16, dtype=dtype, requires_grad=True), torch.randn(16, requires_grad=True)
+    wanted = functional.rms_norm(states.float(), (16,), weight, 1e-5)
+    found = rms_norm(states, weight, 1e-5)
+    room = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.02}
+    torch.testing.assert_close(found.float(), wanted, **room)
+    direction = torch.randn_like(wanted)
+    slopes = (torch.autograd.grad(result, [states, weight], direction.to(result.dtype)) for result in (found, wanted))
+    for ours, plain in zip(*slopes, strict=True):
+        torch.testing.assert_close(ours, plain, **room)
+
+
+def test_lean_gate_equals_the_plain_one() -> None:
+    torch.manual_seed(1)
+    gate, up = torch.randn(5, 9, requires_grad=True), torch.randn(5, 9, requires_grad=True)
+    found, wanted = gated_silu(gate, up), functional.silu(gate) * up
+    torch.testing.assert_close(found, wanted)
+    direction = torch.randn_like(wanted)
+    slopes = (torch.autograd.grad(result, [gate, up], direction) for result in (found, wanted))
+    for ours, plain in zip(*slopes, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+
+
 def test_packs_hold_every_row_once_within_their_limits() -> None:
     rows = [Example(tuple(range(length)), (1,), task) for length in (5, 9, 3, 40, 7) for task in ("a", "b")]
     parts = packs_of(range(len(rows)), rows, 3, 16)
     assert sorted(row for part in parts for row in part) == list(range(len(rows)))
     assert all(len(part) <= 3 for part in parts)
-    assert all(len(part) == 1 or sum(len(rows[row].ids) for row in part) <= 16 for part in parts)
+    sizes = [sum(len(rows[row].ids) for row in part) for part in parts]
+    assert all(len(part) == 1 or size <= 16 for part, size in zip(parts, sizes, strict=True))
+    assert sizes == sorted(sizes, reverse=True)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from locum.train.answer_loss import answer_loss
 from locum.train.checkpoint import CheckpointFolder
 from locum.train.forward import Machine
 from locum.train.frozen import FrozenPrefix
+from locum.train.lean import make_lean
 from locum.train.loop import Score, Trainer
 from locum.train.mixing import epoch_rows, step_rows
 from locum.train.optimiser import generator_optimiser
@@ -46,6 +47,7 @@ class Decoder:
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's wrapper has one
         self.body = causal.base_model
         self.head: Tensor = causal.get_output_embeddings().weight  # [V, D]
+        make_lean(self.body, architecture)
         self.pack_tokens = PACK_TOKENS.get(machine.device.type, PACK_TOKENS["cpu"])
         self.softcap: float | None = getattr(causal.config, "final_logit_softcapping", None)
 

@@ -106,7 +106,8 @@ def packs_of(
 ) -> list[list[int]]:
     """Split the rows of a step into those of each forward pass; gradients are accumulated over the passes.
 
-    Rows that begin alike come together. A row longer than ``max_tokens`` stands alone.
+    Rows that begin alike come together. A row longer than ``max_tokens`` stands alone. The largest pass comes first, so
+    that the others fit into the memory it leaves.
     """
     parts: list[list[int]] = []
     tokens = 0
@@ -118,7 +119,7 @@ def packs_of(
             tokens = 0
         parts[-1].append(row)
         tokens += length
-    return parts
+    return sorted(parts, key=lambda part: -sum(len(examples[row].ids) for row in part))
 
 
 def _key(row: Example) -> tuple[str, tuple[int, ...]]:
