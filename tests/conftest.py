@@ -94,7 +94,7 @@ def people_rows(count: int, seed: int = 1) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number in range(count):
         parts = rng.choice(ABOUT).replace("{", "|{").replace("}", "}|").split("|")
-        text, spans = f"ref{number} ", []
+        text, spans = f"ref{1000 * seed + number} ", []
         for part in parts:
             person = " ".join(filter(None, (rng.choice(FIRST), rng.choice([*LAST, ""]))))
             words = {"{p}": person, "{c}": rng.choice(CITIES)}.get(part, part)

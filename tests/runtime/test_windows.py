@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_every_token_of_a_long_text_is_kept_once(tmp_path: Path, limit: int) -> 
 
 def test_windows_overlap_and_begin_at_words(tokenizer: TextTokenizer) -> None:
     (found,) = read_windows(tokenizer.read, [LONG])
-    for earlier, later in zip(found, found[1:], strict=False):
+    for earlier, later in pairwise(found):
         assert LONG[later.start] == " "
         assert later.start < earlier.start + int(earlier.read.spans[:, 1].max())
         assert earlier.kept[-1] < len(earlier.read.ids) - 2  # its last tokens are left to the next, away from the edge

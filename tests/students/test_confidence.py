@@ -50,6 +50,16 @@ def test_few_answers_give_the_smoothed_share_of_right_ones() -> None:
     assert confidence_of(model, made) == pytest.approx(np.full(20, 18 / 22))
 
 
+def test_few_wrong_answers_still_leave_an_order_by_log_probability() -> None:
+    made = [Draft("x", {"logprob": -float(place), "other": float(place % 3)}) for place in range(40)]
+    model = fit_confidence(made, np.array([True] * 38 + [False] * 2))
+    assert (model.features, model.weights) == (("logprob",), (1.0,))
+    sure = confidence_of(model, made)
+    assert (np.diff(sure) < 0).all()
+    middling = Draft("x", {"logprob": model.mean[0]})
+    assert confidence_of(model, [middling])[0] == pytest.approx(39 / 42)
+
+
 def test_what_is_no_answer_has_no_confidence_and_teaches_nothing() -> None:
     made, right = drafts(400)
     silent = [*made, *[Draft(None, {"sure": 9.0, "noise": 0.0, "same": 1.0})] * 200]

@@ -19,6 +19,9 @@ from locum.students.protocol import Draft
 _PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _FOLDS = 5
 _LEAST_PER_CLASS = 5
+_TELLING = ("logprob", "logprob_mean")
+"""Features that fall as an answer becomes doubtful, whatever the task; a student has one of them."""
+
 _EDGE = 1e-4
 
 
@@ -31,7 +34,8 @@ def fit_confidence(drafts: Sequence[Draft], correct: NDArray[np.bool_]) -> Confi
 
     Returns:
         The model. Degenerate: with fewer than five right or five wrong answers nothing can be learned about which are
-        which, and every answer gets the smoothed share of right ones (Laplace's rule of succession).
+        which. A middling answer then gets the smoothed share of right ones (Laplace's rule of succession), and odds
+        change by e with each standard deviation of the answer's log-probability; without that all get the same.
     """
     kept = [index for index, draft in enumerate(drafts) if draft.output is not None]
     right = np.asarray(correct, dtype=np.bool_)[kept]
@@ -44,8 +48,14 @@ def fit_confidence(drafts: Sequence[Draft], correct: NDArray[np.bool_]) -> Confi
     chosen = [name for name, use in zip(names, varies, strict=True) if use]
     base = (right.sum() + 1) / (len(right) + 2)
     if min(right.sum(), (~right).sum()) < _LEAST_PER_CLASS or not chosen:
+        telling = [chosen.index(name) for name in _TELLING if name in chosen][:1]
         return ConfidenceModel(
-            features=(), mean=(), scale=(), weights=(), intercept=float(np.log(base / (1 - base))), rows=len(right)
+            features=tuple(chosen[place] for place in telling),
+            mean=tuple(float(mean[varies][place]) for place in telling),
+            scale=tuple(float(scale[varies][place]) for place in telling),
+            weights=(1.0,) * len(telling),
+            intercept=float(np.log(base / (1 - base))),
+            rows=len(right),
         )
     mean, scale = mean[varies], scale[varies]
     X = _standardised(values[:, varies], mean, scale)
