@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,97 @@ def test_fault_83_columns_with_markup_and_escapes_are_shown_as_they_are(run: Any
     assert "core-internal" not in done.stderr
     if done.status == 0:
         assert read().data.output == "[bold]label"
+
+
+def lines(path: str, rows: list[dict[str, Any]]) -> None:
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+ORDERS = [{"mail": f"Please send {n} lamps to town {n % 7}, thanks", "order": {"count": n}} for n in range(40)]
+QUESTIONS = [
+    {
+        "context": f"In {1800 + n} a house was built by the river. It has {n} rooms.",
+        "question": f"When, {n}?",
+        "gold": str(1800 + n),
+    }
+    for n in range(40)
+]
+
+
+def test_a_kind_with_its_columns_and_schema_is_proposed(run: Any, folder: Path) -> None:
+    lines("orders.jsonl", ORDERS)
+    done = run("init", "orders.jsonl", "--yes")
+    assert done.status == 0, done.stderr
+    assert "looks like extract: order holds objects" in done.stderr
+    task = read()
+    assert (task.kind, task.data.input, task.data.output) == ("extract", "mail", "order")
+    assert task.answer_schema is not None and task.answer_schema["properties"] == {"count": {"type": "integer"}}
+    assert task.budget.build_minutes == 60
+    assert run("plan", "task.yaml", "--json").status == 0
+
+
+def test_a_profile_and_two_inputs_are_proposed_and_can_be_overruled(run: Any, folder: Path) -> None:
+    lines("house.jsonl", QUESTIONS)
+    assert run("init", "house.jsonl", "--yes", "--output", "gold", "--profile", "qa").status == 0
+    task = read()
+    assert (task.form, task.data.input, task.data.output) == ("qa", ("question", "context"), "gold")
+    assert task.instruction == "Answer the question from the passage."
+    words = [
+        "--kind",
+        "generate",
+        "--profile",
+        "chat",
+        "--input",
+        "question",
+        "--output",
+        "context",
+        "--at-least",
+        "0.5",
+    ]
+    assert run("init", "house.jsonl", "--yes", "--force", *words).status == 0
+    task = read()
+    assert (task.form, task.data.input, task.data.output) == ("chat", "question", "context")
+    assert (task.target.metric, task.target.at_least) == ("instruction", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--kind", "clasify"], "'clasify' is not one of"),
+        (["--kind", "tag", "--profile", "qa"], "--profile qa is for --kind generate"),
+        (["--kind", "tag"], "name them with --input and --output"),
+    ],
+)
+def test_a_kind_that_cannot_be_is_refused(run: Any, folder: Path, words: list[str], said: str) -> None:
+    done = run("init", "tickets.csv", "--yes", *words)
+    assert done.status == 2
+    assert said in done.stderr
+    assert not Path("task.yaml").exists()
+
+
+def test_a_custom_task_is_scored_by_a_judge_which_needs_an_llm(run: Any, folder: Path) -> None:
+    words = ["tickets.csv", "--yes", "--profile", "custom", "--input", "text", "--output", "team"]
+    done = run("init", *words)
+    assert done.status == 2
+    assert "llm must be given" in done.stderr
+    assert run("init", *words, "--llm-model", "big", "--llm-url", "https://x.example/v1").status == 0
+    assert (read().form, read().scorer) == ("custom", "judge")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_asked_at_a_terminal(run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines("orders.jsonl", ORDERS)
+    monkeypatch.setattr(sys, "stdin", Terminal("\n\n\nWhat is ordered?\n"))  # what is proposed, and a question
+    assert run("init", "orders.jsonl").status == 0
+    assert (read().kind, read().instruction) == ("extract", "What is ordered?")
+    monkeypatch.setattr(sys, "stdin", Terminal("classify\ntext\nteam\nWhich team?\n"))
+    assert run("init", "tickets.csv", "--force").status == 0
+    assert (read().kind, read().data.output, read().instruction) == ("classify", "team", "Which team?")
+    monkeypatch.setattr(sys, "stdin", Terminal("clasify\n"))
+    done = run("init", "tickets.csv", "--force")
+    assert done.status == 2
+    assert "did you mean classify?" in done.stderr

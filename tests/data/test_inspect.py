@@ -39,8 +39,8 @@ def test_names_break_ties(tmp_path: Path) -> None:
     assert any("shard" in warning for warning in seen.warnings)
 
 
-def test_says_why_it_is_no_classification(tmp_path: Path) -> None:
-    rows = [{"question": text, "answer": f"answer {n} {text}"} for n, (text, _) in enumerate(labelled(50))]
+def test_says_why_the_columns_make_no_task(tmp_path: Path) -> None:
+    rows = [{"id": n, "body": f"answer {n} {text}"} for n, (text, _) in enumerate(labelled(50))]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     seen = inspect(path)

@@ -1,8 +1,8 @@
 """``locum init``: looks at a data file, proposes a task file, asks what it cannot know, and writes it.
 
-Notable: every proposal comes with its reason and can be overruled by a flag; without a terminal, or with
-``--yes``, nothing is asked. What is written is read back through the same parser as any task file, and its
-JSON Schema is put beside it in ``.locum/`` so that editors complete and check it.
+Notable: kind, profile and columns are proposed with their reason, and each can be overruled by a flag; without a
+terminal, or with ``--yes``, nothing is asked. What is written is read back through the same parser as any task file,
+and its JSON Schema is put beside it in ``.locum/`` so that editors complete and check it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from locum.cli.output import JsonOption, plain, print_json
-from locum.core.errors import DataError, TaskFileError
+from locum.core.errors import DataError, TaskFileError, UserError
 from locum.core.files import write_json, write_text
+from locum.core.registry import nearest
 from locum.data.inspect import Inspection, inspect
+from locum.data.propose import Wish
+from locum.schema.kinds import METRICS, Kind, Profile, form
 from locum.schema.task import Task
 from locum.schema.taskfile import parse_task
 
@@ -36,9 +40,13 @@ def init(
     name: Annotated[str | None, typer.Option(help="Short name of the task; default: the data file's name.")] = None,
     instruction: Annotated[str | None, typer.Option(help="The question that each input answers.")] = None,
     input_column: Annotated[list[str] | None, typer.Option("--input", help="Input column; may be repeated.")] = None,
-    output_column: Annotated[str | None, typer.Option("--output", help="Column with the right answer.")] = None,
+    output_column: Annotated[
+        list[str] | None, typer.Option("--output", help="Column with the right answer; may be repeated.")
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="What is to be done; default: what the data look like.")] = None,
+    profile: Annotated[Profile | None, typer.Option(help="What is to be written, for --kind generate.")] = None,
     test: Annotated[Path | None, typer.Option(help="A file with test rows, when you have one.")] = None,
-    at_least: Annotated[float | None, typer.Option(help="Good enough: accuracy to reach, e.g. 0.93.")] = None,
+    at_least: Annotated[float | None, typer.Option(help="Good enough: score to reach, e.g. 0.93.")] = None,
     max_error: Annotated[float, typer.Option(help="At most this share of local answers may be wrong.")] = 0.05,
     llm_url: Annotated[str | None, typer.Option(help="OpenAI-compatible URL of your LLM.")] = None,
     llm_model: Annotated[str | None, typer.Option(help="Its model name there, or a local GGUF file.")] = None,
@@ -50,25 +58,20 @@ def init(
     """Write a task file for your data."""
     if out.exists() and not force:
         raise TaskFileError("task-exists", f"{out} is there already", fix="give another --out, or --force")
-    seen = inspect(data)
+    wish = _wish(kind, profile, input_column, output_column)
+    seen = inspect(data, wish=wish)
     console = Console(stderr=True, highlight=False, emoji=False)
-    ask = sys.stdin.isatty() and not yes and not as_json
     if not as_json:
         _show(seen, console)
-    inputs = tuple(input_column or seen.input[:1])
-    output = output_column or seen.output
-    if ask:
-        inputs = (typer.prompt("Input column", default=inputs[0] if inputs else None, err=True),)
-        output = typer.prompt("Output column", default=output, err=True)
-        instruction = instruction or typer.prompt("The question that each input answers", err=True)
-    _require_columns(seen, inputs, output)
+    if sys.stdin.isatty() and not yes and not as_json:
+        seen, instruction = _ask(data, seen, wish, instruction)
+    _require_columns(seen, wish)
     answers: dict[str, Any] = {
         "name": name or _slug(data.name.split(".")[0]),
-        "instruction": instruction or f"Which {output} does the text have?",
+        "instruction": instruction or _instruction(seen),
         "data": _relative(data, out),
         "test": _relative(test, out) if test else None,
-        "inputs": inputs,
-        "output": output,
+        "seen": seen,
         "at_least": at_least,
         "max_error": max_error,
         "llm": {"base_url": llm_url, "model": llm_model, "api_key_env": api_key_env},
@@ -85,28 +88,29 @@ def init(
 
 def task_text(answers: dict[str, Any]) -> str:
     """The text of a task file, with comments for what was left at its default."""
-    quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in answers.items() if isinstance(value, str)}
-    inputs = answers["inputs"]
-    columns = json.dumps(inputs[0] if len(inputs) == 1 else list(inputs), ensure_ascii=False)
+    seen: Inspection = answers["seen"]
+    metric = METRICS[form(seen.kind or "", seen.profile)][0]
+    schema = [f"answer_schema: {_quoted(seen.answer_schema)}"] if seen.answer_schema else []
     lines = [
         f"# yaml-language-server: $schema={SCHEMA}",
         "version: 1",
-        f"name: {quoted['name']}",
-        "kind: classify",
-        f"instruction: {quoted['instruction']}",
+        f"name: {_quoted(answers['name'])}",
+        f"kind: {seen.kind}",
+        *([f"profile: {seen.profile}"] if seen.profile else []),
+        *(["scorer: judge   # or the name of a scorer of your own"] if seen.profile == "custom" else []),
+        f"instruction: {_quoted(answers['instruction'])}",
+        *schema,
         "data:",
-        f"  train: {quoted['data']}",
-        *(
-            [f"  test: {quoted['test']}"]
-            if answers["test"]
-            else ["  # test: a file of its own; else 20 % is set aside"]
-        ),
-        f"  input: {columns}",
-        f"  output: {quoted['output']}",
-        f"target: {{metric: accuracy, at_least: {answers['at_least']}}}"
+        f"  train: {_quoted(answers['data'])}",
+        f"  test: {_quoted(answers['test'])}"
+        if answers["test"]
+        else "  # test: a file of its own; else 20 % is set aside",
+        f"  input: {_quoted(seen.input[0] if len(seen.input) == 1 else seen.input)}",
+        f"  output: {_quoted(seen.output)}",
+        f"target: {{metric: {metric}, at_least: {answers['at_least']}}}"
         if answers["at_least"]
-        else "# target: {metric: accuracy, at_least: 0.93}   # the smallest student at or above it is taken",
-        "budget: {build_minutes: 15}",
+        else f"# target: {{metric: {metric}, at_least: 0.93}}   # the smallest student at or above it is taken",
+        f"budget: {{build_minutes: {60 if seen.kind in ('extract', 'generate') else 15}}}",
     ]
     llm = {key: value for key, value in answers["llm"].items() if value}
     if llm:
@@ -117,6 +121,73 @@ def task_text(answers: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _quoted(value: Any) -> str:
+    """A value as JSON, which YAML reads."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _wish(kind: Kind | None, profile: Profile | None, inputs: list[str] | None, outputs: list[str] | None) -> Wish:
+    """What the flags say.
+
+    Raises:
+        UserError: a profile of another kind.
+    """
+    if profile and kind not in (None, "generate"):
+        raise UserError("task-invalid", f"--profile {profile} is for --kind generate, not {kind}", fix="leave one out")
+    return Wish(kind, profile, tuple(inputs or ()), tuple(outputs or ()))
+
+
+def _ask(data: Path, seen: Inspection, wish: Wish, instruction: str | None) -> tuple[Inspection, str]:
+    """Ask for what cannot be known: kind, columns, the question; what is proposed is the default."""
+    proposed = form(seen.kind, seen.profile) if seen.kind else None
+    known = [name for name in METRICS if name != "custom"]  # which needs a scorer that no question can write
+    said = typer.prompt(f"Kind of task ({', '.join(known)})", default=proposed, err=True)
+    if said not in known:
+        close = nearest(said, known)
+        raise UserError(
+            "task-invalid", f"no kind {said!r}", fix=f"did you mean {close}?" if close else "take one of these"
+        )
+    if said != proposed:
+        wish = replace(wish, kind=None, profile=said) if said in get_args(Profile) else replace(wish, kind=said)
+        seen = inspect(data, wish=wish)
+    inputs = _columns(typer.prompt("Input column(s)", default=", ".join(seen.input) or None, err=True))
+    outputs = _columns(typer.prompt("Output column(s)", default=", ".join(_outputs(seen)) or None, err=True))
+    if (inputs, outputs) != (seen.input, _outputs(seen)):
+        seen = inspect(data, wish=Wish(seen.kind or wish.kind, seen.profile or wish.profile, inputs, outputs))
+    return seen, instruction or typer.prompt("What each input asks for", default=_instruction(seen), err=True)
+
+
+def _columns(said: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in said.split(",") if part.strip())
+
+
+def _outputs(seen: Inspection) -> tuple[str, ...]:
+    return () if seen.output is None else (seen.output,) if isinstance(seen.output, str) else seen.output
+
+
+_INSTRUCTIONS = {
+    "tag": "Mark all spans of the types that the examples show.",
+    "extract": "Take the fields out of the text.",
+    "rank": "Which candidate fits the query best?",
+    "maths": "Solve the problem step by step.",
+    "summarise": "Summarise the text.",
+    "code": "Write the Python function.",
+    "chat": "Answer the message.",
+    "custom": "Answer the input.",
+}
+
+
+def _instruction(seen: Inspection) -> str:
+    """What each input asks for, in general words; a better sentence is the user's to write."""
+    name = form(seen.kind or "", seen.profile)
+    output = (_outputs(seen) or ("answer",))[0]
+    if name == "qa":
+        return "Answer the question from the passage." if len(seen.input) > 1 else "Answer the question."
+    if name == "translate":
+        return f"Translate the text into {output}."
+    return _INSTRUCTIONS.get(name, f"Which {output} does the text have?")
+
+
 def _show(seen: Inspection, console: Console) -> None:
     table = Table(
         "column", "type", "different", "looks like", "why", title=f"{plain(seen.path)}: {seen.rows:,} rows read"
@@ -124,6 +195,8 @@ def _show(seen: Inspection, console: Console) -> None:
     for column in seen.columns:
         table.add_row(plain(column.name), column.type, f"{column.distinct:,}", column.looks_like, plain(column.why))
     console.print(table)
+    if seen.kind:
+        console.print(f"looks like {plain(form(seen.kind, seen.profile))}: {plain(seen.why)}")
     for warning in seen.warnings:
         console.print(f"! {plain(warning)}")
     if seen.labels:
@@ -131,15 +204,17 @@ def _show(seen: Inspection, console: Console) -> None:
         console.print(f"{len(seen.labels)} labels: {shown}{', …' if len(seen.labels) > 8 else ''}")
 
 
-def _require_columns(seen: Inspection, inputs: tuple[str, ...], output: str | None) -> None:
+def _require_columns(seen: Inspection, wish: Wish) -> None:
     names = [column.name for column in seen.columns]
-    if not inputs or output is None:
-        raise DataError(
-            "data-columns", f"{seen.why}; columns: {', '.join(names)}", fix="name them with --input and --output"
-        )
-    for wanted in (*inputs, output):
-        if wanted not in names:
+    for wanted in (*wish.input, *wish.output, *seen.input, *_outputs(seen)):
+        if wanted not in names and wanted.split(".")[0] not in names:
             raise DataError("data-columns", f"there is no column {wanted!r}", fix=f"columns: {', '.join(names)}")
+    if seen.kind is None or not seen.input or seen.output is None:
+        raise DataError(
+            "data-columns",
+            f"{seen.why}; columns: {', '.join(names)}",
+            fix="name them with --input and --output, and the task with --kind or --profile",
+        )
 
 
 def _slug(text: str) -> str:

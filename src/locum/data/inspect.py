@@ -1,8 +1,7 @@
 """``inspect``: what a user's file seems to hold, before there is a task file.
 
-Notable: columns are judged by what is in them, in any language: an output column's values repeat and are short;
-an input column's values are long and mostly different; an id's are all different and have no words. English names
-such as ``text`` or ``label`` only break ties. Every guess comes with its reason and can be overruled.
+Notable: columns are judged by what is in them (``tally``), and a kind of task is proposed only when it can read them
+(``propose``); every guess comes with its reason and can be overruled.
 Not here: asking the user (``cli``), reading every row (the first 20,000 are enough for a proposal).
 """
 
@@ -10,31 +9,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from locum.core.errors import DataError
 from locum.core.text import one_line
+from locum.data.propose import Proposal, Wish, propose, with_members
 from locum.data.readers import open_table
 from locum.data.rows import Faults, RawRow
+from locum.data.tally import Tally, ValueType, by_likeness_to_input, most_like_labels
 from locum.schema.base import Document
+from locum.schema.kinds import Kind, Profile
 
 SAMPLE_ROWS = 20_000
-_MOST_DISTINCT = 5_000
-_SAMPLES = 3
-_MOST_LABELS = 500
-_LABEL_CHARS = 80
-_MIN_REPEATS = 2.0
-_OUTPUT_NAMES = frozenset(
-    "label labels category class intent target output answer sentiment topic y tag gold etiqueta kategorie".split()  # noqa: SIM905
-)
-_INPUT_NAMES = frozenset(
-    "text input sentence message utterance query question content body prompt description texto".split()  # noqa: SIM905
-)
-
-ValueType = Literal["text", "number", "true/false", "date", "empty", "nested"]
+_KEPT_ROWS = 200
 
 
 class ColumnView(Document):
@@ -65,10 +54,12 @@ class Inspection(Document):
 
     Attributes:
         rows: rows read for this; ``complete`` when that was all of them.
-        input: proposed input columns, most likely first; empty when none fits.
-        output: proposed output column, or None.
-        kind: classify, or None when no column holds labels; ``why`` says why.
-        labels: labels of the output column and their counts, most frequent first.
+        input: proposed input columns; empty when none fits.
+        output: proposed output column, several for kinds that take more, or None.
+        kind: of task, or None when the columns make none; ``why`` says why.
+        profile: for generate.
+        answer_schema: for extract, a draft.
+        labels: for classify, labels of the output column and their counts, most frequent first.
         warnings: what the user should look at.
     """
 
@@ -80,67 +71,23 @@ class Inspection(Document):
     complete: bool
     columns: tuple[ColumnView, ...]
     input: tuple[str, ...]
-    output: str | None
-    kind: Literal["classify"] | None
+    output: str | tuple[str, ...] | None
+    kind: Kind | None
+    profile: Profile | None = None
+    answer_schema: dict[str, Any] | None = None
     why: str
     labels: dict[str, int]
     warnings: tuple[str, ...]
 
 
-@dataclass
-class _Tally:
-    """Counts of one column while the sample passes."""
-
-    name: str
-    position: int
-    filled: int = 0
-    chars: int = 0
-    words: int = 0
-    types: Counter[str] = field(default_factory=Counter[str])
-    values: Counter[str] = field(default_factory=Counter[str])
-    distinct_full: bool = False
-    samples: list[str] = field(default_factory=list[str])
-
-    def take(self, value: Any) -> None:
-        """Count one value."""
-        text = _as_text(value)
-        if not text:
-            return
-        self.filled += 1
-        self.chars += len(text)
-        self.words += len(text.split())
-        self.types[_type_of(value, text)] += 1
-        start = text[:1000]
-        if start in self.values or len(self.values) < _MOST_DISTINCT:
-            self.values[start] += 1
-        else:
-            self.distinct_full = True
-        if len(self.samples) < _SAMPLES and one_line(text, 80) not in self.samples:
-            self.samples.append(one_line(text, 80))
-
-    @property
-    def type(self) -> ValueType:
-        """What most values are."""
-        return self.types.most_common(1)[0][0] if self.types else "empty"  # pyright: ignore[reportReturnType]
-
-    @property
-    def mean_chars(self) -> float:
-        """Mean length of a value."""
-        return self.chars / self.filled if self.filled else 0.0
-
-    @property
-    def repeats(self) -> float:
-        """Rows for each distinct value."""
-        return self.filled / len(self.values) if self.values else 0.0
-
-
-def inspect(path: Path, *, format: str = "auto", encoding: str | None = None) -> Inspection:
+def inspect(path: Path, *, format: str = "auto", encoding: str | None = None, wish: Wish | None = None) -> Inspection:
     """Look at a data file and propose what a task file should say about it.
 
     Args:
         path: a file or folder, as for ``readers.open_table``.
         format: its format when known.
         encoding: its encoding when known.
+        wish: what the user has said already.
 
     Raises:
         DataError: the file cannot be read at all, or has no rows.
@@ -148,15 +95,16 @@ def inspect(path: Path, *, format: str = "auto", encoding: str | None = None) ->
     """
     table = open_table(path, format=format, encoding=encoding)
     faults = Faults(str(path))
-    tallies = [_Tally(name, position) for position, name in enumerate(table.columns)]
-    rows, complete = _count(table.rows(faults), tallies)
+    tallies = [Tally(name, position) for position, name in enumerate(table.columns)]
+    sample: list[RawRow] = []
+    rows, complete = _count(table.rows(faults), tallies, sample)
     if rows == 0:
         faults.settle(skip_bad=False)
         raise DataError("data-empty", "a header, and no rows", where=str(path), fix="give a file with rows")
-    output = _guess_output(tallies, rows)
-    ids = {tally.name: why for tally in tallies if tally is not output and (why := _id_reason(tally, rows))}
-    inputs = _guess_inputs([tally for tally in tallies if tally is not output and tally.name not in ids])
-    labels = {one_line(label, 200): count for label, count in output.values.most_common()} if output else {}
+    found = propose(tallies, sample, rows, wish or Wish())
+    inputs = found.input if found else tuple(tally.name for tally in _readable(tallies, rows)[:1])
+    output = None if found is None else found.output[0] if len(found.output) == 1 else found.output
+    labels = next((t for t in tallies if found and found.kind == "classify" and t.name == output), None)
     return Inspection(
         path=str(path),
         format=table.format,
@@ -164,123 +112,46 @@ def inspect(path: Path, *, format: str = "auto", encoding: str | None = None) ->
         delimiter=table.delimiter,
         rows=rows,
         complete=complete,
-        columns=tuple(_view(tally, rows, output, inputs, ids) for tally in tallies),
-        input=tuple(tally.name for tally in inputs),
-        output=output.name if output else None,
-        kind="classify" if output else None,
-        why=_why_kind(output, tallies, rows),
-        labels=labels,
-        warnings=tuple(_warnings(tallies, output, inputs, faults, rows)),
+        columns=tuple(_view(tally, rows, found, inputs) for tally in tallies),
+        input=inputs,
+        output=output,
+        kind=found.kind if found else None,
+        profile=found.profile if found else None,
+        answer_schema=found.answer_schema if found else None,
+        why=found.why if found else _why_none(tallies, rows),
+        labels={one_line(label, 200): count for label, count in labels.values.most_common()} if labels else {},
+        warnings=tuple(_warnings(tallies, found, inputs, faults, rows)),
     )
 
 
-def _count(source: Iterator[RawRow], tallies: Sequence[_Tally]) -> tuple[int, bool]:
+def _count(source: Iterator[RawRow], tallies: Sequence[Tally], sample: list[RawRow]) -> tuple[int, bool]:
     rows = 0
     for row in islice(source, SAMPLE_ROWS):
         rows += 1
         for tally in tallies:
             tally.take(row.columns.get(tally.name))
+        if rows <= _KEPT_ROWS:
+            sample.append(with_members(row))
     return rows, next(source, None) is None
 
 
-def _as_text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value.strip() if isinstance(value, str) else str(value)
+def _readable(tallies: Sequence[Tally], rows: int) -> list[Tally]:
+    """Text columns, the best input first, without labels and identifiers."""
+    output = most_like_labels(tallies, rows)
+    return by_likeness_to_input([tally for tally in tallies if tally is not output and not tally.id_reason(rows)])
 
 
-def _type_of(value: Any, text: str) -> ValueType:
-    if isinstance(value, bool) or text.casefold() in ("true", "false"):
-        return "true/false"
-    if isinstance(value, list | dict | bytes):
-        return "nested"
-    if isinstance(value, int | float) or _is_number(text):
-        return "number"
-    if 8 <= len(text) <= 32 and text[:4].isdecimal() and text[4] in "-/." and text[5:7].strip("-/.").isdecimal():
-        return "date"
-    return "text"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.replace(",", ".", 1))
-    except ValueError:
-        return False
-    return True
-
-
-def _guess_output(tallies: Sequence[_Tally], rows: int) -> _Tally | None:
-    """The column most like labels: it repeats, is short, is filled; ties go to the name, then to the last."""
-    fit = [tally for tally in tallies if _label_fault(tally, rows) == ""]
-    if not fit:
-        return None
-
-    def score(tally: _Tally) -> tuple[float, float, int]:
-        named = 2.0 * (tally.name.casefold() in _OUTPUT_NAMES) - 2.0 * (tally.name.casefold() in _INPUT_NAMES)
-        kind = 0.5 if tally.type in ("text", "true/false") else 0.0
-        few = 0.5 if len(tally.values) <= max(20, rows // 20) else 0.0
-        return named + kind + few, -tally.mean_chars, tally.position
-
-    return max(fit, key=score)
-
-
-def _label_fault(tally: _Tally, rows: int) -> str:
-    """Why a column cannot hold labels; "" when it can."""
-    if tally.filled < 0.5 * rows:
-        return "mostly empty"
-    if tally.distinct_full or len(tally.values) > _MOST_LABELS:
-        return f"more than {_MOST_LABELS} different values"
-    if len(tally.values) < 2:
-        return "one value only"
-    if tally.repeats < _MIN_REPEATS:
-        return f"its values hardly repeat ({len(tally.values):,} different in {tally.filled:,} rows)"
-    if tally.mean_chars > _LABEL_CHARS or tally.type in ("nested", "date"):
-        return "its values are long or nested"
-    if tally.type == "number" and any("." in value for value in tally.values):
-        return "it holds fractions"
-    return ""
-
-
-def _id_reason(tally: _Tally, rows: int) -> str:
-    """Why a column seems to be an identifier; "" when it does not."""
-    if tally.filled < rows or tally.type == "nested" or tally.name.casefold() in _INPUT_NAMES:
-        return ""
-    if not (tally.distinct_full or len(tally.values) == tally.filled) or tally.filled < 3:
-        return ""
-    if tally.type == "number":
-        return "a different number in every row"
-    has_digits = all(any(char.isdigit() for char in value) for value in tally.values)
-    if tally.words == tally.filled and tally.mean_chars <= 64 and has_digits:
-        return "a different word with digits in every row"
-    return ""
-
-
-def _guess_inputs(tallies: Sequence[_Tally]) -> list[_Tally]:
-    """The column most like what a student reads: text, long, mostly different from row to row."""
-    fit = [tally for tally in tallies if tally.type == "text"]
-    if not fit:
-        return []
-
-    def score(tally: _Tally) -> float:
-        different = 1.0 if tally.distinct_full else len(tally.values) / max(1, tally.filled)
-        named = 1.5 if tally.name.casefold() in _INPUT_NAMES else 1.0
-        return named * (0.2 + different) * min(tally.mean_chars, 400.0)
-
-    best = max(fit, key=score)
-    return [best]
-
-
-def _view(tally: _Tally, rows: int, output: _Tally | None, inputs: Sequence[_Tally], ids: dict[str, str]) -> ColumnView:
+def _view(tally: Tally, rows: int, found: Proposal | None, inputs: Sequence[str]) -> ColumnView:
     looks_like: Literal["input", "output", "id", "other"] = "other"
-    why = _label_fault(tally, rows) or "could hold labels too"
-    if tally is output:
-        looks_like, why = "output", f"{len(tally.values):,} short values, each {tally.repeats:.0f} times on average"
-    elif tally in inputs:
-        looks_like, why = "input", f"the longest text that differs from row to row ({tally.mean_chars:.0f} characters)"
-    elif tally.name in ids:
-        looks_like, why = "id", ids[tally.name]
+    why = tally.label_fault(rows) or "could hold labels too"
+    if found and tally.name in (name.split(".")[0] for name in found.output):
+        looks_like, why = "output", found.why
+        if found.kind == "classify":
+            why = f"{len(tally.values):,} short values, each {tally.repeats:.0f} times on average"
+    elif tally.name in (name.split(".")[0] for name in inputs):
+        looks_like, why = "input", f"differs from row to row ({tally.mean_chars:.0f} characters)"
+    elif tally.id_reason(rows):
+        looks_like, why = "id", tally.id_reason(rows)
     return ColumnView(
         name=tally.name,
         type=tally.type,
@@ -293,26 +164,35 @@ def _view(tally: _Tally, rows: int, output: _Tally | None, inputs: Sequence[_Tal
     )
 
 
-def _why_kind(output: _Tally | None, tallies: Sequence[_Tally], rows: int) -> str:
-    if output:
-        return f"column {output.name!r} holds {len(output.values):,} values that repeat, as labels do"
-    faults = "; ".join(f"{tally.name}: {_label_fault(tally, rows)}" for tally in tallies[:8])
-    return f"no column looks like labels ({faults})"
+def _why_none(tallies: Sequence[Tally], rows: int) -> str:
+    faults = "; ".join(f"{tally.name}: {tally.label_fault(rows)}" for tally in tallies[:8])
+    return f"no columns make a task that can be told; as labels: {faults}"
 
 
 def _warnings(
-    tallies: Sequence[_Tally], output: _Tally | None, inputs: Sequence[_Tally], faults: Faults, rows: int
+    tallies: Sequence[Tally], found: Proposal | None, inputs: Sequence[str], faults: Faults, rows: int
 ) -> Iterator[str]:
     if faults.total:
         place, what = faults.places[0]
         yield f"rows that cannot be read: {faults.total:,}, the first at {place} ({what})"
     if not inputs:
         yield "no column looks like text to read; name it with --input"
-    if output is None:
+    unread = [t.name for t in _readable(tallies, rows) if found and t.name not in (*found.input, *found.output)]
+    if unread:
+        yield f"text that is not read: {', '.join(unread)}; name all input columns with --input to change that"
+    if found and found.fault:
+        yield f"a row of the sample cannot be used so: {found.fault}"
+    if found is None or found.kind != "classify":
         return
-    others = [t.name for t in tallies if t is not output and not _label_fault(t, rows) and t not in inputs]
+    others = [t.name for t in tallies if t.name not in (*found.output, *inputs) and not t.label_fault(rows)]
     if others:
         yield f"columns that could be the output as well: {', '.join(others)}"
+    output = next((tally for tally in tallies if tally.name == found.output[0]), None)
+    if output is not None:
+        yield from _label_warnings(output)
+
+
+def _label_warnings(output: Tally) -> Iterator[str]:
     folded = Counter("".join(label.casefold().split()) for label in output.values)
     if any(count > 1 for count in folded.values()):
         yield "some labels differ only in case or spaces; they stay apart unless you mend them"
