@@ -12,7 +12,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -22,11 +22,13 @@ from locum.cli.output import JsonOption, plain, print_json
 from locum.core.errors import DataError, TaskFileError, UserError
 from locum.core.files import write_json, write_text
 from locum.core.registry import nearest
-from locum.data.inspect import Inspection, inspect
-from locum.data.propose import Wish
 from locum.schema.kinds import METRICS, Kind, Profile, form
 from locum.schema.task import Task
 from locum.schema.taskfile import parse_task
+
+if TYPE_CHECKING:
+    from locum.data.inspect import Inspection
+    from locum.data.propose import Wish
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -56,6 +58,8 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Write a task file for your data."""
+    from locum.data.inspect import inspect
+
     if out.exists() and not force:
         raise TaskFileError("task-exists", f"{out} is there already", fix="give another --out, or --force")
     wish = _wish(kind, profile, input_column, output_column)
@@ -134,12 +138,17 @@ def _wish(kind: Kind | None, profile: Profile | None, inputs: list[str] | None, 
     """
     if profile and kind not in (None, "generate"):
         raise UserError("task-invalid", f"--profile {profile} is for --kind generate, not {kind}", fix="leave one out")
+    from locum.data.propose import Wish
+
     return Wish(kind, profile, tuple(inputs or ()), tuple(outputs or ()))
 
 
 def _ask(data: Path, seen: Inspection, wish: Wish, instruction: str | None) -> tuple[Inspection, str]:
     """Ask for what cannot be known: kind, columns, the question; what is proposed is the default."""
     proposed = form(seen.kind, seen.profile) if seen.kind else None
+    from locum.data.inspect import inspect
+    from locum.data.propose import Wish
+
     known = [name for name in METRICS if name != "custom"]  # which needs a scorer that no question can write
     said = typer.prompt(f"Kind of task ({', '.join(known)})", default=proposed, err=True)
     if said not in known:
