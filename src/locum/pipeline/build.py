@@ -22,8 +22,9 @@ from locum.data.verify import verify_splits
 from locum.pipeline.built import Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.conclude import Conclusion, conclude
+from locum.pipeline.judge import lent_judge
 from locum.pipeline.ladder import decide_ladder
-from locum.pipeline.llm import ask_llm
+from locum.pipeline.llm import ask_llm, resolve_llm
 from locum.pipeline.preflight import check_environment
 from locum.pipeline.prepare import prepare_data
 from locum.pipeline.steps import StepCache
@@ -78,7 +79,8 @@ def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool
         work = Workspace(
             task, text, root, folder.resolve(), StepCache(folder.resolve() / "work"), usable_cores(), offline
         )
-        return _build(work)
+        with lent_judge(task, resolve_llm(work), work.out / "judge-answers.jsonl", threads=work.threads):
+            return _build(work)
 
 
 @contextmanager

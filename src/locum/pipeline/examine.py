@@ -30,6 +30,7 @@ from locum.evaluate import latency, metrics, runner
 from locum.evaluate.answers import answer_rows
 from locum.evaluate.llm import decoding_hash, evaluate_llm
 from locum.evaluate.scored import Scored
+from locum.pipeline.judge import lent_judge
 from locum.pipeline.llm import said_of_right
 from locum.runtime.model_files import read_spec
 from locum.runtime.open import open_classifier, open_generator
@@ -65,7 +66,8 @@ def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path, engine: str 
         void, threshold = student.void, student.certificate.threshold
     task = _task(bundle)
     rows = read_labelled(data, task)
-    examined = _examine(bundle, task, rows, "test", engine=engine, timed=True)
+    with lent_judge(task, task.llm, data.with_suffix(".judge-answers.jsonl")):
+        examined = _examine(bundle, task, rows, "test", engine=engine, timed=True)
     evaluation, scored = examined.evaluation, examined.scored
     in_force = threshold if void is None else None
     system = system_summary(scored.confidence, scored.correct, in_force)
@@ -112,7 +114,9 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
     task = _task(bundle)
     wanted = guarantee or task.guarantee
     rows = read_labelled(data, task)
-    examined = _examine(bundle, task, rows, "calibration")
+    judge = data.with_suffix(".judge-answers.jsonl")
+    with lent_judge(task, task.llm, judge):
+        examined = _examine(bundle, task, rows, "calibration")
     scored, spec = examined.scored, examined.spec
     kind = open_kind(task, spec.labels)
     llm_correct = None
@@ -126,7 +130,9 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
         generator = open_generator(task.llm)
         try:
             cache = data.with_suffix(".llm-answers.jsonl")
-            llm_correct = evaluate_llm(generator, kind, rows, spec.labels, "calibration", cache).correct_at_best
+            run = evaluate_llm(generator, kind, rows, spec.labels, "calibration", cache)
+            with lent_judge(task, task.llm, judge):
+                llm_correct = run.correct_at_best
         finally:
             generator.close()
     certificate = certify(

@@ -10,21 +10,25 @@ import os
 
 from locum.core.errors import UserError
 from locum.fit.device import profile_device, require_engine
-from locum.schema.task import Task
+from locum.schema.task import Method, Task
 
 _TRAINING_PACKAGES = ("torch", "transformers", "safetensors", "onnx")
+_WITHOUT_PYTORCH: tuple[Method, ...] = ("linear", "prompt", "few_shot")
+_SCORERS = {"summarise": ("rouge_score",), "translate": ("sacrebleu",), "chat": ("langdetect", "nltk", "rouge_score")}
+"""Packages that score a form of task, all of the extra ``tasks``."""
 
 
 def check_environment(task: Task) -> None:
     """Refuse a build that cannot end.
 
     Raises:
-        UserError: the training extra is not installed, or the LLM's key is not in the environment.
+        UserError: an extra that the build needs is not installed, or the LLM's key is not in the environment.
         DeviceError: the processor lacks what the engines need.
     """
-    only_linear = task.students != "auto" and all(spec.method == "linear" for spec in task.students)
-    if not only_linear:
+    untrained = task.students != "auto" and all(spec.method in _WITHOUT_PYTORCH for spec in task.students)
+    if not untrained:
         require_training()
+    require_scorers(task)
     llm = task.llm
     if llm is not None and llm.api_key_env and not os.environ.get(llm.api_key_env):
         raise UserError(
@@ -47,4 +51,19 @@ def require_training() -> None:
             "core-missing-extra",
             f"building needs {', '.join(missing)}, which this environment does not have",
             fix="pip install 'locum[train]'",
+        )
+
+
+def require_scorers(task: Task) -> None:
+    """Refuse a task whose answers cannot be scored here.
+
+    Raises:
+        UserError: ``core-missing-extra``.
+    """
+    missing = [name for name in _SCORERS.get(task.form, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            "core-missing-extra",
+            f"scoring {task.form} needs {', '.join(missing)}, which this environment does not have",
+            fix="pip install 'locum[tasks]'",
         )
