@@ -76,7 +76,10 @@ def smollm2_layers() -> tuple[Any, Any]:
     return base, load_body(base, depth=4)
 
 
-FIRST, LAST = "Anna Boris Carla Dmitri Elena Farid Greta Hugo".split(), "Berg Costa Duarte Ekman Fischer".split()
+FIRST, LAST = (
+    ["Anna", "Boris", "Carla", "Dmitri", "Elena", "Farid", "Greta", "Hugo"],
+    ["Berg", "Costa", "Duarte", "Ekman", "Fischer"],
+)
 CITIES = ("Paris", "Rome", "New York", "Lima", "San Jose")
 ABOUT = (
     "my name is {p} and i live in {c}",

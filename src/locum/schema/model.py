@@ -49,8 +49,8 @@ class Parity(Document):
 
     Attributes:
         n: rows; of a tagger tokens.
-        label_agreement: share of rows with the same top label (or first candidate); of a tagger, of tokens with the same
-            tag.
+        label_agreement: share of rows with the same top label (or first candidate); of a tagger, share of tokens with
+            the same tag.
         mean_gap: mean absolute difference of class (or candidate) probabilities.
         max_gap: largest absolute difference of the top label's probability.
         accuracy_trained, accuracy_exported: dev accuracy of each; of a tagger micro F1 of the spans; of a ranker nDCG.

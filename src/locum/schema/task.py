@@ -80,8 +80,8 @@ class DataSpec(Document):
     )
     max_held_out: Annotated[int, Field(ge=10)] | None = Field(
         default=None,
-        description="Use at most this many rows of each of dev, calibration and test, chosen deterministically; default: "
-        "200 where answers are written, because each takes about a second, else all.",
+        description="Use at most this many rows of each of dev, calibration and test, chosen deterministically; "
+        "default: 200 where answers are written, because each takes about a second, else all.",
     )
     split: SplitShares = Field(default=SplitShares(), description="Shares for splits without a file.")
 
