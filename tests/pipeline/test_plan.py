@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from locum.core.errors import DataError, DeviceError, SourceError, TaskFileError
-from locum.pipeline.plan import ASSUMED, make_plan
+from locum.pipeline.forecast import ASSUMED
+from locum.pipeline.plan import make_plan
 from locum.schema.plan import Plan
 
 
@@ -127,3 +128,99 @@ def test_what_cannot_be_built_cannot_be_planned(
 def test_a_column_that_is_not_there_is_found_by_the_plan(tickets: Any) -> None:
     with pytest.raises(DataError, match="did you mean 'team'"):
         make_plan(tickets.change(data={"train": "tickets.csv", "input": "text", "output": "teams"}))
+
+
+PROMPTED = [{"base": "SmolLM2-135M-Instruct", "method": method} for method in ("prompt", "few_shot")]
+WRITTEN: dict[str, Any] = {
+    "kind": "generate",
+    "profile": "chat",
+    "data": {"train": "talk.jsonl", "input": "said", "output": "reply"},
+    "students": [*PROMPTED, {"base": "SmolLM2-135M-Instruct", "method": "full"}],
+    "guarantee": {"kind": "selective", "max_error": 0.05, "confidence": 0.95},
+}
+
+
+@pytest.fixture
+def talk(tickets: Any) -> Any:
+    """A task of written answers, 2,000 rows of them."""
+    rows = [{"said": f"how is number {n} today", "reply": f"{n} is well and sends its regards"} for n in range(2000)]
+    (tickets.folder / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return tickets
+
+
+def seconds(plan: Plan) -> dict[str, float]:
+    return {step.name: step.seconds or 0.0 for step in plan.steps}
+
+
+def test_written_answers_are_planned_as_they_are_made(talk: Any) -> None:
+    plan = make_plan(talk.change(**WRITTEN))
+    names = [f"SmolLM2-135M-Instruct/{method}" for method in ("prompt", "few_shot", "full")]
+    assert [step.name for step in plan.steps][2:-1] == [
+        *(f"{step}-{name}" for name in names[:2] for step in ("prompt", "measure")),
+        *(f"{step}-{names[2]}" for step in ("train", "export", "measure")),
+    ]
+    assert "600 held-out rows" in next(step.what for step in plan.steps if step.name.startswith("measure"))
+    took = seconds(plan)
+    assert took[f"measure-{names[0]}"] > 10  # 600 answers
+    assert took[f"measure-{names[1]}"] > 1.1 * took[f"measure-{names[0]}"]  # whose prompts are longer
+    assert plan.labels.available == 200
+    assert plan.warnings == ()
+
+
+def test_time_to_answer_goes_by_rows_and_samples_and_searching_by_its_calls(talk: Any) -> None:
+    name = "SmolLM2-135M-Instruct/prompt"
+    task = WRITTEN | {"students": PROMPTED[:1], "budget": {"build_minutes": 600}}
+    whole = seconds(make_plan(talk.change(**task)))
+    fewer = seconds(make_plan(talk.change(**task | {"data": WRITTEN["data"] | {"max_held_out": 50}})))
+    sampled = seconds(make_plan(talk.change(**task, generation={"samples": 8})))
+    calm = seconds(make_plan(talk.change(**task, generation={"search_calls": 0})))
+    assert fewer[f"measure-{name}"] < 0.5 * whole[f"measure-{name}"]
+    assert sampled[f"measure-{name}"] > 1.5 * whole[f"measure-{name}"]
+    assert whole[f"prompt-{name}"] > 0 == calm[f"prompt-{name}"]
+
+
+def test_rows_that_cannot_prove_the_guarantee_are_told(talk: Any) -> None:
+    few = WRITTEN | {"data": WRITTEN["data"] | {"max_held_out": 40}}
+    (warning,) = make_plan(talk.change(**few)).warnings
+    assert "40 calibration rows" in warning
+    assert "59 without an error" in warning
+    assert "data.max_held_out" in warning
+
+
+def test_an_llm_answers_no_more_rows_than_there_are_and_a_judge_reads_all_answers(talk: Any) -> None:
+    llm = {"base_url": "https://api.example/v1", "model": "m", "examples": 500, "price": {"input": 1, "output": 1}}
+    task = WRITTEN | {"llm": llm, "students": PROMPTED[:1]}
+    plan = make_plan(talk.change(**task))
+    assert plan.llm_calls == 200
+    assert plan.llm_cost is not None
+    regret = {"kind": "regret", "max_error": 0.05, "confidence": 0.95}
+    assert make_plan(talk.change(**task | {"guarantee": regret})).llm_calls == 400
+    judged = make_plan(talk.change(**task | {"profile": "custom", "scorer": "judge"}))
+    assert judged.llm_calls == 200 + 200 + 600
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps"),
+    [
+        (
+            {"kind": "tag", "data": {"train": "rows.jsonl", "input": "text", "output": "spans"}},
+            ["train-all-MiniLM-L6-v2/head", "export-all-MiniLM-L6-v2/head", "measure-all-MiniLM-L6-v2/head"],
+        ),
+        (
+            {
+                "kind": "rank",
+                "data": {"train": "rows.jsonl", "input": ["text", "found.texts"], "output": "found.grades"},
+            },
+            ["train-bm25", "export-bm25", "measure-bm25"],
+        ),
+    ],
+)
+def test_other_kinds_are_planned_too(tickets: Any, fields: dict[str, Any], steps: list[str]) -> None:
+    rows = [
+        {"text": f"word{n} here", "spans": [[0, 4, "w"]], "found": {"texts": ["one text", "two"], "grades": [0, 1]}}
+        for n in range(100)
+    ]
+    (tickets.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    plan = make_plan(tickets.change(**fields, students="auto"))
+    assert [step.name for step in plan.steps][2:5] == steps
+    assert all(step.seconds is not None for step in plan.steps)

@@ -1,7 +1,8 @@
 """``make_plan``: what a build would do, cost and need; validates everything and downloads nothing.
 
 Notable: the ladder is decided by the same function as in the build, from what is known without the data: local
-files are counted, remote ones are assumed to hold what most task files do, and the plan says so.
+files are counted, remote ones are assumed to hold what most task files do, and the plan says so. Its steps are those
+that ``pipeline.make_*`` take for each way of making a student. Not here: how long answering takes (``forecast``).
 """
 
 from __future__ import annotations
@@ -11,23 +12,25 @@ from pathlib import Path
 
 from locum.cascade.labels import label_arithmetic
 from locum.core.errors import SourceError
-from locum.data.inspect import inspect
+from locum.data.inspect import Inspection, inspect
 from locum.data.readers import open_table, wanted_columns
 from locum.fit.device import profile_device
-from locum.fit.ladder import DataSize, Machines, make_ladder
+from locum.fit.ladder import Machines, make_ladder, training_budgets
+from locum.pipeline.forecast import ASSUMED, Expected, answer_s, expect, measuring_s, searching_s
 from locum.pipeline.ladder import serves_on
+from locum.pipeline.rung import maker
 from locum.pipeline.workspace import read_task, split_addresses
 from locum.schema.candidate import Candidate
+from locum.schema.device import DeviceProfile
 from locum.schema.plan import Download, Plan, PlannedStep
 from locum.schema.task import Task
 from locum.sources.address import PathAddress, parse_address
 from locum.sources.bases import plan_base
 from locum.sources.fetch import cached
 
-ASSUMED = DataSize(train_rows=10_000, mean_chars=80, labels=2)
-"""What is planned with when the training file is not here yet."""
-
-_ASSUMED_TOKENS_PER_CALL = (400, 12)
+_TOKENS_PER_LABEL = (400, 12)
+_EXPORT_S = {"linear": 2.0, "encoder": 25.0, "decoder": 90.0}
+"""By family; a decoder's tokens are compared with those of the trained weights, which takes longest."""
 
 
 def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
@@ -52,12 +55,17 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     warnings: list[str] = []
     data_downloads = _data_downloads(task, root)
     _check_columns(task, root)
-    size, available = _data_size(task, root, warnings)
+    seen = _inspected(task, root, warnings)
+    expected = expect(task, seen)
     here = profile_device(measure=True)
-    ladder = make_ladder(task, size, Machines(here, serves_on(task, here)))
+    ladder = make_ladder(task, expected.size, Machines(here, serves_on(task, here)))
     downloads = (*data_downloads, *_base_downloads(ladder))
-    steps = _steps(ladder, folder)
-    calls, cost = _llm(task)
+    steps = _steps(task, ladder, expected, here, folder)
+    calls, cost = _llm(task, ladder, expected)
+    available = None if seen is None or task.data.calibration is not None else expected.held_out["calibration"]
+    labels = label_arithmetic(task.guarantee, available)
+    if available is not None and available < labels.without_errors:
+        warnings.append(_too_few(task, available, labels.without_errors))
     return Plan(
         task=task.name,
         steps=steps,
@@ -68,13 +76,13 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
         budget_s=task.budget.build_minutes * 60,
         llm_calls=calls,
         llm_cost=cost,
-        labels=label_arithmetic(task.guarantee, available),
+        labels=labels,
         warnings=tuple(warnings),
     )
 
 
-def _data_size(task: Task, root: Path, warnings: list[str]) -> tuple[DataSize, int | None]:
-    """Size of the training data and the calibration rows to expect, from a local file; assumed otherwise."""
+def _inspected(task: Task, root: Path, warnings: list[str]) -> Inspection | None:
+    """The training file, when it is here."""
     local = [
         file for address in split_addresses(task)["train"] if (file := cached(str(_at(address, root)))) is not None
     ]
@@ -83,17 +91,19 @@ def _data_size(task: Task, root: Path, warnings: list[str]) -> tuple[DataSize, i
             f"the training file is not here yet: {ASSUMED.train_rows:,} rows of {ASSUMED.mean_chars:.0f} characters"
             " are assumed"
         )
-        return ASSUMED, None
+        return None
     seen = inspect(local[0], format=task.data.format, encoding=task.data.encoding)
-    names = (task.data.input,) if isinstance(task.data.input, str) else task.data.input
-    columns = {column.name: column for column in seen.columns}
-    chars = sum(columns[name].chars for name in names if name in columns)
-    output = task.data.output if isinstance(task.data.output, str) else task.data.output[0]
-    labels = columns[output].distinct if output in columns else 2
     if not seen.complete:
         warnings.append(f"the training file was read up to row {seen.rows:,}; there is more of it")
-    available = None if task.data.calibration is not None else min(1000, seen.rows // 5)
-    return DataSize(train_rows=seen.rows, mean_chars=chars or ASSUMED.mean_chars, labels=labels), available
+    return seen
+
+
+def _too_few(task: Task, available: int, needed: int) -> str:
+    more = "raise data.max_held_out" if available == task.max_held_out else "give more rows"
+    return (
+        f"about {available} calibration rows cannot prove that at most {100 * task.guarantee.max_error:.4g} % are"
+        f" wrong (that takes {needed} without an error): {more}, or allow more with guarantee.max_error"
+    )
 
 
 def _at(address: str, root: Path) -> str | Path:
@@ -131,7 +141,9 @@ def _base_downloads(ladder: Sequence[Candidate]) -> list[Download]:
     return [plan_base(base) for base in bases if base]
 
 
-def _steps(ladder: Sequence[Candidate], folder: Path) -> tuple[PlannedStep, ...]:
+def _steps(
+    task: Task, ladder: Sequence[Candidate], expected: Expected, device: DeviceProfile, folder: Path
+) -> tuple[PlannedStep, ...]:
     finished = {path.parent.name.rpartition("-")[0] for path in (folder / "work").glob("*/step.json")}
 
     def step(name: str, what: str, seconds: float | None) -> PlannedStep:
@@ -142,22 +154,36 @@ def _steps(ladder: Sequence[Candidate], folder: Path) -> tuple[PlannedStep, ...]
         step("data", "fetch, verify, clean and split the data", 10.0),
         step("ladder", "measure the device and decide the candidates", 1.0),
     ]
-    for candidate in ladder:
-        if candidate.skipped is None:
+    budgets = training_budgets(task.kind, [each.method for each in ladder], task.budget.build_minutes * 60)
+    for candidate, budget_s in zip(ladder, budgets, strict=True):
+        if candidate.skipped is not None:
+            continue
+        name, each_s = candidate.name, answer_s(task, candidate, expected, device)
+        if maker(task.kind, candidate) == "prompted":
+            what = f"find a prompt for {name}" if task.generation.search_calls else f"take the instruction for {name}"
+            steps.append(step(f"prompt-{name}", what, searching_s(task, each_s, budget_s)))
+        else:
+            training_s = candidate.estimate.train_s
             steps += [
-                step(f"train-{candidate.name}", f"train {candidate.name}", candidate.estimate.train_s),
-                step(f"export-{candidate.name}", "export and check parity", 2.0 if candidate.base is None else 25.0),
-                step(f"measure-{candidate.name}", "answer every split through the engine", 10.0),
+                step(f"train-{name}", f"train {name}", None if training_s is None else min(training_s, budget_s)),
+                step(f"export-{name}", "export and check parity", _EXPORT_S[candidate.family]),
             ]
+        what = f"answer {expected.rows:,} held-out rows through the engine"
+        steps.append(step(f"measure-{name}", what, measuring_s(each_s, expected)))
     return (*steps, step("certify", "certificate, report and bundle", 5.0))
 
 
-def _llm(task: Task) -> tuple[int, float | None]:
-    """How many calls, and what they cost at the assumed length; None without a price."""
+def _llm(task: Task, ladder: Sequence[Candidate], expected: Expected) -> tuple[int, float | None]:
+    """How many calls, and what they cost at the expected length; None without a price."""
     if task.llm is None:
         return 0, None
-    calls = task.llm.examples + (1000 if task.guarantee.kind == "regret" else 0)
+    regret = task.guarantee.kind == "regret"
+    calls = min(task.llm.examples, expected.held_out["test"]) + (expected.held_out["calibration"] if regret else 0)
+    if task.scorer == "judge":  # it reads every answer, the students' and the LLM's own
+        students = sum(candidate.skipped is None for candidate in ladder)
+        calls += calls + students * expected.rows
     if task.llm.price is None:
         return calls, None
-    read, written = _ASSUMED_TOKENS_PER_CALL
+    lengths = (expected.prompt_tokens, expected.answer_tokens)
+    read, written = _TOKENS_PER_LABEL if task.kind == "classify" else lengths
     return calls, calls * (read * task.llm.price.input + written * task.llm.price.output) / 1e6

@@ -1,0 +1,134 @@
+"""``Expected``: what a build will read and set aside, and how long its students take to answer that, before any of it.
+
+Notable: where answers are written, answering the held-out rows is most of a build: each takes about as long as its
+prompt and its tokens, one after the other. The figures come from the functions that the build itself goes by
+(``data.splits``, ``fit.time``); what a file on another machine holds is assumed. Not here: training time
+(``fit.ladder``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from locum.data.inspect import Inspection
+from locum.data.splits import sizes
+from locum.fit.ladder import DataSize
+from locum.fit.time import latency_ms
+from locum.pipeline.rung import maker
+from locum.pipeline.workspace import split_addresses
+from locum.schema.candidate import Candidate
+from locum.schema.data import SplitName
+from locum.schema.device import DeviceProfile
+from locum.schema.task import Task
+from locum.sources.catalogue import catalogue
+from locum.tasks import open_kind
+
+ASSUMED = DataSize(train_rows=10_000, mean_chars=80, labels=2)
+"""What is planned with when the training file is not here yet."""
+
+_HELD_OUT: tuple[SplitName, ...] = ("dev", "calibration", "test")
+_ROWS_OF_A_FILE = 1000
+_CHARS_PER_TOKEN = 4.4
+_PROMPT_TOKENS = 120  # instruction, the kind's own words and the chat template's
+_LEAST_ANSWER_TOKENS = 4
+_TIMED_ANSWERS = 20
+_TIMED_S = 20.0
+_LINEAR_S = 0.001
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What there will be.
+
+    Attributes:
+        size: of the training rows.
+        held_out: rows of dev, calibration and test.
+        answer_tokens: of a middling written answer; of a label or a list of places a few.
+        instruction_tokens: that every prompt begins with.
+    """
+
+    size: DataSize
+    held_out: dict[SplitName, int]
+    answer_tokens: int
+    instruction_tokens: int
+
+    @property
+    def rows(self) -> int:
+        """Held-out rows that every student answers."""
+        return sum(self.held_out.values())
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of a prompt without worked examples."""
+        return self.instruction_tokens + self.size.row_tokens
+
+
+def expect(task: Task, seen: Inspection | None) -> Expected:
+    """What a build of a task will read and set aside.
+
+    Args:
+        task: what is asked.
+        seen: its training file, as inspected; None when it is not here yet.
+    """
+    size = ASSUMED if seen is None else _data_size(task, seen)
+    rows = size.train_rows if seen is None else seen.rows
+    addresses = split_addresses(task)
+    carved = sizes(rows, [name for name in _HELD_OUT if name in addresses], task)
+    most = task.max_held_out
+    whole: dict[SplitName, int] = {name: carved.get(name, _ROWS_OF_A_FILE) for name in _HELD_OUT}
+    held_out: dict[SplitName, int] = {name: min(count, most or count) for name, count in whole.items()}
+    limit = task.generation.max_tokens or (open_kind(task).decoding.max_tokens if task.kind != "classify" else 8)
+    chars = None if seen is None else _chars(seen, task.data.output)
+    answer = limit if chars is None else min(limit, max(_LEAST_ANSWER_TOKENS, round(chars / _CHARS_PER_TOKEN)))
+    return Expected(
+        size=size,
+        held_out=held_out,
+        answer_tokens=answer,
+        instruction_tokens=_PROMPT_TOKENS + round(len(task.instruction) / _CHARS_PER_TOKEN),
+    )
+
+
+def answer_s(task: Task, candidate: Candidate, expected: Expected, device: DeviceProfile) -> float | None:
+    """Seconds for one answer of a candidate, further samples included; None when nothing is known of its base."""
+    if candidate.base is None:
+        return _LINEAR_S
+    if maker(task.kind, candidate) not in ("prompted", "tuned"):
+        return None if candidate.estimate.latency_ms is None else candidate.estimate.latency_ms / 1e3
+    entry = catalogue().get(candidate.base)
+    if entry is None:
+        return None
+    shown = task.generation.examples if candidate.method == "few_shot" else 0
+    tokens = expected.prompt_tokens + shown * (expected.size.row_tokens + expected.answer_tokens)
+    once_ms = latency_ms(
+        entry.facts,
+        "q4_1",
+        device,
+        input_tokens=min(tokens, task.generation.context),
+        output_tokens=expected.answer_tokens * (1 + task.generation.samples),
+    )
+    return None if once_ms is None else once_ms / 1e3
+
+
+def measuring_s(each_s: float | None, expected: Expected) -> float | None:
+    """Seconds to time a student and to have it answer every held-out row."""
+    return None if each_s is None else min(_TIMED_S, _TIMED_ANSWERS * each_s) + expected.rows * each_s
+
+
+def searching_s(task: Task, each_s: float | None, budget_s: float) -> float | None:
+    """Seconds to search a prompt: the answers that may be spent on it, within its share of the build."""
+    return None if each_s is None else min(budget_s, task.generation.search_calls * each_s)
+
+
+def _data_size(task: Task, seen: Inspection) -> DataSize:
+    rows = min(seen.rows, task.data.max_rows or seen.rows)
+    output = task.data.output if isinstance(task.data.output, str) else task.data.output[0]
+    labels = next((column.distinct for column in seen.columns if column.name == output), 2)
+    chars = _chars(seen, task.data.input) or ASSUMED.mean_chars
+    return DataSize(train_rows=rows, mean_chars=min(chars, float(task.data.max_field_chars)), labels=labels)
+
+
+def _chars(seen: Inspection, names: str | tuple[str, ...]) -> float:
+    """Mean characters of some columns together; of an object, where a name reaches into one."""
+    wanted = {name if any(column.name == name for column in seen.columns) else name.split(".")[0]
+              for name in ((names,) if isinstance(names, str) else names)}  # fmt: skip
+    return sum(column.chars for column in seen.columns if column.name in wanted)
