@@ -17,6 +17,7 @@ from locum.bundle.student import open_bundle
 from locum.gateway.app import create_app
 from locum.gateway.bundle_target import BundleTarget
 from locum.pipeline.examine import evaluate_bundle
+from locum.pipeline.export import export_student
 
 pytestmark = [pytest.mark.models, pytest.mark.slow]
 
@@ -69,6 +70,12 @@ def test_eval_scores_fresh_rows(
     data = write(tmp_path / "fresh.jsonl", people(40, seed=9))
     found = evaluate_bundle(people_bundle, data, predictions=tmp_path / "predictions.jsonl")
     assert found["n"] == 40 and found["metrics"]["span_f1"] > 0.8
+
+
+def test_another_form_of_it_is_held_to_the_same_answers(people_bundle: Path, tmp_path: Path) -> None:
+    parity = export_student(people_bundle.parent, tmp_path / "fp32", "onnx-fp32")
+    assert (parity.precision, parity.label_agreement, parity.passed) == ("fp32", 1.0, True)
+    assert json.loads((tmp_path / "fp32" / "model.json").read_text())["purpose"] == "tag"
 
 
 def test_the_gateway_answers_the_spans_as_text(people_bundle: Path) -> None:

@@ -18,6 +18,8 @@ from locum.core.errors import UserError
 from locum.core.files import atomic_file, atomic_folder, write_json
 from locum.core.registry import nearest
 from locum.data.load import label_names
+from locum.pipeline import make_tagger
+from locum.pipeline.make_classifier import EXPORT
 from locum.pipeline.preflight import require_training
 from locum.schema.base import Document
 from locum.schema.model import Parity
@@ -70,7 +72,7 @@ def export_student(build: Path, out: Path, format: ExportFormat, candidate: str 
         formats=(format,),
     )
     with atomic_folder(out) as folder:
-        parity = _run(asked, folder, "locum.compress.job:main", build / "work" / "export.log")
+        parity = _run(asked, folder, make_tagger.EXPORT if request.get("kind") == "tag" else EXPORT, build / "work" / "export.log")
         return Parity.from_json(parity, str(out))
 
 

@@ -76,6 +76,7 @@ def _train(work: Workspace, data: Prepared, candidate: Candidate, budget_s: floa
             budget_s=budget_s,
             seed=task.seed,
             threads=work.threads,
+            kind=task.kind,
         )
         train_within_memory(work, job, request, out, candidate.name)
 

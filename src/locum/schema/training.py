@@ -8,6 +8,7 @@ from pydantic import Field
 
 from locum.schema.base import Document
 from locum.schema.candidate import Candidate
+from locum.schema.kinds import Kind
 from locum.schema.model import Precision
 
 
@@ -23,6 +24,7 @@ class TrainRequest(Document):
         micro_batch: rows in one forward pass, None for the method's own choice; smaller values accumulate
             gradients so that the mathematics stays the same.
         threads: CPU threads to use.
+        kind: of the task, which says what labels are of: texts, or tokens.
     """
 
     candidate: Candidate
@@ -35,6 +37,7 @@ class TrainRequest(Document):
     threads: int
     micro_batch: int | None = None
     max_tokens: int = 256
+    kind: Kind = "classify"
 
 
 TuneMethod = Literal["full", "lora", "dora"]
