@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from locum.bundle.student import open_bundle
+from locum.bundle.student import Student, open_bundle
 from locum.cli.serve import open_target
 from locum.core.errors import LocumError, ModelFileError, UserError
 from locum.core.progress import listening
@@ -19,6 +19,9 @@ from locum.gateway.errors import ApiError, from_engine_error
 from locum.gateway.targets import ModelTarget
 from locum.runtime.completion import CompletionRequest, TokenLogprob, Tool
 from locum.schema.message import Message
+from locum.schema.model import ModelSpec
+from locum.schema.task import Task
+from locum.students.protocol import LocalAnswer
 from locum.testing import FakeEmbedder, FakeGenerator, pico_embedder
 from locum.testing.bundles import pico_bundle
 from locum.testing.pico_gguf import pico_gguf
@@ -47,7 +50,9 @@ def bundle(tmp_path: Path):
     ],
 )
 @pytest.mark.parametrize("model", ["pico", "pico@local"])
-def test_a_bundle_refuses_what_would_have_to_shape_a_label(bundle: BundleTarget, fields: dict, param: str, model: str):
+def test_a_bundle_refuses_what_would_have_to_shape_its_answer(
+    bundle: BundleTarget, fields: dict, param: str, model: str
+):
     with pytest.raises(ApiError) as caught:
         bundle.admit(model, [CompletionRequest(ASKED, **fields)])
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, "unsupported_value", param)
@@ -64,6 +69,98 @@ def test_a_bundle_gives_one_answer_and_takes_what_changes_nothing(bundle: Bundle
     assert [chunk.text for chunk in opened.stream] == ["card", ""]
     with pytest.raises(ApiError):
         bundle.embed("pico", ["x"])
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+KINDS: dict[str, dict] = {
+    "tag": {"kind": "tag"},
+    "extract": {"kind": "extract", "answer_schema": SCHEMA},
+    "qa": {"kind": "generate", "profile": "qa"},
+    "rank": {"kind": "rank", "data": {"train": "t", "input": ["query", "candidates"], "output": "gold"}},
+}
+
+
+class Says:
+    """A student of any kind that always gives one answer, or meets one error."""
+
+    def __init__(self, said: str | LocumError | None) -> None:
+        self.said = said
+        self.spec = ModelSpec.model_validate(
+            {"name": "fake", "engine": "llamacpp", "family": "decoder", "precision": "f16", "labels": (),
+             "weights": "x", "max_tokens": 10, "purpose": "generate", "parameters": 1, "files": {}}
+        )  # fmt: skip
+
+    def answer(self, texts: Sequence[str]) -> list[LocalAnswer]:
+        if isinstance(self.said, LocumError):
+            raise self.said
+        return [LocalAnswer(self.said, 0.75) for _ in texts]
+
+    def close(self) -> None:
+        pass
+
+
+def target_of(folder: Path, kind: str, said: str | LocumError | None = "{}") -> BundleTarget:
+    """A bundle of any kind, its student faked."""
+    folder.mkdir(exist_ok=True)
+    pico_bundle(folder / "b")
+    with open_bundle(folder / "b", threads=1) as opened:
+        fields = {"data": {"train": "t", "input": "text", "output": "gold"}} | KINDS[kind]
+        task = Task.model_validate({"version": 1, "name": "pico", "instruction": "Answer.", **fields})
+        return BundleTarget(Student(task, opened.manifest, opened.certificate, opened.policy, Says(said), None))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "form"),
+    [
+        ("tag", '[[0,2,"card"]]', "a JSON list of spans"),
+        ("extract", '{"city":"Rome"}', "a JSON object"),
+        ("qa", "in Rome", "written text"),
+        ("rank", "[1,0]", "a JSON list of candidates' numbers"),
+    ],
+)
+def test_an_answer_of_any_kind_is_one_text_in_the_tasks_own_form(tmp_path: Path, kind: str, said: str, form: str):
+    target = target_of(tmp_path, kind, said)
+    opened = target.open("pico@local", CompletionRequest(ASKED))
+    assert [chunk.text for chunk in opened.stream] == [said, ""]
+    assert (opened.origin.route, opened.origin.confidence, opened.origin.refusal) == ("local", 0.75, None)
+    for field, value in (("tools", (TOOL,)), ("json_schema", {"type": "array"})):
+        with pytest.raises(ApiError) as caught:
+            target.admit("pico", [CompletionRequest(ASKED, **{field: value})])
+        assert form in caught.value.message
+        assert "label" not in caught.value.message
+
+
+def test_a_schema_that_the_answer_fits_anyway_is_taken(tmp_path: Path):
+    target = target_of(tmp_path, "extract")
+    for schema in (SCHEMA, {"type": "object"}):
+        target.admit("pico", [CompletionRequest(ASKED, json_schema=schema)])
+    with pytest.raises(ApiError) as caught:
+        target.admit("pico", [CompletionRequest(ASKED, json_schema=SCHEMA | {"required": []})])
+    assert caught.value.param == "response_format"
+    plain = target_of(tmp_path / "qa", "qa")
+    with pytest.raises(ApiError):
+        plain.admit("pico", [CompletionRequest(ASKED, json_schema={"type": "object"})])
+
+
+def test_an_answer_that_is_none_is_told_as_such(tmp_path: Path):
+    opened = target_of(tmp_path, "qa", None).open("pico@local", CompletionRequest(ASKED))
+    assert (opened.origin.route, opened.origin.refusal) == ("abstain", "abstain: the student gave no answer")
+    assert "".join(chunk.text for chunk in opened.stream) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (UserError("tasks-input", "an input to rank: no JSON"), 400, "invalid_value"),
+        (LocumError("runtime-too-long", "4,000 tokens do not fit 2,048"), 400, "context_length_exceeded"),
+        (LocumError("runtime-engine-failed", "/home/me"), 500, "engine_failed"),
+    ],
+)
+def test_what_a_student_cannot_read_is_the_callers_mistake(tmp_path: Path, error: LocumError, status: int, code: str):
+    with pytest.raises(ApiError) as caught:
+        target_of(tmp_path, "rank", error).open("pico@local", CompletionRequest(ASKED))
+    assert (caught.value.status, caught.value.code) == (status, code)
+    assert "/home" not in caught.value.message
 
 
 def test_a_plain_model_says_what_it_cannot():

@@ -1,10 +1,11 @@
 """``BundleTarget``: a bundle behind the gateway: NAME (the cascade), NAME@local (never leaves), NAME@llm (as it is).
 
-Notable: which text is classified is defined once, in ``input_of``: the text of the **last user message**, or the
+Notable: which text is answered is defined once, in ``input_of``: the text of the **last user message**, or the
 prompt. Earlier turns and system messages are accepted, so that a client of the LLM need not change, and not read; how
-many is told in the answer. A label is not sampled: temperature, seed, stop strings and lengths change nothing and are
-accepted; what would have to shape the answer (tools, a schema, several choices, log-probabilities) is refused for
-the cascade and NAME@local, and passed on by NAME@llm. Not here: the decision (``cascade``).
+many is told in the answer. An answer is one text, whatever the kind: a label, JSON, a sentence. How it comes about is
+what the certificate speaks of, so temperature, seed, stop strings and lengths change nothing and are accepted; what
+would have to shape the answer (tools, several choices, log-probabilities, a schema that is not the task's own) is
+refused for the cascade and NAME@local, and passed on by NAME@llm. Not here: the decision (``cascade``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ from locum.gateway.settings import Settings
 from locum.gateway.targets import Embedded, unknown_model
 from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
 from locum.schema.certificate import Answer
+from locum.schema.kinds import Kind
+from locum.schema.task import Task
+
+_FORMS: dict[Kind, str] = {
+    "classify": "a label",
+    "tag": "a JSON list of spans",
+    "extract": "a JSON object",
+    "rank": "a JSON list of candidates' numbers, best first",
+}
 
 
 class BundleTarget:
@@ -41,6 +51,8 @@ class BundleTarget:
         self._max_input_chars = Settings().max_input_chars
         self._fingerprint = f"locum-{student.manifest.hashes['model'][:12]}"
         self._certificate = student.certificate.hash()[:12]
+        self._form = _FORMS.get(student.task.kind, "written text")
+        self._schemas = _schemas_of(student.task)
 
     @property
     def name(self) -> str:
@@ -81,7 +93,7 @@ class BundleTarget:
         self._mode(model)
 
     def admit(self, model: str, requests: Sequence[CompletionRequest]) -> None:
-        """Refuse what a label cannot be.
+        """Refuse what would have to shape the answer, which is the student's own, as it was certified.
 
         Raises:
             ApiError: as ``check``; 400 ``unsupported_value``, ``empty_input`` or ``input_too_long``.
@@ -92,14 +104,14 @@ class BundleTarget:
             self._refuse("n", "there is one answer to an input")
         request = requests[0]
         if request.tools:
-            self._refuse("tools", "a label calls no function")
+            self._refuse("tools", f"the answer is one text ({self._form}), and calls no function")
         if request.logprobs is not None:
-            self._refuse("logprobs", "a label has a confidence instead, in x-locum-confidence")
-        if request.json_schema is not None:
-            self._refuse("response_format", "the answer is a label, plain text")
+            self._refuse("logprobs", "the answer has a confidence instead, in x-locum-confidence")
+        if request.json_schema is not None and request.json_schema not in self._schemas:
+            self._refuse("response_format", f"the answer has the task's own form ({self._form})")
         for field in ("grammar", "adapter", "truncate"):
             if getattr(request, field):
-                self._refuse(field, "it shapes written text, and the answer is a label")
+                self._refuse(field, "it would shape the answer, which is the student's own, as it was certified")
         input_of(request, self._max_input_chars)
 
     def open(self, model: str, request: CompletionRequest) -> Opened:
@@ -118,7 +130,7 @@ class BundleTarget:
             self._count_llm_failure(error)
             raise from_llm_error(error) from error
         except LocumError as error:
-            raise ApiError(500, "engine_failed", f"the student's engine failed [{error.code}]") from error
+            raise from_engine_error(error) from error  # an input of another form than the kind reads is a 400
         confidence = _finite(answer.confidence)
         if self._metrics is not None and confidence is not None:
             self._metrics.confidence.observe(confidence)
@@ -130,14 +142,14 @@ class BundleTarget:
             self._count_llm_failure(error)
 
     def embed(self, model: str, texts: Sequence[str]) -> Embedded:
-        """Nothing: a student of labels does not embed.
+        """Nothing: a student answers its task and does not embed.
 
         Raises:
             ApiError: always.
         """
         del texts
         self.check(model)
-        raise ApiError(400, "unsupported_value", f"{self.name} answers with labels and does not embed", param="model")
+        raise ApiError(400, "unsupported_value", f"{self.name} answers its task and does not embed", param="model")
 
     def describe(self) -> dict[str, Any]:
         """What is served, and whether its certificate is in force."""
@@ -195,11 +207,17 @@ class BundleTarget:
             self._metrics.audits.labels(outcome).inc()
 
 
-def input_of(request: CompletionRequest, max_chars: int) -> tuple[str, int]:
-    """The text to classify, and how many of the messages are not read.
+def _schemas_of(task: Task) -> tuple[dict[str, Any], ...]:
+    """The schemas that every answer fits anyway: for extraction its own, and that of any object."""
+    return (task.answer_schema or {}, {"type": "object"}) if task.kind == "extract" else ()
 
-    The text is the prompt, or that of the last user message; system messages, earlier turns and what an assistant
-    said are not part of it, because the certificate speaks of single inputs.
+
+def input_of(request: CompletionRequest, max_chars: int) -> tuple[str, int]:
+    """The text to answer, and how many of the messages are not read.
+
+    It is the prompt, or the last user message, in the form of the task's rows: several input columns are
+    ``name: value`` lines, candidates to rank are JSON. System messages, earlier turns and what an assistant said are not
+    part of it, because the certificate speaks of single inputs.
 
     Raises:
         ApiError: 400 ``empty_input`` or ``input_too_long``.
@@ -218,7 +236,7 @@ def input_of(request: CompletionRequest, max_chars: int) -> tuple[str, int]:
 
 
 def _as_stream(answer: Answer, model: str) -> FinishedStream:
-    """A label is an answer in one piece; its tokens are not counted."""
+    """An answer comes in one piece, when its confidence is known; its tokens are not counted."""
     return FinishedStream(Completion(answer.output or "", "stop", 0, 0, model))
 
 
