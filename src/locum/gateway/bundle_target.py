@@ -216,8 +216,8 @@ def input_of(request: CompletionRequest, max_chars: int) -> tuple[str, int]:
     """The text to answer, and how many of the messages are not read.
 
     It is the prompt, or the last user message, in the form of the task's rows: several input columns are
-    ``name: value`` lines, candidates to rank are JSON. System messages, earlier turns and what an assistant said are not
-    part of it, because the certificate speaks of single inputs.
+    ``name: value`` lines, candidates to rank are JSON. System messages, earlier turns and what an assistant said are
+    not part of it, because the certificate speaks of single inputs.
 
     Raises:
         ApiError: 400 ``empty_input`` or ``input_too_long``.
