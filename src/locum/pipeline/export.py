@@ -71,8 +71,9 @@ def export_student(build: Path, out: Path, format: ExportFormat, candidate: str 
         threads=usable_cores(),
         formats=(format,),
     )
+    job = make_tagger.EXPORT if request.get("kind") == "tag" else EXPORT
     with atomic_folder(out) as folder:
-        parity = _run(asked, folder, make_tagger.EXPORT if request.get("kind") == "tag" else EXPORT, build / "work" / "export.log")
+        parity = _run(asked, folder, job, build / "work" / "export.log")
         return Parity.from_json(parity, str(out))
 
 
