@@ -18,7 +18,15 @@ from locum.models.body import quiet_transformers
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
-def pico_base(folder: Path, words: list[str], model_type: str = "bert", *, width: int = 32, layers: int = 2) -> Path:
+def pico_base(
+    folder: Path,
+    words: list[str],
+    model_type: str = "bert",
+    *,
+    width: int = 32,
+    layers: int = 2,
+    positions: int = 64,
+) -> Path:
     """Write a random base.
 
     Args:
@@ -27,6 +35,7 @@ def pico_base(folder: Path, words: list[str], model_type: str = "bert", *, width
         model_type: ``bert``, ``modernbert`` or ``llama``.
         width: hidden size.
         layers: transformer layers.
+        positions: most tokens of a text.
 
     Returns:
         The folder.
@@ -41,7 +50,7 @@ def pico_base(folder: Path, words: list[str], model_type: str = "bert", *, width
         "intermediate_size": 2 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": 2,
-        "max_position_embeddings": 64,
+        "max_position_embeddings": positions,
         "pad_token_id": 0,
     }
     if model_type == "llama":
@@ -54,7 +63,7 @@ def pico_base(folder: Path, words: list[str], model_type: str = "bert", *, width
         AutoModel.from_config(AutoConfig.for_model(model_type, **sizes)).save_pretrained(folder)
     torch.set_rng_state(generator_state)
     write_text(folder / "tokenizer.json", json.dumps(_word_level(vocabulary, closed=model_type != "llama")))
-    write_json(folder / "tokenizer_config.json", {"model_max_length": 64})
+    write_json(folder / "tokenizer_config.json", {"model_max_length": positions})
     return folder
 
 
