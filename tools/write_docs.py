@@ -1,4 +1,4 @@
-"""Writes the generated documentation: CLI reference, error codes, JSON Schema, and the README's tables.
+"""Writes the generated documentation: CLI reference, error codes, JSON Schema, tables, and files that pages show.
 
     python tools/write_docs.py            write them
     python tools/write_docs.py --check    exit 1 when one of them is out of date
@@ -34,8 +34,8 @@ def main() -> int:
         "docs/errors.md": error_codes(),
         "docs/task.schema.json": task_schema(),
     }
-    for name in ("README.md", "docs/results.md", "docs/decisions/0005-llm-client-on-llhttp.md"):
-        pages[name] = with_tables((ROOT / name).read_text(encoding="utf-8"))
+    for name in ("README.md", "docs/results.md", "docs/recipes.md", "docs/decisions/0005-llm-client-on-llhttp.md"):
+        pages[name] = with_files(with_tables((ROOT / name).read_text(encoding="utf-8")))
     stale = [name for name, text in pages.items() if _read(ROOT / name) != text]
     if "--check" in sys.argv:
         for name in stale:
@@ -102,6 +102,18 @@ def with_tables(text: str) -> str:
     """
     pattern = re.compile(r"(<!-- table: ([a-z_.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return pattern.sub(lambda block: block[1] + _table(block[2]) + block[3], text)
+
+
+def with_files(text: str) -> str:
+    """A page with each ``<!-- file: PATH -->`` … ``<!-- end -->`` block showing the file, without its editor's line."""
+
+    def shown(block: re.Match[str]) -> str:
+        path = ROOT / block[2]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if not line.startswith("# yaml-language-server")]
+        return block[1] + "\n".join([f"```{path.suffix[1:]}", *kept, "```"]) + "\n" + block[3]
+
+    return re.sub(r"(<!-- file: (\S+) -->\n).*?(<!-- end -->)", shown, text, flags=re.DOTALL)
 
 
 def _table(name: str) -> str:

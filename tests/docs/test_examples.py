@@ -15,6 +15,7 @@ from locum.core.codes import CODES
 from locum.data.examples import ExampleReader
 from locum.data.readers import read_rows
 from locum.data.rows import Faults
+from locum.schema.kinds import CORRECT_AT, METRICS
 from locum.schema.task import Task
 from locum.schema.taskfile import parse_task
 from locum.sources.address import HubAddress, PathAddress, parse_address
@@ -98,6 +99,29 @@ def test_task_files_on_pages_parse() -> None:
     assert shown
     for block in shown:
         parse_task(block)
+
+
+def test_the_page_on_tasks_names_every_form_metric_and_default() -> None:
+    lines = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8").splitlines()
+    for name, metrics in METRICS.items():
+        (row, *graded) = [line for line in lines if re.match(rf"\| .*`{name}`", line)]
+        assert [metric for metric in metrics if f"`{metric}`" not in row] == []
+        if name in CORRECT_AT:
+            assert f"| {CORRECT_AT[name]:g}" in graded[0]
+
+
+def test_links_on_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target, _, anchor in (
+            link.partition("#")
+            for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+            if "://" not in link
+        ):
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page.name}: {target}"
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+                assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, anchor
 
 
 def test_commands_on_pages_exist() -> None:

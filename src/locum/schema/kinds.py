@@ -63,4 +63,6 @@ def right_means(form: str, correct_at: float) -> str:
     """What "right" means in a certificate for a form of task, in words."""
     if form == "qa" and correct_at == 1.0:
         return "it equals a right answer, but for case, articles and punctuation"
+    if form == "rank" and correct_at == 1.0:
+        return "its first candidate is a relevant one"
     return _RIGHT[form].format(at=f"{100 * correct_at:.4g} %")
