@@ -2,9 +2,9 @@
 
     python bench/tagging.py [--only rows templates] [--minutes 15]
 
-The data are the 1,500 synthetic sentences of presidio-research, made from 113 templates with 17 types of spans. They
-are split twice: by ``rows``, where test sentences are new fillings of known templates, and by ``templates``, where no
-template of test, dev or calibration stands in training, which is what a new source of texts would be. For each split
+The data are the synthetic sentences of presidio-research, each once, made from 113 templates with 17 types of spans.
+They are split twice: by ``rows``, where test sentences are new fillings of known templates, and by ``templates``, where
+no template of test, dev or calibration stands in training, which is what a new source of texts would be. For each split
 one ``locum build`` as a user runs it, and on its test rows
 - a gazetteer: every span of the training rows, found again as it was written, and expressions for what has a form;
 - spaCy's entity recogniser, trained from a blank model on the same rows;
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import random
 import subprocess
@@ -90,7 +89,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def write_task(name: str, folder: Path, minutes: float) -> Path:
     """The data of a split and its task file."""
     path = data_folder() / "pii_presidio" / "synth_dataset_v2.json"
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = list({row["full_text"].strip(): row for row in json.loads(path.read_text(encoding="utf-8"))}.values())
     groups = sorted({row["template_id"] for row in found}) if name == "templates" else list(range(len(found)))
     random.Random(0).shuffle(groups)
     shares = (("test", 0.2), ("calibration", 0.4), ("dev", 0.5), ("train", 1.0))
@@ -114,7 +113,6 @@ def write_task(name: str, folder: Path, minutes: float) -> Path:
             **{split: f"{split}.jsonl" for split in files},
             "input": "text",
             "output": "spans",
-            "allow_leakage": True,  # some sentences stand there twice; copies are removed from train
         },
         "students": STUDENTS,
         "budget": {"build_minutes": minutes},
@@ -189,13 +187,14 @@ def compare_readings(work: Path, dev: Path) -> dict[str, dict[str, float]]:
 def write(raw: dict[str, Any]) -> None:
     """Write the JSON: the table for the documentation, and everything it comes from."""
     import locum
+    from locum.core.cpu import usable_cores
 
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "columns": COLUMNS,
         "table": [row(name, raw[name]) for name in SPLITS if name in raw],
         "caption": CAPTION,
-        "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()},
+        "machine": {"cores": usable_cores(), "system": platform.system(), "architecture": platform.machine()},
         "versions": {"locum": locum.__version__, "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%d"),
         "raw": raw,
