@@ -238,3 +238,20 @@ def test_damaged_rows_are_told_with_their_place(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text((tmp_path / "train.jsonl").read_text() + "{\n")
     with pytest.raises(UserError, match=r"train\.jsonl:13"):
         run(tmp_path, "linear")
+
+
+def test_a_job_that_went_on_from_a_checkpoint_ends_with_the_same_weights(tmp_path: Path) -> None:
+    def steps(tuned: RankingTrainer, count: int) -> RankingTrainer:
+        for batch in tuned.batches(0)[tuned.progress.step :][:count]:
+            tuned.step(batch)
+        return tuned
+
+    straight = steps(trainer(tmp_path, micro_batch=None, dropout=0.2), 5)
+    stopped = steps(trainer(tmp_path, micro_batch=None, dropout=0.2), 3)
+    stopped._evaluate(None)
+    stopped._save()
+    resumed = trainer(tmp_path, micro_batch=None, dropout=0.2)
+    assert resumed._resume() and resumed.progress.step == 3
+    steps(resumed, 2)
+    for one, other in zip(resumed.weights, straight.weights, strict=True):
+        assert torch.equal(one, other)
