@@ -89,7 +89,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tagging, "train_full", lambda *given: plain(*given, FAST))
 
 
-@pytest.mark.parametrize(("method", "model_type", "least"), [("head", "bert", 0.5), ("full", "bert", 0.9)])
+@pytest.mark.parametrize(
+    ("method", "model_type", "least"), [("head", "bert", 0.5), ("full", "bert", 0.9), ("full", "modernbert", 0.9)]
+)
 @pytest.mark.usefixtures("fast")
 def test_job_writes_a_whole_tagger(
     make: Callable[..., TrainRequest], tmp_path: Path, method: str, model_type: str, least: float
