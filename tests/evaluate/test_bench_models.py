@@ -18,6 +18,7 @@ PUBLISHED = 0.663
 @pytest.mark.data
 @pytest.mark.engines
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_interval_covers_the_published_figure(data_folder: Path, tmp_path: Path) -> None:
     """The file is quantised to 4 bits and the sample small; chance, one half, lies outside all the same."""

@@ -186,7 +186,7 @@ def test_fault_61_what_is_no_label_is_an_abstention(start):
     gateway = start(script=["I cannot help with that."])
     body = gateway.ask(UNSURE).json()
     assert body["choices"][0]["message"]["content"] == ""
-    assert body["locum"]["route"] == "abstain" and "no label" in body["locum"]["reason"]
+    assert body["locum"]["route"] == "abstain" and "no answer to the task" in body["locum"]["reason"]
 
 
 def test_fault_90_a_void_certificate_hands_everything_over_and_says_so(start):
