@@ -3,9 +3,9 @@
 Notable: every token of a span is tagged, not only the first piece of each word, so that a span may end inside a word
 and no knowledge of words is needed to train. Reading takes the most probable sequence that is well formed (Viterbi 1967
 with hard constraints: nothing but ``B-X`` or ``I-X`` stands before ``I-X``), which on dev found more right spans than
-repairing the best tag of each token, many more where the scores are weak (docs/log.md). Then a span grows to whole words, where a word is letters with
-cases or digits in a row: a tokenizer's pieces are no place to cut a name. Not here: scoring (``scoring.spans``), where
-the scores come from (``runtime``).
+repairing the best tag of each token, many more where the scores are weak (docs/log.md). Then a span grows to whole
+words, where a word is letters with cases or digits in a row: a tokenizer's pieces are no place to cut a name. Not here:
+scoring (``scoring.spans``), where the scores come from (``runtime``).
 
 T tokens, C tags, K types.
 """
