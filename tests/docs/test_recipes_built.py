@@ -82,7 +82,7 @@ def test_question_answering(tmp_path: Path) -> None:
         who, what = f"{lots.choice(['Ada', 'Bo', 'Cleo', 'Dan'])} {chr(65 + n % 26)}.", lots.choice(THINGS)
         passage = f"In {1800 + n}, {who} sold the old {what} in {lots.choice(['Rome', 'Oslo', 'Lima'])}."
         rows.append({"question": f"Who sold the {what}?", "context": passage, "answers": {"text": [who]}})
-    small = {"max_tokens": 12, "context": 512, "search_calls": 0}
+    small = {"max_tokens": 6, "context": 256, "search_calls": 0}
     found = build(tmp_path, "question-answering", lines(rows), students=PROMPTED, generation=small)
     (rung,) = found["candidates"]
     assert set(rung["test"]) >= {"f1", "accuracy"}
@@ -92,22 +92,33 @@ def test_question_answering(tmp_path: Path) -> None:
 
 @pytest.mark.models
 @pytest.mark.slow
-def test_tool_calls(tmp_path: Path) -> None:
-    tool = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
-    conversations: list[dict[str, Any]] = []
-    for n in range(30):
-        call = {"name": "weather", "arguments": {"city": f"City{n}"}}
-        turns = [("human", f"How is the weather in City{n}?"), ("function_call", json.dumps(call)), ("gpt", "Sunny.")]
-        talk = [{"from": who, "value": said} for who, said in turns]
-        conversations.append({"tools": json.dumps([tool]), "conversations": talk})
-    conversations.append({"tools": "[]", "conversations": [{"from": "human", "value": "Hello"}]})
-    rows = script("tool-calls").first_calls(conversations)
-    assert len(rows) == 30
-    small = {"max_tokens": 40, "context": 512, "search_calls": 0}
-    found = build(tmp_path, "tool-calls", lines(rows), students=PROMPTED, generation=small)
+def test_personal_data(tmp_path: Path) -> None:
+    lots = random.Random(7)
+    rows: list[dict[str, Any]] = []
+    for n in range(90):
+        who = f"{lots.choice(['Ada', 'Bo', 'Cleo', 'Dan', 'Eve'])} {lots.choice(['Stone', 'Rivers', 'Wood', 'Hill'])}"
+        text = f"The {lots.choice(THINGS)} of order {n} was paid by {who} on Monday."
+        span = {"start": text.index(who), "end": text.index(who) + len(who), "label": "name"}
+        rows.append({"generated_text": text, "pii_spans": json.dumps([span])})
+    head = [{"base": "all-MiniLM-L6-v2", "method": "head"}]
+    found = build(tmp_path, "personal-data", lines(rows), students=head)
     (rung,) = found["candidates"]
-    assert rung["test"]["valid"] == 1.0  # the engine is held to the schema
-    assert set(rung["test"]) >= {"field_f1", "accuracy", "valid"}
+    assert rung["test"]["span_f1"] > 0.8
+    student = locum.open(tmp_path / "build" / "bundle")
+    text = "The mirror of order 7 was paid by Cleo Wood on Monday."
+    assert student(text, "local").output == json.dumps([[34, 43, "name"]], separators=(",", ":"))
+
+
+def test_a_call_is_cut_out_of_its_conversation() -> None:
+    call = {"name": "weather", "arguments": {"city": "Rome"}}
+    turns = [("human", "How is the weather in Rome?"), ("function_call", json.dumps(call)), ("gpt", "Sunny.")]
+    talk = [{"from": who, "value": said} for who, said in turns]
+    conversations = [
+        {"tools": "[]", "conversations": talk},
+        {"tools": "[]", "conversations": [{"from": "human", "value": "Hello"}]},
+    ]
+    (row,) = script("tool-calls").first_calls(conversations)
+    assert row == {"conversation": "human: How is the weather in Rome?", "tools": "[]", "call": call}
 
 
 def test_films_that_came_next(tmp_path: Path) -> None:
