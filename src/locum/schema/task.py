@@ -181,7 +181,7 @@ class GenerationSpec(Document):
     """How answers are written, for the kinds that write them."""
 
     max_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        default=None, description="Most tokens of an answer; default: by the kind and the longest answers in train."
+        default=None, description="Most tokens of an answer; default: the kind's own."
     )
     context: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
         default=2048, description="Most tokens of a prompt and its answer together."
