@@ -31,7 +31,7 @@ def test_the_part_mends_what_the_deep_part_does_not_see() -> None:
     rows, gold = planted(400, 0)
     dev_rows, dev_gold = planted(200, 1)
     logits = deep_logits(dev_gold, 0.6, 2)
-    wide = fit_wide(rows, gold, dev_rows, dev_gold, logits)
+    wide, _ = fit_wide(rows, gold, dev_rows, dev_gold, logits)
     assert wide is not None
     added = torch.cat([wide(torch.tensor([row]), torch.ones(1, len(row))) for row in dev_rows]).numpy()
     before, after = (np.mean(z.argmax(1) == dev_gold) for z in (logits, logits + added))
@@ -43,7 +43,7 @@ def test_a_part_that_knows_nothing_is_not_kept() -> None:
     rows, _ = planted(200, 0)
     dev_rows, dev_gold = planted(200, 1)
     noise = lots.integers(0, 3, 200)
-    assert fit_wide(rows, noise, dev_rows, dev_gold, deep_logits(dev_gold, 1.0, 2) * 5) is None
+    assert fit_wide(rows, noise, dev_rows, dev_gold, deep_logits(dev_gold, 1.0, 2) * 5) == (None, 0.0)
 
 
 def test_training_features_are_the_models_own() -> None:
@@ -63,7 +63,7 @@ def test_training_features_are_the_models_own() -> None:
 
 def test_padding_changes_nothing() -> None:
     rows, gold = planted(60, 5)
-    wide = fit_wide(rows, gold, rows, gold, np.zeros((60, 3), dtype=np.float32))
+    wide, _ = fit_wide(rows, gold, rows, gold, np.zeros((60, 3), dtype=np.float32))
     assert wide is not None
     longest = max(map(len, rows))
     ids = torch.tensor([row + [7] * (longest - len(row)) for row in rows])
@@ -74,7 +74,7 @@ def test_padding_changes_nothing() -> None:
 
 def test_the_same_rows_give_the_same_part() -> None:
     rows, gold = planted(100, 6)
-    first, second = (fit_wide(rows, gold, rows, gold, np.zeros((100, 3), dtype=np.float32)) for _ in range(2))
+    first, second = (fit_wide(rows, gold, rows, gold, np.zeros((100, 3), dtype=np.float32))[0] for _ in range(2))
     assert first is not None
     assert second is not None
     assert all(torch.equal(first.state_dict()[name], second.state_dict()[name]) for name in first.state_dict())
@@ -82,9 +82,9 @@ def test_the_same_rows_give_the_same_part() -> None:
 
 def test_two_labels_and_a_label_without_training_rows() -> None:
     rows, gold = planted(200, 7, n_labels=2)
-    wide = fit_wide(rows, gold, rows, gold, np.zeros((200, 2), dtype=np.float32))
+    wide, _ = fit_wide(rows, gold, rows, gold, np.zeros((200, 2), dtype=np.float32))
     assert wide is not None
-    wide = fit_wide(rows, gold, rows, gold, np.zeros((200, 4), dtype=np.float32))
+    wide, _ = fit_wide(rows, gold, rows, gold, np.zeros((200, 4), dtype=np.float32))
     assert wide is not None
     found = torch.cat([wide(torch.tensor([row]), torch.ones(1, len(row))) for row in rows])
     assert set(found.argmax(1).tolist()) == {0, 1}

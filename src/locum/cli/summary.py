@@ -14,7 +14,7 @@ def print_report(report: BuildReport, console: Console) -> None:
     console.print(ladder_table(report))
     console.print()
     console.print(report.verdict, style="bold", markup=False)
-    console.print(report.why_chosen, markup=False)
+    console.print(f"{report.why_chosen} {report.refit}".rstrip(), markup=False)
     engines = next((rung.engines for rung in report.ladder if rung.chosen), None)
     if engines is not None and engines.n:
         console.print(f"Engine: {engines.why}", markup=False)

@@ -16,7 +16,9 @@ nothing of a tuned one at 88 %, nor that of a decoder at 90 %). Skipped are rung
   fully tuned students of one family the costlier gained less than a point; or two such in a row in any family.
 
 Students of one base differ in nothing that serving costs (a frozen body and a tuned one are one size), so
-sizes within 10 % of each other count as equal, and among equals the better on dev is taken.
+sizes within 10 % of each other count as equal. Among equals within one standard error of the best of them the one
+that was trained the least is taken, the first on the ladder: a tuned body that is not shown to be better has lost some
+of what pre-training taught it, and does worse on inputs unlike the training rows (Kumar et al. 2022, arXiv:2202.10054).
 Not here: what the device or the budget rules out (``fit``).
 """
 
@@ -95,7 +97,8 @@ def choose(rungs: Sequence[Rung], *, metric: str = "accuracy", at_least: float |
     eligible = meets or [rung for rung in rungs if _as_good(rung, best, metric)]
     smallest_mb = min(rung.size_mb for rung in eligible)
     equals = [rung for rung in eligible if rung.size_mb <= smallest_mb * SAME_SIZE]
-    taken = max(equals, key=lambda rung: (scores[rung.candidate.name], -rung.size_mb))
+    top = max(equals, key=lambda rung: (scores[rung.candidate.name], -rung.size_mb))
+    taken = next(rung for rung in equals if _as_good(rung, top, metric))
     return Choice(
         name=taken.candidate.name,
         best=best.candidate.name,

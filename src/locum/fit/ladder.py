@@ -126,14 +126,15 @@ def training_budgets(kind: Kind, methods: Sequence[Method], build_s: float) -> l
     """Seconds that the training of each candidate may take.
 
     A function of the ladder alone, so that a resumed build agrees with itself; what a candidate does not need
-    is left over as slack.
+    is left over as slack. For labels a share as large as the largest is left for training the chosen one again.
 
     Args:
         kind: of the task.
         methods: of the candidates, in order.
         build_s: the whole build's time.
     """
-    total = sum(_WEIGHTS[method] for method in methods)
+    weights = [_WEIGHTS[method] for method in methods]
+    total = sum(weights) + (max(weights, default=0.0) if kind == "classify" else 0.0)
     reserve = RESERVE_WRITTEN if kind in ("extract", "generate") else RESERVE
     return [round(build_s * (1 - reserve) * _WEIGHTS[method] / total, 1) for method in methods]
 

@@ -25,6 +25,7 @@ from locum.pipeline.conclude import Conclusion, conclude
 from locum.pipeline.judge import lent_judge
 from locum.pipeline.ladder import decide_ladder
 from locum.pipeline.llm import ask_llm, resolve_llm
+from locum.pipeline.pick import pick
 from locum.pipeline.preflight import check_environment
 from locum.pipeline.prepare import prepare_data
 from locum.pipeline.steps import StepCache
@@ -98,10 +99,11 @@ def _build(work: Workspace) -> Run:
     data, card = prepare_data(work)
     device, ladder = decide_ladder(work, data, card)
     climbed = climb(work, data, ladder, card.noise_ceiling)
+    chosen = pick(work, data, climbed)
     llm = ask_llm(work, data)
     verify_splits(data.folder)
     with track("certify and report"):
-        result = conclude(work, data, card, device, climbed, llm, datetime.now(UTC))
+        result = conclude(work, data, card, device, climbed, chosen, llm, datetime.now(UTC))
         bundle = _bundle(work, data, result)
     return Run(bundle, result.report)
 

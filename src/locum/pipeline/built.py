@@ -16,6 +16,7 @@ from locum.evaluate import metrics, runner
 from locum.evaluate.answers import Answers
 from locum.evaluate.predictions import Predictions
 from locum.evaluate.scored import Scored
+from locum.pipeline.made import Training
 from locum.schema.candidate import Candidate
 from locum.schema.data import Row, SplitName
 from locum.schema.evaluation import Evaluation, Measured, WrongExample
@@ -53,6 +54,9 @@ class BuiltStudent:
         answers: folder with its answers, one file a split.
         task: what it is for.
         data: what it answered.
+        training: where it can be repeated.
+        before: the student that this is a refit of. What is said of dev is of that one, since a refit has learned from
+            dev.
     """
 
     candidate: Candidate
@@ -64,6 +68,8 @@ class BuiltStudent:
     answers: Path
     task: Task
     data: Prepared
+    training: Training | None = None
+    before: BuiltStudent | None = None
     _scored: dict[SplitName, Scored] = field(default_factory=dict[SplitName, Scored])
 
     @cached_property
@@ -73,12 +79,16 @@ class BuiltStudent:
 
     def scored(self, split: SplitName) -> Scored:
         """What it answered on a split, scored."""
+        if split == "dev" and self.before is not None:
+            return self.before.scored(split)
         if split not in self._scored:
             self._scored[split] = self._score(split)
         return self._scored[split]
 
     def evaluation(self, split: SplitName) -> Evaluation:
         """Everything that is said about it on a split."""
+        if split == "dev" and self.before is not None:
+            return self.before.evaluation(split)
         if self._labels:
             return runner.evaluate(self._predictions(split), self.spec.temperature)
         scored = self.scored(split)

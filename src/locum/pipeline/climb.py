@@ -81,7 +81,7 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
         try:
             outcomes.append(Outcome(candidate, build_rung(work, data, candidate, budgets[candidate.name])))
         except LocumError as error:
-            if not _costs_only_the_candidate(error):
+            if not costs_only_the_candidate(error):
                 raise
             failure = error
             warn(f"{candidate.name}: {error}")
@@ -96,7 +96,8 @@ def as_rung(student: BuiltStudent) -> choose.Rung:
     return choose.Rung(student.candidate, student.measured.size_mb, student.scored("dev"))
 
 
-def _costs_only_the_candidate(error: LocumError) -> bool:
+def costs_only_the_candidate(error: LocumError) -> bool:
+    """Whether an error is a candidate's own, so that the build goes on without it."""
     own = ("train-nan", *OUT_OF_MEMORY)
     return isinstance(error, SourceError | ModelFileError) or error.code in own
 

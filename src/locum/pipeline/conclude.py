@@ -1,7 +1,7 @@
-"""From the built ladder to the result: choice on dev, certificate on calibration, figures on test, one document.
+"""From the chosen student to the result: certificate on calibration, figures on test, one document.
 
-Notable: each split is used once for what it is for. The choice sees dev only; the certificate sees the chosen
-student on calibration only; test is read last and decides nothing.
+Notable: each split is used once for what it is for. The choice sees dev only (``pipeline.pick``); the certificate sees
+the chosen student on calibration only; test is read last and decides nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from locum.cascade.certify import Reference, certify
 from locum.cascade.policy import make_policy
 from locum.cascade.summary import system_summary
 from locum.core.files import content_hash
-from locum.evaluate import choose, cost
+from locum.evaluate import cost
 from locum.evaluate.compare import compare, compare_shares
 from locum.evaluate.llm import decoding_hash
 from locum.pipeline.built import BuiltStudent, Prepared
-from locum.pipeline.climb import Climb, Outcome, as_rung
+from locum.pipeline.climb import Climb, Outcome
 from locum.pipeline.llm import LlmAnswers, said_of_right, task_kind
+from locum.pipeline.pick import Chosen
 from locum.pipeline.workspace import Workspace
 from locum.report.text import metric_name
 from locum.schema.certificate import Certificate, Policy
@@ -64,10 +65,11 @@ def conclude(
     card: DataCard,
     device: DeviceProfile,
     climbed: Climb,
+    chosen: Chosen,
     llm: LlmAnswers | None,
     now: datetime,
 ) -> Conclusion:
-    """Choose, certify and report.
+    """Certify and report.
 
     Args:
         work: the build.
@@ -75,17 +77,14 @@ def conclude(
         card: their description.
         device: what it ran on.
         climbed: the ladder, built.
+        chosen: the student that is served.
         llm: the LLM's answers, when one is configured.
         now: the certificate's date of issue.
 
     Raises:
-        LocumError: nothing was built, or the predictions of two students are not about the same rows.
+        LocumError: the predictions of two students are not about the same rows.
     """
-    target = work.task.target
-    choice = choose.choose(
-        [as_rung(student) for student in climbed.students], metric=work.task.metric, at_least=target.at_least
-    )
-    student = next(student for student in climbed.students if student.candidate.name == choice.name)
+    target, student = work.task.target, chosen.student
     certificate = _certify(work, data, card, student, llm, now)
     policy = make_policy(certificate, student.spec.name, has_llm=work.task.llm is not None)
     system = _system(student, certificate, llm)
@@ -98,10 +97,11 @@ def conclude(
         metric=work.task.metric,
         target=target.at_least,
         verdict=_verdict(student, work.task.metric, certificate, target.at_least),
-        chosen=choice.name,
-        why_chosen=choice.why,
-        ladder=tuple(_candidate_report(outcome, choice.name) for outcome in climbed.outcomes),
+        chosen=student.candidate.name,
+        why_chosen=chosen.why,
+        ladder=tuple(_candidate_report(outcome, student) for outcome in climbed.outcomes),
         stopped_early=climbed.stopped_early,
+        refit=chosen.refit,
         llm=llm.report if llm else None,
         comparisons=_comparisons(climbed, student, llm, work.task.metric),
         certificate=certificate,
@@ -171,19 +171,24 @@ def _system(student: BuiltStudent, certificate: Certificate, llm: LlmAnswers | N
     )
 
 
-def _candidate_report(outcome: Outcome, chosen: str) -> CandidateReport:
-    candidate, student = outcome.candidate, outcome.student
+def _candidate_report(outcome: Outcome, served: BuiltStudent) -> CandidateReport:
+    """What is said of a rung; of the chosen one, as it is served."""
+    candidate = outcome.candidate
+    chosen = candidate.name == served.candidate.name
+    student = served if chosen else outcome.student
     if student is None:
         status = "failed" if outcome.status == "failed" else "skipped"
         return CandidateReport(candidate=candidate, status=status, reason=outcome.reason)
+    first = student.before or student
     return CandidateReport(
         candidate=candidate,
         status="built",
-        chosen=candidate.name == chosen,
+        chosen=chosen,
         parameters=student.spec.parameters,
         size_mb=round(student.measured.size_mb, 3),
         memory_mb=student.measured.memory_mb,
-        trained=student.trained,
+        trained=first.trained,
+        refit=student.trained if student.before else None,
         parity=student.parity,
         engine=student.spec.engine,
         engines=student.measured.engines,

@@ -21,6 +21,14 @@ _MICRO_BATCHES = (None, 16, 8, 4, 2, 1)
 
 
 @dataclass(frozen=True)
+class Training:
+    """A finished training: the folder of its step, and the step's key."""
+
+    folder: Path
+    key: str
+
+
+@dataclass(frozen=True)
 class Made:
     """A student's model folder, before it was measured.
 
@@ -29,12 +37,14 @@ class Made:
         key: of the step that wrote it.
         trained: None when nothing was trained.
         parity: None when what is served is the base's own file.
+        training: where it can be repeated on more rows.
     """
 
     model: Path
     key: str
     trained: Trained | None = None
     parity: Parity | GeneratorParity | None = None
+    training: Training | None = None
 
 
 def train_within_memory(work: Workspace, job: str, request: Document, out: Path, name: str) -> None:

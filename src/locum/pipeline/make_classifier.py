@@ -1,13 +1,16 @@
-"""A student that scores labels: trained, then exported with parity."""
+"""A student that scores labels: trained, then exported with parity; or trained again with the choices of before.
+
+Notable: the second training learns from train and dev together and chooses nothing (``train.repeat``).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from locum.core import child
-from locum.core.files import write_json
+from locum.core.files import atomic_file, write_json
 from locum.pipeline.built import Prepared
-from locum.pipeline.made import Made, train_within_memory
+from locum.pipeline.made import Made, Training, train_within_memory
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
@@ -15,6 +18,7 @@ from locum.schema.model import Parity
 from locum.schema.training import ExportRequest, Trained, TrainRequest
 from locum.sources.bases import ensure_base
 
+_WORK = "work"  # of a training job, which removes it in the end
 TRAIN, EXPORT = "locum.train.job:main", "locum.compress.job:main"
 
 
@@ -25,6 +29,7 @@ def make_classifier(
     budget_s: float,
     train_job: str = TRAIN,
     export_job: str = EXPORT,
+    repeat: Training | None = None,
 ) -> Made:
     """Train and export one candidate, or find both done.
 
@@ -35,21 +40,26 @@ def make_classifier(
         budget_s: wall time its training may take.
         train_job: ``package.module:function`` that answers a ``TrainRequest``.
         export_job: the same for an ``ExportRequest``.
+        repeat: the candidate's finished training, to be repeated on train and dev together.
 
     Raises:
         LocumError: a source, the training or the export failed; CheckFailed for parity.
     """
-    trained_folder, train_step = _train(work, data, candidate, budget_s, train_job)
-    trained = Trained.from_json((trained_folder / "trained.json").read_bytes(), str(trained_folder))
-    step = Step(f"export-{candidate.name}", f"export {candidate.name}", {"train": train_step.key})
-    model = work.steps.run(step, lambda out: _export(work, data, candidate, trained_folder, out, export_job)) / "model"
+    name = candidate.name
+    train_step = _training(work, data, candidate, budget_s)
+    if repeat is not None:
+        name = f"refit-{candidate.name}"
+        train_step = Step(name, f"train {candidate.name} on train and dev", {"train": repeat.key}, resumable=True)
+    folder = _train(work, data, candidate, budget_s, train_job, train_step, repeat)
+    trained = Trained.from_json((folder / "trained.json").read_bytes(), str(folder))
+    step = Step(f"export-{name}", f"export {candidate.name}", {"train": train_step.key})
+    model = work.steps.run(step, lambda out: _export(work, data, candidate, folder, out, export_job)) / "model"
     parity = Parity.from_json((model.parent / "parity.json").read_bytes(), str(model.parent))
-    return Made(model, step.key, trained, parity)
+    return Made(model, step.key, trained, parity, Training(folder, train_step.key))
 
 
-def _train(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float, job: str) -> tuple[Path, Step]:
-    task = work.task
-    step = Step(
+def _training(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float) -> Step:
+    return Step(
         f"train-{candidate.name}",
         f"train {candidate.name}",
         {
@@ -59,28 +69,49 @@ def _train(work: Workspace, data: Prepared, candidate: Candidate, budget_s: floa
             "method": candidate.method,
             "depth": candidate.depth,
             "budget_s": budget_s,
-            "seed": task.seed,
+            "seed": work.task.seed,
             "threads": work.threads,
         },
         resumable=True,
     )
 
+
+def _train(
+    work: Workspace,
+    data: Prepared,
+    candidate: Candidate,
+    budget_s: float,
+    job: str,
+    step: Step,
+    repeat: Training | None,
+) -> Path:
     def train(out: Path) -> None:
         base = ensure_base(candidate.base, root=work.root, offline=work.offline) if candidate.base else None
+        rows = data.folder / "train.jsonl" if repeat is None else _joined(data, out)
         request = TrainRequest(
             candidate=candidate,
             base=str(base) if base else None,
-            train=str(data.folder / "train.jsonl"),
+            train=str(rows),
             dev=str(data.folder / "dev.jsonl"),
             labels=data.labels,
             budget_s=budget_s,
-            seed=task.seed,
+            seed=work.task.seed,
             threads=work.threads,
-            kind=task.kind,
+            kind=work.task.kind,
+            repeat=str(repeat.folder) if repeat else None,
         )
         train_within_memory(work, job, request, out, candidate.name)
 
-    return work.steps.run(step, train), step
+    return work.steps.run(step, train)
+
+
+def _joined(data: Prepared, out: Path) -> Path:
+    """Train and dev rows in one file, which is not part of the student."""
+    path = out / _WORK / "rows.jsonl"
+    with atomic_file(path) as file:
+        for split in ("train", "dev"):
+            file.write((data.folder / f"{split}.jsonl").read_bytes())
+    return path
 
 
 def _export(work: Workspace, data: Prepared, candidate: Candidate, trained: Path, out: Path, job: str) -> None:

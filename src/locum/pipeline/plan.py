@@ -145,6 +145,7 @@ def _steps(
     task: Task, ladder: Sequence[Candidate], expected: Expected, device: DeviceProfile, folder: Path
 ) -> tuple[PlannedStep, ...]:
     finished = {path.parent.name.rpartition("-")[0] for path in (folder / "work").glob("*/step.json")}
+    finished |= {"refit" for name in finished if name.startswith("refit-")}
 
     def step(name: str, what: str, seconds: float | None) -> PlannedStep:
         slug = name.replace("/", "-")
@@ -170,6 +171,9 @@ def _steps(
             ]
         what = f"answer {expected.rows:,} held-out rows through the engine"
         steps.append(step(f"measure-{name}", what, measuring_s(each_s, expected)))
+    if task.kind == "classify":
+        longest_s = max((each.seconds or 0.0 for each in steps if each.name.startswith("train-")), default=0.0)
+        steps.append(step("refit", "train the chosen student again on train and dev, if there is time", longest_s))
     return (*steps, step("certify", "certificate, report and bundle", 5.0))
 
 

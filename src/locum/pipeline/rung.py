@@ -58,15 +58,33 @@ def build_rung(work: Workspace, data: Prepared, candidate: Candidate, budget_s: 
     Raises:
         LocumError: a source, the training, the export or the engine failed; CheckFailed for parity.
     """
-    way = maker(work.task.kind, candidate)
-    made: Made = MAKERS.load(way)(work, data, candidate, budget_s)
-    scoring = {} if way == "classify" else {"kind": open_kind(work.task, data.labels).prompt_hash}
+    made: Made = MAKERS.load(maker(work.task.kind, candidate))(work, data, candidate, budget_s)
+    return measure_student(work, data, candidate, made)
+
+
+def measure_student(
+    work: Workspace, data: Prepared, candidate: Candidate, made: Made, before: BuiltStudent | None = None
+) -> BuiltStudent:
+    """Run what was made through its engine and calibrate it, or find both done.
+
+    Args:
+        work: the build.
+        data: its prepared data.
+        candidate: what it is.
+        made: its model folder.
+        before: the student that it is a refit of, whose calibration holds: a refit has learned from dev.
+
+    Raises:
+        LocumError: the engine failed.
+    """
+    labels = maker(work.task.kind, candidate) == "classify"
+    scoring = {} if labels else {"kind": open_kind(work.task, data.labels).prompt_hash}
     step = Step(
-        f"measure-{candidate.name}",
+        f"measure-refit-{candidate.name}" if before else f"measure-{candidate.name}",
         f"measure {candidate.name}",
         {"export": made.key, **scoring},
     )
-    answers = work.steps.run(step, lambda out: _measure(work, data, made.model, out))
+    answers = work.steps.run(step, lambda out: _measure(work, data, made.model, out, before))
     served = answers / "model"
     return BuiltStudent(
         candidate=candidate,
@@ -78,19 +96,21 @@ def build_rung(work: Workspace, data: Prepared, candidate: Candidate, budget_s: 
         answers=answers,
         task=work.task,
         data=data,
+        training=made.training,
+        before=before,
     )
 
 
-def _measure(work: Workspace, data: Prepared, model: Path, out: Path) -> None:
+def _measure(work: Workspace, data: Prepared, model: Path, out: Path, before: BuiltStudent | None) -> None:
     request = MeasureRequest(
         model=str(model), data=str(data.folder), task=work.task, splits=data.splits, threads=work.threads
     )
     write_json(out / "request.json", request.to_json())
     child.run_job("locum.evaluate.job:run", out / "request.json", out, log=out / "measure.log", threads=work.threads)
-    _calibrate(work, data, model, out)
+    _calibrate(work, data, model, out, before)
 
 
-def _calibrate(work: Workspace, data: Prepared, model: Path, out: Path) -> None:
+def _calibrate(work: Workspace, data: Prepared, model: Path, out: Path, before: BuiltStudent | None) -> None:
     """Put what dev says of the confidence, and the chosen engine, into the served folder; weights are linked."""
     served = out / "model"
     served.mkdir()
@@ -98,7 +118,7 @@ def _calibrate(work: Workspace, data: Prepared, model: Path, out: Path) -> None:
     for name in spec.files:
         link_or_copy(model / name, served / name)
     if spec.purpose == "classify":
-        temperature = fit_temperature(Predictions.load(out / "dev.npz"))
+        temperature = before.spec.temperature if before else fit_temperature(Predictions.load(out / "dev.npz"))
         measured = Measured.from_json((out / "measured.json").read_bytes(), str(out))
         engine = measured.engines.engine if measured.engines else spec.engine
         changed = {"temperature": temperature, "engine": engine}

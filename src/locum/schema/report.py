@@ -23,6 +23,8 @@ class CandidateReport(Document):
         memory_mb: resident memory the engine added when it opened and answered.
         engine: the one that serves it, and answered everything that is reported.
         engines: how that was chosen; None when nothing was.
+        refit: of the chosen one, where it was trained again on train and dev together: what is served, and of which
+            size, latency and test speak. ``trained`` and dev are those of before.
     """
 
     candidate: Candidate
@@ -33,6 +35,7 @@ class CandidateReport(Document):
     size_mb: float | None = None
     memory_mb: float | None = None
     trained: Trained | None = None
+    refit: Trained | None = None
     parity: Parity | GeneratorParity | None = None
     engine: str | None = None
     engines: EngineChoice | None = None
@@ -71,6 +74,8 @@ class BuildReport(Document):
             ``error_local``, ``accuracy_system`` when an LLM answered).
         right_means: what makes an answer right, in words; None for labels.
         stopped_early: why the ladder ended before its last rung, if it did.
+        refit: whether the chosen student was trained again on train and dev together, in one sentence; empty for kinds
+            where that is not done.
     """
 
     schema_version: Literal[1] = 1
@@ -85,6 +90,7 @@ class BuildReport(Document):
     why_chosen: str
     ladder: tuple[CandidateReport, ...]
     stopped_early: str | None
+    refit: str = ""
     llm: LlmReport | None
     comparisons: tuple[Comparison, ...]
     certificate: Certificate

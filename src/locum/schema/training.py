@@ -25,6 +25,8 @@ class TrainRequest(Document):
             gradients so that the mathematics stays the same.
         threads: CPU threads to use.
         kind: of the task, which says what labels are of: texts, or tokens.
+        repeat: folder of a finished training of the same candidate, whose choices are taken over: nothing is chosen on
+            dev, whose rows may then be among those of ``train``. None chooses.
     """
 
     candidate: Candidate
@@ -38,6 +40,7 @@ class TrainRequest(Document):
     micro_batch: int | None = None
     max_tokens: int = 256
     kind: Kind = "classify"
+    repeat: str | None = None
 
 
 TuneMethod = Literal["full", "lora", "dora"]
@@ -129,7 +132,8 @@ class Trained(Document):
         stopped_by: schedule (all epochs run), patience (dev stopped improving), budget (time), nan (loss
             became NaN; the last good weights were kept).
         settings: the hyperparameters in force, for the report.
-        dev_accuracy: of a classifier; of a tagger micro F1 of its spans; of a ranker nDCG at 10.
+        dev_accuracy: of a classifier; of a tagger micro F1 of its spans; of a ranker nDCG at 10. None where dev rows
+            were learned from (``TrainRequest.repeat``).
         dev_loss: of a generator: mean cross-entropy of an answer's token; the curve's first point has the base's.
         dev_losses: of a generator: the same by task.
         rows: of a generator: what became of the conversations.

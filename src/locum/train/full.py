@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from locum.core.progress import note
 from locum.models.architectures import transformer_layers
+from locum.models.base_files import read_json
 from locum.schema.candidate import Family
 from locum.schema.training import TrainRequest
 from locum.train.average import load
@@ -24,10 +25,11 @@ from locum.train.checkpoint import CheckpointFolder
 from locum.train.classifying import ClassifierTrainer
 from locum.train.dropout import set_dropout
 from locum.train.frozen import FrozenPrefix, can_freeze
-from locum.train.head import fit_head
+from locum.train.head import HEAD_NAME, fit_head
 from locum.train.loop import StoppedBy, Trainer
 from locum.train.outcome import Clock, Outcome
 from locum.train.recipe import RECIPES, Pace, Recipe
+from locum.train.repeat import Choices, choices
 from locum.train.schedule import Schedule, plan_schedule, read_schedule, write_schedule
 from locum.train.stopping import polite_stop
 from locum.train.workbench import Workbench, prepare
@@ -52,13 +54,15 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
 
 def train_with(recipe: Recipe, request: TrainRequest, out: Path, clock: Clock) -> Outcome:
     """``train`` with other hyperparameters, for experiments and tests."""
+    repeated = choices(request)
     bench = prepare(request, out)
     prefix = _freeze(bench, recipe)
-    trainer, reason = _tune(request, out / "work", clock, bench, recipe)
+    trainer, reason = _tune(request, out / "work", clock, bench, recipe, repeated)
     if prefix:
         prefix.restore()
         bench.dev.states = None
-    logits = bench.finish(out)
+    penalty = read_json(out / "work" / HEAD_NAME)["penalty"]
+    logits = bench.finish(out, repeated)
     schedule = trainer.schedule
     return Outcome(
         dev_logits=logits.numpy(),
@@ -68,10 +72,12 @@ def train_with(recipe: Recipe, request: TrainRequest, out: Path, clock: Clock) -
         curve=trainer.curve,
         settings={
             **recipe.to_settings(),
+            "penalty": penalty,
             "planned_steps": schedule.total_steps,
+            "planned_epochs": schedule.epochs,
             "frozen_layers": prefix.count if prefix else 0,
             "pooling": bench.model.pooling,
-            "wide": bench.model.wide is not None,
+            "wide_scale": bench.wide_scale,
             "bfloat16": bench.machine.bfloat16,
         },
         tokens_per_s=schedule.tokens_per_s,
@@ -94,7 +100,7 @@ def _freeze(bench: Workbench, recipe: Recipe) -> FrozenPrefix | None:
 
 
 def _tune(
-    request: TrainRequest, work: Path, clock: Clock, bench: Workbench, recipe: Recipe
+    request: TrainRequest, work: Path, clock: Clock, bench: Workbench, recipe: Recipe, repeated: Choices | None
 ) -> tuple[ClassifierTrainer, StoppedBy]:
     set_dropout(bench.model.body, recipe.dropout)
 
@@ -113,7 +119,7 @@ def _tune(
         )
 
     lengths = bench.train.lengths, bench.dev.lengths
-    return tune_by_plan(request, work, clock, recipe, lengths, trainer, lambda: fit_head(bench, work, clock))
+    return tune_by_plan(request, work, clock, recipe, lengths, trainer, lambda: fit_head(bench, work, clock, repeated))
 
 
 def tune_by_plan(
@@ -148,8 +154,12 @@ def tune_by_plan(
         fit()
     if schedule is None:
         steps = len(shuffled_batches(lengths[0], recipe.batch_rows, request.seed, 0))
-        probe = trainer(Schedule(1000, steps, None, request.micro_batch), checkpoints)
-        schedule = _measured_schedule(probe, recipe, clock, lengths)
+        repeated = choices(request)
+        if repeated:
+            schedule = repeated.schedule(steps, request.micro_batch)
+        else:
+            probe = trainer(Schedule(1000, steps, None, request.micro_batch), checkpoints)
+            schedule = _measured_schedule(probe, recipe, clock, lengths)
         write_schedule(work / "schedule.json", schedule)
     note("schedule", epochs=round(schedule.epochs, 2), steps=schedule.total_steps, tokens_per_s=schedule.tokens_per_s)
     tuning = trainer(replace(schedule, micro_batch=request.micro_batch), checkpoints)

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from locum.core.errors import LocumError
-from locum.core.files import write_bytes
+from locum.core.files import write_bytes, write_json
 from locum.core.progress import note, track
 from locum.schema.training import CurvePoint, TrainRequest
 from locum.train.forward import Encoded, all_vectors
 from locum.train.outcome import Clock, Outcome
+from locum.train.repeat import Choices, choices
 from locum.train.softmax import PENALTIES, SoftmaxFit, fit_softmax
 from locum.train.workbench import Workbench, prepare
+
+HEAD_NAME = "head.json"
 
 
 def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
@@ -29,9 +32,10 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
         ModelFileError: the base cannot be used.
         LocumError: the body turns a text into NaN.
     """
+    repeated = choices(request)
     bench = prepare(request, out)
-    fit, curve = fit_head(bench, out / "work", clock)
-    logits = bench.finish(out)
+    fit, curve = fit_head(bench, out / "work", clock, repeated)
+    logits = bench.finish(out, repeated)
     return Outcome(
         dev_logits=logits.numpy(),
         parameters=bench.model.parameters_count,
@@ -41,15 +45,23 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
         settings={
             "penalty": fit.penalty,
             "pooling": bench.model.pooling,
-            "wide": bench.model.wide is not None,
+            "wide_scale": bench.wide_scale,
             "bfloat16": bench.machine.bfloat16,
         },
         tokens_per_s=None,
     )
 
 
-def fit_head(bench: Workbench, work: Path, clock: Clock) -> tuple[SoftmaxFit, list[CurvePoint]]:
+def fit_head(
+    bench: Workbench, work: Path, clock: Clock, repeated: Choices | None = None
+) -> tuple[SoftmaxFit, list[CurvePoint]]:
     """Fit the head on the body as it is and put it in place.
+
+    Args:
+        bench: body and splits.
+        work: folder for vectors and ``head.json``, which says the penalty.
+        clock: of the job.
+        repeated: choices to take over.
 
     Returns:
         The fit, and one curve point for each penalty tried.
@@ -67,7 +79,9 @@ def fit_head(bench: Workbench, work: Path, clock: Clock) -> tuple[SoftmaxFit, li
             tracker.advance(1, penalty=fit.penalty, dev_accuracy=round(fit.dev_accuracy, 4))
 
         n_labels = bench.model.head.out_features
-        fit = fit_softmax(features, bench.train.targets, dev_features, bench.dev.targets, n_labels, on_fit)
+        penalty = repeated.number("penalty") if repeated else None
+        fit = fit_softmax(features, bench.train.targets, dev_features, bench.dev.targets, n_labels, on_fit, penalty)
+    write_json(work / HEAD_NAME, {"penalty": fit.penalty})
     bench.model.head.load_state_dict({"weight": fit.weight, "bias": fit.bias})
     return fit, curve
 

@@ -81,8 +81,8 @@ def _finish(request: TrainRequest, out: Path, clock: Clock, outcome: Outcome) ->
         parameters=outcome.parameters,
         best_epoch=outcome.best_epoch,
         stopped_by=outcome.stopped_by,
-        dev_accuracy=_dev_accuracy(request, logits) if outcome.dev_accuracy is None else outcome.dev_accuracy,
-        curve=outcome.curve,
+        dev_accuracy=_dev_accuracy(request, logits, outcome),
+        curve=() if request.repeat else outcome.curve,
         settings=outcome.settings,
         max_tokens=request.max_tokens,
         train_s=round(clock.spent_s, 3),
@@ -123,7 +123,12 @@ def memory_errors(micro_batch: int | None) -> Generator[None, None, None]:
         ) from error
 
 
-def _dev_accuracy(request: TrainRequest, logits: Any) -> float:
+def _dev_accuracy(request: TrainRequest, logits: Any, outcome: Outcome) -> float | None:
+    """What dev says of the student; None where it learned from dev rows."""
+    if request.repeat is not None:
+        return None
+    if outcome.dev_accuracy is not None:
+        return outcome.dev_accuracy
     from locum.train.rows import read_split
 
     targets = np.asarray(read_split(Path(request.dev), request.labels).targets)

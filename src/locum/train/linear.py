@@ -23,6 +23,7 @@ from locum.runtime.linear import write_linear
 from locum.runtime.ngrams import TOKEN_PATTERNS, Ngrams
 from locum.schema.training import CurvePoint, TrainRequest
 from locum.train.outcome import Clock, Outcome
+from locum.train.repeat import choices
 from locum.train.rows import Split, read_split
 
 _PENALTIES = (0.3, 1.0, 3.0)
@@ -43,13 +44,15 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
     split, dev = (read_split(Path(path), request.labels) for path in (request.train, request.dev))
     if len(set(split.targets)) < 2:
         raise DataError("train-request", "the training rows have only one label", where=request.train)
+    repeated = choices(request)
+    penalties = (repeated.number("C"),) if repeated else _PENALTIES
     blocks, idf, rows, dev_rows = _features(split, dev)
     targets, dev_targets = np.asarray(split.targets), np.asarray(dev.targets)
     curve: list[CurvePoint] = []
     best: tuple[float, float, NDArray[Any], NDArray[Any]] | None = None
     stopped = "schedule"
-    with track("fit TF-IDF and linear model", len(_PENALTIES), "fit") as tracker:
-        for number, penalty in enumerate(_PENALTIES, 1):
+    with track("fit TF-IDF and linear model", len(penalties), "fit") as tracker:
+        for number, penalty in enumerate(penalties, 1):
             started_s = clock.spent_s
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "did not converge": dev decides, not the optimum
@@ -60,7 +63,7 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
             tracker.advance(1, C=penalty, dev_accuracy=round(accuracy, 4))
             if best is None or accuracy > best[0]:
                 best = (accuracy, penalty, coef, bias)
-            if clock.left_s < 2 * (clock.spent_s - started_s) and number < len(_PENALTIES):
+            if clock.left_s < 2 * (clock.spent_s - started_s) and number < len(penalties):
                 stopped = "budget"
                 note("the time budget ends the search for C", tried=number)
                 break
@@ -71,7 +74,7 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
     return Outcome(
         dev_logits=_logits(dev_rows, coef, bias),
         parameters=int(coef.size + bias.size),
-        best_epoch=float(_PENALTIES.index(penalty) + 1),
+        best_epoch=float(penalties.index(penalty) + 1),
         stopped_by="budget" if stopped == "budget" else "schedule",
         curve=tuple(curve),
         settings={"C": penalty, "features": int(coef.shape[1]), "loss": "squared hinge, one-vs-rest"},

@@ -135,13 +135,13 @@ class Trainer(ABC):
         """
         if not self._resume():
             self._evaluate(None)
-            if self.progress.best_accuracy < 0:
+            if self.progress.best_accuracy < 0 and self.schedule.until is None:
                 raise LocumError(
                     "train-nan", "the base answers dev with NaN", fix="choose another base; this one is damaged"
                 )
             self._save()
-        reason: StoppedBy = "budget" if self.schedule.total_steps == 0 else "schedule"
-        total = self.schedule.total_steps
+        total = self.schedule.last_step
+        reason: StoppedBy = "budget" if total == 0 and self.schedule.until is None else "schedule"
         with track("tune", total, "step") as tracker:
             tracker.advance(self.progress.step)
             while self.progress.step < total and self.progress.stale < self.pace.patience:
@@ -164,7 +164,7 @@ class Trainer(ABC):
         steps_per_epoch = self.schedule.steps_per_epoch
         epoch, first = divmod(self.progress.step, steps_per_epoch)
         for batch in self.batches(epoch)[first:]:
-            if self.progress.step >= self.schedule.total_steps:
+            if self.progress.step >= self.schedule.last_step:
                 break
             stopped, overspent = self.ranks.any(stop.asked, self.clock.left_s < 0)
             if stopped:
@@ -218,7 +218,13 @@ class Trainer(ABC):
         return self.progress.loss_sum / self.progress.loss_count if self.progress.loss_count else None
 
     def _evaluate(self, train_loss: float | None) -> None:
-        """Score the weights (averaged, where they are) on dev, and keep them when they are the best so far."""
+        """Score the weights (averaged, where they are) on dev, and keep them when they are the best so far.
+
+        Where the last step was chosen before, dev says nothing and the latest weights are kept.
+        """
+        if self.schedule.until is not None:
+            self._keep()
+            return
         with self.average.in_place() if self.average else nullcontext():
             score = self.score()
         loss, accuracy = score.loss, score.accuracy or 0.0
@@ -239,12 +245,16 @@ class Trainer(ABC):
         # Before the middle the rate is high and dev says little: tuned weights first lose what the head was fitted to.
         progress.stale += progress.step > self.schedule.total_steps / 2
         if math.isfinite(loss) and (accuracy, -loss) > (progress.best_accuracy, -progress.best_loss):
-            progress.best_accuracy, progress.best_loss = accuracy, loss
-            progress.best_step, progress.stale = progress.step, 0
-            if self.ranks.first:
-                kept = self.average.values if self.average else [weight.detach() for weight in self.weights]
-                values = {str(place): value for place, value in enumerate(kept)}
-                progress.best = self.checkpoints.save_best(progress.step, values)
+            progress.best_accuracy, progress.best_loss, progress.stale = accuracy, loss, 0
+            self._keep()
+
+    def _keep(self) -> None:
+        """Keep the weights as they are now (averaged, where they are)."""
+        self.progress.best_step = self.progress.step
+        if self.ranks.first:
+            kept = self.average.values if self.average else [weight.detach() for weight in self.weights]
+            values = {str(place): value for place, value in enumerate(kept)}
+            self.progress.best = self.checkpoints.save_best(self.progress.step, values)
 
     def _save(self) -> None:
         if not self.ranks.first:

@@ -29,12 +29,19 @@ class Schedule:
         steps_per_epoch: optimiser steps in one pass over the training rows.
         tokens_per_s: measured, padding not counted; None when nothing was measured.
         micro_batch: rows in one forward pass that was asked for, or None.
+        until: the step whose weights are kept, where that was chosen before (``repeat``); None lets dev choose.
     """
 
     total_steps: int
     steps_per_epoch: int
     tokens_per_s: float | None
     micro_batch: int | None = None
+    until: int | None = None
+
+    @property
+    def last_step(self) -> int:
+        """Where training ends; rates fall to zero at ``total_steps``."""
+        return self.total_steps if self.until is None else min(self.until, self.total_steps)
 
     @property
     def epochs(self) -> float:

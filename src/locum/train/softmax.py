@@ -38,8 +38,9 @@ def fit_softmax(
     dev_targets: Tensor,
     n_labels: int,
     on_fit: Callable[[SoftmaxFit], None] | None = None,
+    penalty: float | None = None,
 ) -> SoftmaxFit:
-    """Fit by penalised maximum likelihood for each of ``PENALTIES``; keep the best on dev.
+    """Fit by penalised maximum likelihood for each of ``PENALTIES``; keep the best on dev, or the one asked for.
 
     Minimises ``mean cross-entropy + penalty / 2 * ||W||²`` over standardised features. The best has the
     highest dev accuracy, then the lowest dev loss.
@@ -51,25 +52,28 @@ def fit_softmax(
         dev_targets: as ``targets``, of dev.
         n_labels: C.
         on_fit: called after each fit.
+        penalty: one of ``PENALTIES``, chosen before; None chooses on dev.
     """
     mean, scale = features.mean(dim=0), features.std(dim=0) + 1e-6
     standard = (features - mean) / scale
     weight = torch.zeros(n_labels, features.shape[1], requires_grad=True)
     bias = torch.zeros(n_labels, requires_grad=True)
     best: SoftmaxFit | None = None
-    for penalty in PENALTIES:
-        _minimise(standard, targets, weight, bias, penalty)
+    for tried in PENALTIES:
+        _minimise(standard, targets, weight, bias, tried)
         with torch.no_grad():
             plain = weight / scale
             offset = bias - plain @ mean
             logits = dev_features @ plain.T + offset
-            fit = SoftmaxFit(plain.clone(), offset.clone(), penalty, *scores(logits, dev_targets))
+            fit = SoftmaxFit(plain.clone(), offset.clone(), tried, *scores(logits, dev_targets))
         if on_fit:
             on_fit(fit)
+        if tried == penalty:
+            return fit
         if best is None or (fit.dev_accuracy, -fit.dev_loss) > (best.dev_accuracy, -best.dev_loss):
             best = fit
-    if best is None:
-        raise RuntimeError("no penalty was tried")
+    if best is None or penalty is not None:
+        raise RuntimeError(f"penalty {penalty} was not tried")
     return best
 
 

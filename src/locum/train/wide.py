@@ -29,7 +29,8 @@ def fit_wide(
     dev_ids: Sequence[Sequence[int]],
     dev_gold: NDArray[np.int64],
     dev_logits: NDArray[np.float32],
-) -> Wide | None:
+    scale: float | None = None,
+) -> tuple[Wide | None, float]:
     """Fit the wide part and choose its scale.
 
     Args:
@@ -38,9 +39,10 @@ def fit_wide(
         dev_ids: token ids of the dev rows.
         dev_gold: their labels, ``[m]``.
         dev_logits: of the deep part, ``[m, C]``.
+        scale: chosen before, 0 for no wide part; None chooses on dev.
 
     Returns:
-        The part with its scale folded in; None when it does not make the dev labels likelier.
+        The part with its scale folded in, and the scale; None and 0 when it does not make the dev labels likelier.
     """
     from sklearn.svm import LinearSVC
 
@@ -53,18 +55,32 @@ def fit_wide(
         step = float(np.abs(coefficients).max() / _LEVELS) or 1.0
         table = np.round(coefficients / step).T.astype(np.int8)  # [BUCKETS, C]
         wide_logits = _features([row_buckets(row) for row in dev_ids], idf) @ table.astype(np.float32) * step + bias
-        losses = [_best_nll(dev_logits + scale * wide_logits, dev_gold) for scale in SCALES]
-    best = int(np.argmin(losses))
-    if losses[0] - losses[best] < _LEAST_GAIN:
-        note("wide part not kept", dev_nll_without=losses[0], dev_nll_with=losses[best])
-        return None
-    note("wide part kept", scale=SCALES[best], dev_nll_without=losses[0], dev_nll_with=losses[best])
+    if scale is None:
+        scale = _choose_scale(dev_logits, wide_logits, dev_gold)
+    if scale == 0:
+        return None, 0.0
     wide = Wide(n_labels)
     wide.idf.copy_(torch.from_numpy(idf))
     wide.table.copy_(torch.from_numpy(table))
-    wide.step.fill_(SCALES[best] * step)
-    wide.bias.copy_(torch.from_numpy(SCALES[best] * bias))
-    return wide
+    wide.step.fill_(scale * step)
+    wide.bias.copy_(torch.from_numpy(scale * bias))
+    return wide, scale
+
+
+def _choose_scale(
+    dev_logits: NDArray[np.float32], wide_logits: NDArray[np.float32], dev_gold: NDArray[np.int64]
+) -> float:
+    """The scale under which the dev labels are the likeliest; 0 when the gain is noise."""
+    losses = [_best_nll(dev_logits + scale * wide_logits, dev_gold) for scale in SCALES]
+    best = int(np.argmin(losses))
+    kept = losses[0] - losses[best] >= _LEAST_GAIN
+    note(
+        "wide part kept" if kept else "wide part not kept",
+        scale=SCALES[best],
+        dev_nll_without=losses[0],
+        dev_nll_with=losses[best],
+    )
+    return SCALES[best] if kept else 0.0
 
 
 def row_buckets(ids: Sequence[int]) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from locum.models.tokenizer import open_tokenizer, write_tokenizer
 from locum.runtime.tokenize import TextTokenizer
 from locum.schema.training import TrainRequest
 from locum.train.forward import Encoded, Machine, logits_of, this_machine
+from locum.train.repeat import Choices
 from locum.train.rows import Split, read_split
 from locum.train.vocabulary import CompactVocabulary
 from locum.train.wide import fit_wide
@@ -32,6 +33,7 @@ class Workbench:
     Attributes:
         model: body with a random head.
         vocabulary: the compact numbering that the ids of the splits are in.
+        wide_scale: how much the wide part counts, once it is fitted; 0 is none.
     """
 
     model: SequenceClassifier
@@ -39,14 +41,19 @@ class Workbench:
     train: Encoded
     dev: Encoded
     vocabulary: CompactVocabulary
+    wide_scale: float = 0.0
 
     @property
     def pad_id(self) -> int:
         """The padding id in the compact numbering."""
         return self.vocabulary.pad_id
 
-    def finish(self, out: Path) -> Tensor:
+    def finish(self, out: Path, repeated: Choices | None = None) -> Tensor:
         """Restore the whole vocabulary, add the wide part where it helps, and save the student beside its tokenizer.
+
+        Args:
+            out: where it is saved.
+            repeated: choices to take over.
 
         Returns:
             The student's dev logits in float32, ``[n_dev, C]``.
@@ -55,8 +62,9 @@ class Workbench:
         self.vocabulary.restore()
         self.model.cpu()
         train_ids, dev_ids = ([self.vocabulary.original(row) for row in split.ids] for split in (self.train, self.dev))
-        self.model.wide = fit_wide(
-            train_ids, self.train.targets.numpy(), dev_ids, self.dev.targets.numpy(), logits.numpy()
+        scale = repeated.number("wide_scale") if repeated else None
+        self.model.wide, self.wide_scale = fit_wide(
+            train_ids, self.train.targets.numpy(), dev_ids, self.dev.targets.numpy(), logits.numpy(), scale
         )
         if self.model.wide is not None:
             rows = [self.model.wide(torch.tensor([row]), torch.ones(1, len(row))) for row in dev_ids]
