@@ -87,11 +87,21 @@ def test_paired_errors_are_stricter_than_unpaired_ones() -> None:
     assert choose(nested).name == "smol"
 
 
-def test_banking77_takes_the_tuned_encoder_over_the_frozen_one_of_the_same_size() -> None:
-    rungs = correlated({"tfidf": 0.894, "mini/head": 0.932, "mini/full": 0.938})
-    assert choose(rungs).name == "mini/full"
-    behind = correlated({"tfidf": 0.894, "mini/head": 0.938, "mini/full": 0.932})
+def test_of_two_of_one_size_the_tuned_one_must_be_shown_to_be_better() -> None:
+    shown = correlated({"tfidf": 0.83, "mini/head": 0.90, "mini/full": 0.938})
+    assert choose(shown).name == "mini/full"
+    tied = correlated({"tfidf": 0.83, "mini/head": 0.934, "mini/full": 0.938})
+    assert choose(tied).best == "mini/full"
+    assert choose(tied).name == "mini/head"
+    behind = correlated({"tfidf": 0.83, "mini/head": 0.938, "mini/full": 0.932})
     assert choose(behind).name == "mini/head"
+
+
+def test_of_two_of_one_size_at_the_target_the_better_is_taken_where_it_is_shown_to_be() -> None:
+    rungs = correlated({"tfidf": 0.83, "mini/head": 0.90, "mini/full": 0.938})
+    assert choose(rungs, at_least=0.85).name == "mini/full"
+    tied = correlated({"tfidf": 0.83, "mini/head": 0.934, "mini/full": 0.938})
+    assert choose(tied, at_least=0.85).name == "mini/head"
 
 
 def test_sst2_reaches_and_takes_the_tuned_decoder() -> None:

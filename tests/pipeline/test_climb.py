@@ -166,10 +166,10 @@ def test_the_time_is_shared_out_and_what_is_ruled_out_is_not_built(rungs: Any, t
 def test_a_candidate_without_half_its_time_is_skipped_with_the_reason(rungs: Any, tmp_path: Path) -> None:
     asked = rungs()
     work = workspace(tmp_path)
-    work.steps.seconds["train-before"] = 520.0
+    work.steps.seconds["train-before"] = 550.0
     climbed = climb(work, DATA, LADDER, 1.0)
     assert list(asked) == ["tfidf", "mini/head"]
-    assert climbed.outcomes[-1].reason.startswith("80 s of 600 s are left, and its training was to get ")
+    assert climbed.outcomes[-1].reason.startswith("50 s of 600 s are left, and its training was to get ")
     assert climbed.outcomes[-1].status == "skipped"
 
 

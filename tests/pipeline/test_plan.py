@@ -39,6 +39,7 @@ def test_local_data_are_counted(tickets: Any, tmp_path: Path) -> None:
         "train-tfidf",
         "export-tfidf",
         "measure-tfidf",
+        "refit",
         "certify",
     ]
     assert not any(step.done for step in plan.steps)
@@ -80,6 +81,7 @@ def test_finished_steps_are_marked(built: Any) -> None:
         "train-tfidf",
         "export-tfidf",
         "measure-tfidf",
+        "refit",
     ]
 
 
