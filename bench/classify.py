@@ -1,6 +1,6 @@
 """The classification table: one command, no setting changed between data sets, against the usual alternatives.
 
-    python bench/classify.py [--only NAME …] [--minutes 15] [--llm PATH.gguf] [--llm-rows 100]
+    python bench/classify.py [--only NAME …] [--minutes 12] [--llm PATH.gguf] [--llm-rows 100]
 
 For each public data set: ``locum build`` as a user runs it (a process of its own), then on the very same test rows
 - TF-IDF (1–2 words) with a linear SVM, C = 1, all training rows;
@@ -40,7 +40,7 @@ CAPTION = (
     " (Q4_K_M), prompted, on a sample; – is not measured. p50: one message through the served engine; answers/s: in"
     " batches of 32. Local: share of calibration rows answered locally under the certificate; it speaks of rows like"
     " those, and clinc150's test rows hold ten times their share of out-of-scope messages. Build: the sum of the steps'"
-    " recorded seconds, over resumed runs where there were any; the budget was 15 minutes, for sst2 12 and for trec6 6."
+    " recorded seconds, over resumed runs where there were any; the budget was 12 minutes each."
 )
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     """Measure the data sets that are asked for and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=list(DATASETS), default=None)
-    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--llm", type=Path, help="GGUF file of the LLM to prompt")
     parser.add_argument("--llm-rows", type=int, default=100)
     parser.add_argument("--llm-only", action="store_true", help="keep the builds of --runs, and only ask the LLM")

@@ -27,6 +27,7 @@ def job(request: Path, out: Path) -> None:
             for _ in range(3):
                 tracker.advance(1, loss=0.5)
         (out / "threads").write_text(os.environ["OMP_NUM_THREADS"])
+        (out / "waiting").write_text(os.environ["OMP_WAIT_POLICY"])
     elif what == "fail":
         raise CheckFailed("core-internal", "the check", fix="mend it", where="here")
     elif what == "crash":
@@ -66,7 +67,13 @@ def test_progress_comes_back_and_threads_are_set(start) -> None:
     assert heard[-1].kind == "done"
     assert heard[-1].done == 3
     assert (out / "threads").read_text() == "2"
+    assert (out / "waiting").read_text() == "passive"  # a waiting thread leaves its core to others
     assert "noise of a library" in (out / "log.txt").read_text()
+
+
+def test_what_the_user_set_for_waiting_threads_holds(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert (start("work") / "waiting").read_text() == "active"
 
 
 def test_our_errors_keep_their_class_code_and_fix(start) -> None:
