@@ -28,18 +28,25 @@ def rounds(*tokens_per_s: float) -> dict[str, list[dict[str, Any]]]:
 
 
 def written(tables: ModuleType, servers: dict[str, Any]) -> dict[str, Any]:
-    raw = {"machine": {"bandwidth_gb_s": 10.0, "bf16_gflop_s": 100.0}, "m": {"megabytes": 100.0, "servers": servers}}
+    raw: dict[str, Any] = {"machine": {"bandwidth_gb_s": 10.0, "bf16_gflop_s": 100.0}}
+    raw["m"] = {"megabytes": 100.0, "copy_megabytes": 150.0, "servers": servers}
     tables.write(raw)
     return json.loads(tables.RESULTS.read_text(encoding="utf-8"))
 
 
 def test_medians_stand_against_the_best_server_that_is_not_ours(tables: ModuleType) -> None:
-    servers = {"Locum": rounds(10, 50, 30), "Locum (openvino)": rounds(80), "slow": rounds(15), "best": rounds(20)}
+    servers = {
+        "Locum": rounds(10, 50, 30),
+        "Locum (openvino)": rounds(80, 10, 60),
+        "slow": rounds(15, 19, 15),
+        "best": rounds(20, 20, 10),  # the median of ratios is not the ratio of medians
+    }
     document = written(tables, servers)
     rows = {(row["server"], row["clients"]): row for row in document["table"]}
     assert len(rows) == 12
     assert rows["Locum", "1"]["tokens/s"] == "30.0"
-    assert [rows[name, "4"]["against the best peer"] for name in servers] == ["1.50×", "4.00×", "", ""]
+    assert [rows[name, "4"]["against the best peer"] for name in servers] == ["2.50×", "4.00×", "", ""]
+    assert rows["Locum (openvino)", "1"]["of bandwidth"] == "90 %"  # of the copy that it reads
     assert rows["Locum", "1"]["of bandwidth"] == "30 %" and rows["Locum", "4"]["of bandwidth"] == ""
     assert document["caption"] == ""
     assert "texts" not in document["raw"]["m"]["servers"]["best"]["1"][0]

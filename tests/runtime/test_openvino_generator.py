@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from locum.core.errors import LocumError, ModelFileError, UserError
-from locum.core.progress import listening
 from locum.runtime import openvino_generator
 from locum.runtime.completion import CompletionRequest, Tool
 from locum.runtime.llama_settings import EngineSettings
@@ -229,15 +228,21 @@ def test_settings_of_llama_cpp_alone_are_refused_by_name(tmp_path: Path) -> None
     assert caught.value.code == "runtime-unsupported-option" and "draft, lookup" in str(caught.value)
 
 
-def test_a_file_that_it_reads_inexactly_is_said(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    tensors = [("a", (32, 32), "Q4_1"), ("b", (32, 32), "Q8_0")]
-    header = SimpleNamespace(context_length=512, metadata={}, tensors=tensors)
-    with listening(lambda event: said.append(f"{event.kind} {event.label}")):
-        start()
-        monkeypatch.setattr(openvino_generator, "check_gguf", lambda _path: header)
-        start()
-    assert len(said) == 1 and said[0].startswith("warning") and "1 tensors" in said[0] and "Q8_0" in said[0]
+def test_a_file_that_it_reads_inexactly_is_encoded_anew(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, frozenset[str]]] = []
+
+    def copy(path: Path, _header: Any, exact: frozenset[str]) -> Path:
+        asked.append((path, exact))
+        return tmp_path / "copy.gguf"
+
+    monkeypatch.setattr(openvino_generator, "reencoded", copy)
+    generator = start()
+    assert asked == [(tmp_path / "m.gguf", openvino_generator.EXACT)]
+    assert not {"Q4_1", "Q4_K", "Q6_K", "Q5_0"} & openvino_generator.EXACT
+    assert generator._process.settings.model == str((tmp_path / "copy.gguf").resolve())
+    assert generator.model == "m"  # callers know it by the file that they gave
 
 
 def test_sampling_options_are_passed_on() -> None:

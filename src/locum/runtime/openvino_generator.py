@@ -1,8 +1,8 @@
 """Text from a GGUF file through OpenVINO GenAI, in a child process that can be killed.
 
 Notable: requests are answered in one batch, each with its own sampling, stop strings, schema and end, and what prompts
-have in common is read once. OpenVINO reads only some GGUF files (Q4_0, Q4_1, Q8_0, F16 and most of Q4_K, of the llama
-and qwen families); Q4_1 it reads inexactly, because it rounds each block's offset to a whole step, and that is said. It
+have in common is read once. OpenVINO reads GGUF files of the llama and qwen families, and some quantisations exactly;
+a file in another one is encoded anew in 8 bits first (``gguf_reencode``), so that the answers are the model's own. It
 has no tools, adapters or drafts here, no alternatives beside a token's log-probability, and no
 grammars of strangers (a grammar that its parser refuses would end every answer under way): what it cannot do is
 refused, never ignored. A JSON schema is compiled and bounded by ``constraints`` first. A prompt that is read beside
@@ -20,9 +20,9 @@ from typing import Any, Self
 
 from locum.core.cpu import usable_cores
 from locum.core.errors import LocumError, UserError
-from locum.core.progress import warn
 from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob
 from locum.runtime.gguf_check import check_gguf
+from locum.runtime.gguf_reencode import reencoded
 from locum.runtime.llama_prompt import Prompts
 from locum.runtime.llama_request import bounded, chat_fields, grammar_of
 from locum.runtime.llama_settings import EngineSettings
@@ -31,9 +31,10 @@ from locum.runtime.openvino import import_openvino
 from locum.runtime.openvino_child import OpenVinoSettings
 from locum.runtime.openvino_process import OpenVinoProcess, Turn
 
-_INEXACT = ("Q4_1",)
-"""Types with an offset for each block, which OpenVINO keeps as a whole number of steps: on SmolLM2-135M in Q4_1 a first
-token of probability 0.88 (llama.cpp and PyTorch) got 0.56; in Q8_0 and Q4_0 it agrees with llama.cpp."""
+EXACT = frozenset({"F32", "F16", "Q8_0", "Q4_0"})
+"""Types that OpenVINO reads as they are. Where a block has an offset, as in Q4_1 and Q4_K, it keeps a whole number of
+steps of it: on SmolLM2-135M in Q4_1 a first token of probability 0.88 (llama.cpp and PyTorch) got 0.56. Q5_0 and some
+others it does not read at all."""
 
 
 class OpenVinoGenerator:
@@ -46,7 +47,8 @@ class OpenVinoGenerator:
 
     Raises:
         UserError: OpenVINO GenAI is not installed, or has not what the settings ask for.
-        ModelFileError: the file is damaged or hostile.
+        ModelFileError: the file is damaged or hostile, or in a quantisation that cannot be decoded.
+        DeviceError: there is no room for a copy that OpenVINO reads exactly.
     """
 
     def __init__(
@@ -57,18 +59,12 @@ class OpenVinoGenerator:
         if command is None:
             import_openvino("openvino_genai")
         header = check_gguf(path)
-        inexact = sum(kind in _INEXACT for _, _, kind in header.tensors)
-        if inexact:
-            warn(
-                f"OpenVINO rounds the offsets of {inexact} tensors of {path.name} ({', '.join(_INEXACT)}): its answers "
-                "are not the model's own; take a file in Q8_0 or Q4_0, or the llamacpp engine"
-            )
         templates = templates_of(header)
         self._model = path.stem
         self._timeout_s = settings.timeout_s
         self._process = OpenVinoProcess(
             OpenVinoSettings(
-                model=str(path.resolve()),
+                model=str(reencoded(path, header, EXACT).resolve()),
                 n_ctx=min(settings.n_ctx, header.context_length or settings.n_ctx),
                 slots=settings.slots,
                 threads=settings.threads or usable_cores(),
