@@ -11,6 +11,7 @@ from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import Comparison, EngineChoice, Evaluation, Latency, WrongExample
 from locum.schema.model import Parity
+from locum.schema.multitask import MultitaskReport
 from locum.schema.training import GeneratorParity, Trained
 
 
@@ -71,6 +72,7 @@ class BuildReport(Document):
             ``error_local``, ``accuracy_system`` when an LLM answered).
         right_means: what makes an answer right, in words; None for labels.
         stopped_early: why the ladder ended before its last rung, if it did.
+        multitask: one for each student that was tuned on several tasks.
     """
 
     schema_version: Literal[1] = 1
@@ -87,6 +89,7 @@ class BuildReport(Document):
     stopped_early: str | None
     llm: LlmReport | None
     comparisons: tuple[Comparison, ...]
+    multitask: tuple[MultitaskReport, ...] = ()
     certificate: Certificate
     system: dict[str, float | None]
     cost: Cost
