@@ -433,3 +433,48 @@ def test_a_task_without_rows_left_in_use_is_told_with_zeros(pair: Path, tmp_path
     own, theirs = learned_tasks(Trained.model_validate(values), replace(mixture, temperature=1.0))
     assert (own.rows, own.share, own.dev_loss) == (5, 1.0, None)
     assert (theirs.rows, theirs.share, theirs.dev_loss_base) == (0, 0.0, None)
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_one_base_with_an_adapter_for_each_task_answers_by_the_adapter_that_a_request_names(
+    base: Path, tmp_path: Path
+) -> None:
+    """The other way to several tasks, as docs/tasks.md has it: ``method: lora`` for each, ``locum serve --adapter``."""
+    from locum.cli.serve import open_target
+    from locum.compress.generator import write_decoder
+    from locum.compress.generator_reference import TunedDecoder
+    from locum.pipeline.export import export_lora
+    from locum.runtime.completion import CompletionRequest
+    from locum.schema.message import Message
+    from locum.schema.training import TuneRequest
+    from locum.train import tune
+
+    write_decoder(TunedDecoder(base), tmp_path / "base.gguf", kind="f16", name="base")
+    answers = {"ask": "code", "tell": "note"}
+    for name, answer in answers.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        turn = {"role": "user", "content": "my card is"}
+        line = json.dumps({"id": "1", "messages": [turn], "completion": answer}) + "\n"
+        for split in ("train", "dev"):
+            (folder / f"{split}.jsonl").write_text(line * 16)
+        paths = {split: str(folder / f"{split}.jsonl") for split in ("train", "dev")}
+        asked = TuneRequest(
+            base=str(base), method="lora", **paths, budget_s=1e5, seed=1, threads=1, epochs=20, learning_rate=2e-2
+        )
+        (folder / "request.json").write_text(json.dumps(asked.to_json()))
+        tune.main(folder / "request.json", folder / "out")
+        export_lora(folder / "out" / "adapter", tmp_path / "base.gguf", tmp_path / f"{name}.gguf")
+    given = [f"{name}={tmp_path / name}.gguf" for name in answers]
+    path = str(tmp_path / "base.gguf")
+    target = open_target(path, threads=1, engine=None, draft=None, adapters=given, slots=1, n_ctx=128)
+    try:
+        for name in (*answers, *reversed(answers)):
+            request = CompletionRequest((Message("user", "my card is"),), max_tokens=4, temperature=0.0, adapter=name)
+            opened = target.open("base", request)
+            with opened.stream as stream:
+                text = "".join(chunk.text for chunk in stream)
+            assert text == answers[name]
+    finally:
+        target.close()
