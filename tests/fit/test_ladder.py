@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from locum.core.errors import SourceError
-from locum.fit.ladder import AUTO, RESERVE, DataSize, Machines, affordable_depth, make_ladder, training_budgets
+from locum.fit.ladder import (
+    AUTO,
+    RESERVE,
+    DataSize,
+    Machines,
+    affordable_depth,
+    make_ladder,
+    mixture_size,
+    students_of,
+    training_budgets,
+)
 from locum.schema.device import DeviceProfile
 from locum.schema.task import Task
 from locum.schema.taskfile import parse_task
@@ -151,3 +161,42 @@ def test_a_base_of_the_hub_that_nothing_is_known_of_stays_without_estimates(tmp_
 def test_the_size_counts_tokens_with_their_two_special_ones() -> None:
     size = DataSize(train_rows=10, mean_chars=44, labels=2)
     assert (size.row_tokens, size.tokens) == (12, 120)
+
+
+def written(extra: str) -> Task:
+    return parse_task(
+        "version: 1\nname: t\nkind: generate\nprofile: chat\ninstruction: Say.\n"
+        "data: {train: t.jsonl, input: text, output: reply}\n" + extra
+    )
+
+
+def test_other_tasks_add_a_student_at_the_end_that_reads_all_their_rows() -> None:
+    alone = make_ladder(written(""), SMALL, HERE)
+    mixed = DataSize(train_rows=8000, mean_chars=60, labels=0)
+    both = make_ladder(written("multitask: {tasks: [b.yaml]}\n"), SMALL, HERE, mixed)
+    assert both[:-1] == alone
+    full, last = both[-2:]
+    assert (last.name, last.multitask, last.method, last.base) == (f"{full.name}-multitask", True, "full", full.base)
+    assert not any(candidate.multitask for candidate in alone)
+    assert (last.estimate.train_s or 0) == pytest.approx(4 * (full.estimate.train_s or 1))
+    assert last.estimate.latency_ms == full.estimate.latency_ms
+    assert last.estimate.size_mb == full.estimate.size_mb
+    assert len({candidate.name for candidate in both}) == len(both)
+
+
+def test_students_named_by_hand_keep_their_order_and_their_names_apart() -> None:
+    students = [f"{{base: SmolLM2-135M-Instruct, method: {m}}}" for m in ("lora", "lora, multitask: true")]
+    task = written(f"multitask: {{tasks: [b.yaml]}}\nstudents: [{', '.join(students)}]\n")
+    assert students_of(task) == task.students
+    ladder = make_ladder(task, SMALL, HERE, SMALL)
+    names = ["SmolLM2-135M-Instruct/lora", "SmolLM2-135M-Instruct/lora-multitask"]
+    assert [candidate.name for candidate in ladder] == names
+
+
+def test_the_size_of_a_mixture_weighs_texts_by_how_often_they_come() -> None:
+    sizes = {"long": DataSize(100, 2000, 0), "short": DataSize(900, 40, 0)}
+    as_they_are, square_root, even = (mixture_size(sizes, temperature) for temperature in (1.0, 2.0, 1e9))
+    assert as_they_are.train_rows == square_root.train_rows == even.train_rows == 1000
+    assert as_they_are.mean_chars == pytest.approx(0.1 * 2000 + 0.9 * 40)
+    assert square_root.mean_chars == pytest.approx(0.25 * 2000 + 0.75 * 40)
+    assert even.mean_chars == pytest.approx(1020)

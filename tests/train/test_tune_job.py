@@ -177,6 +177,30 @@ def test_tasks_are_reported_with_what_they_gained(tmp_path: Path) -> None:
     assert trained.dev_losses["a"] < trained.curve[0].dev_losses["a"]
 
 
+def test_the_task_that_a_student_is_for_decides_which_weights_are_kept(tmp_path: Path) -> None:
+    write_conversations(tmp_path / "train.jsonl", 60, 1, tasks=("a", "b"))
+    write_conversations(tmp_path / "dev.jsonl", 16, 2, tasks=("a", "b", "b", "b"))
+    request = tune_request(tmp_path, epochs=6, learning_rate=5e-2, for_task="a", name="pico/full-multitask")
+    _, trained = run(request, tmp_path)
+    own = [point.dev_losses["a"] for point in trained.curve]
+    assert [point.dev_loss for point in trained.curve] == own
+    assert trained.dev_loss == min(own) == trained.dev_losses["a"]
+    assert (trained.candidate.name, trained.candidate.multitask) == ("pico/full-multitask", True)
+    _, pooled = run(request.model_copy(update={"for_task": None}), tmp_path, "pooled")
+    assert pooled.curve[0].dev_loss == pytest.approx(0.25 * own[0] + 0.75 * pooled.curve[0].dev_losses["b"])
+    assert not pooled.candidate.multitask
+
+
+def test_a_task_without_dev_rows_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    write_conversations(tmp_path / "train.jsonl", 20, 1, tasks=("a", "b"))
+    write_conversations(tmp_path / "dev.jsonl", 8, 2, tasks=("b",))
+    with pytest.raises(
+        UserError, match=r"no dev row is of the task 'a' that the student is for \(there: b\)"
+    ) as caught:
+        run(tune_request(tmp_path, for_task="a"), tmp_path)
+    assert caught.value.code == "train-request"
+
+
 def test_finished_job_is_not_done_again(tmp_path: Path) -> None:
     request = tune_request(tmp_path)
     folder, _ = run(request, tmp_path)

@@ -25,7 +25,7 @@ from locum.train.forward import Machine
 from locum.train.frozen import FrozenPrefix
 from locum.train.generating import Decoder, FrozenStates, GeneratorTrainer
 from locum.train.lean import gated_silu, rms_norm
-from locum.train.mixing import epoch_rows, step_rows, task_counts
+from locum.train.mixing import epoch_rows, step_rows
 from locum.train.outcome import Clock
 from locum.train.packing import Example, pack, packs_of
 from locum.train.recipe import TuneRecipe
@@ -203,18 +203,6 @@ def test_packs_hold_every_row_once_within_their_limits() -> None:
     sizes = [sum(len(rows[row].ids) for row in part) for part in parts]
     assert all(len(part) == 1 or size <= 16 for part, size in zip(parts, sizes, strict=True))
     assert sizes == sorted(sizes, reverse=True)
-
-
-@pytest.mark.parametrize(
-    ("temperature", "wanted"), [(1.0, {"a": 90, "b": 9, "c": 1}), (1e9, {"a": 34, "b": 33, "c": 33})]
-)
-def test_tasks_are_mixed_by_size_and_temperature(temperature: float, wanted: dict[str, int]) -> None:
-    assert task_counts({"a": 90, "b": 9, "c": 1}, temperature) == wanted
-
-
-def test_square_root_mixing_has_the_published_shares() -> None:
-    counts = task_counts({"a": 900, "b": 100}, 2.0)
-    assert counts == {"a": 750, "b": 250}
 
 
 def test_an_epoch_without_temperature_is_every_row_once_and_depends_on_seed_and_epoch_alone() -> None:

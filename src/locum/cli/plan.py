@@ -55,6 +55,9 @@ def _print(plan: Plan) -> None:
         f"\nTime      at most {plan.budget_s / 60:.0f} minutes (estimate {plan.seconds / 60:.1f}) after downloads"
     )
     console.print(f"Download  {plan.download_mb:.0f} MB")
+    if plan.multitask:
+        mix = ", ".join(f"{each.task} {each.share:.0%} of an epoch ({each.rows:,} rows)" for each in plan.multitask)
+        console.print(f"Multitask {plain(mix)}", soft_wrap=True)
     if plan.llm_calls:
         price = "price unknown" if plan.llm_cost is None else f"about {plan.llm_cost:.4f} in your currency"
         console.print(f"LLM       {plan.llm_calls} calls, {price}")

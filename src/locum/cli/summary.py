@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from locum.report.terminal import ladder_table
+from locum.report.terminal import ladder_table, multitask_table
 from locum.schema.report import BuildReport
 
 
 def print_report(report: BuildReport, console: Console) -> None:
-    """Print the ladder as a table, the verdict, why this student and engine, and the certificate in one sentence."""
+    """Print the ladder, what learning several tasks did, the verdict, why this student and engine, the certificate."""
     console.print()
     console.print(ladder_table(report))
     console.print()
+    for multitask in report.multitask:
+        console.print(multitask_table(multitask))
+        console.print()
     console.print(report.verdict, style="bold", markup=False)
     console.print(f"{report.why_chosen} {report.refit}".rstrip(), markup=False)
     engines = next((rung.engines for rung in report.ladder if rung.chosen), None)

@@ -42,6 +42,11 @@ def verify_splits(folder: Path) -> None:
     _disjoint(folder, "test", ("train", "dev", "calibration"), "data-leakage")
 
 
+def input_hash(text: str) -> int:
+    """What tells one input from another: 64 bits of BLAKE2b of its normal form."""
+    return int.from_bytes(hashlib.blake2b(normalise(text).encode(), digest_size=8).digest(), "little")
+
+
 def _disjoint(folder: Path, held_out: SplitName, others: tuple[SplitName, ...], code: str) -> None:
     parts = [hashes for _ids, hashes in _hashed(folder, held_out)]
     known = np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.uint64)
@@ -64,8 +69,7 @@ def _hashed(folder: Path, split: SplitName) -> Iterator[tuple[list[str], NDArray
     hashes: list[int] = []
     for row in iterate(folder, split):
         ids.append(row.id)
-        digest = hashlib.blake2b(normalise(row.input).encode(), digest_size=8).digest()
-        hashes.append(int.from_bytes(digest, "little"))
+        hashes.append(input_hash(row.input))
         if len(ids) == _BATCH_ROWS:
             yield ids, np.array(hashes, dtype=np.uint64)
             ids, hashes = [], []

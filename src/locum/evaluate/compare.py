@@ -76,6 +76,11 @@ def compare(a: Scored, b: Scored, metric: str = "accuracy") -> Comparison:
     )
 
 
+def shown(comparison: Comparison) -> bool:
+    """Whether a difference was shown: by the test at 5 %, or without one by a 95 % interval that leaves 0 out."""
+    return _shown(comparison.difference, comparison.p_value)
+
+
 def metric_difference(a: Scored, b: Scored, metric: str, level: float = 0.95) -> IntervalDocument:
     """The metric of a minus that of b, with a paired bootstrap interval."""
     return document(paired_bootstrap(a.metrics[metric], b.metrics[metric], a.n, level=level))
@@ -91,12 +96,15 @@ def _within(interval: IntervalDocument) -> IntervalDocument:
     return interval.model_copy(update={"low": max(-1.0, interval.low), "high": min(1.0, interval.high)})
 
 
+def _shown(difference: IntervalDocument, p_value: float | None) -> bool:
+    return (difference.low > 0 or difference.high < 0) if p_value is None else p_value < 0.05
+
+
 def _verdict(a: str, b: str, metric: str, d: IntervalDocument, n: int, p_value: float | None) -> str:
     points = f"{100 * abs(d.value):.1f} points of {metric}"
     low, high = sorted((100 * abs(d.low), 100 * abs(d.high)))
     p_text = "" if p_value is None else f", p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}"
-    shown = (d.low > 0 or d.high < 0) if p_value is None else p_value < 0.05
-    if shown:
+    if _shown(d, p_value):
         better, worse = (a, b) if d.value > 0 else (b, a)
         interval = f"95 % interval {low:.1f} to {high:.1f}" if d.low * d.high > 0 else "95 % interval touches 0"
         return f"{better} is better than {worse} by {points} on {n} rows ({interval}{p_text})."

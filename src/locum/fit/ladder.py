@@ -9,7 +9,7 @@ Not here: when to stop climbing (``evaluate.choose``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from locum.fit import memory, time
@@ -21,6 +21,7 @@ from locum.sources.address import PathAddress, parse_address
 from locum.sources.bases import plan_base
 from locum.sources.catalogue import catalogue
 from locum.sources.facts import BaseFacts, read_facts
+from locum.stats.mixture import task_counts
 
 _ENCODER, _DECODER = "all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"
 _WRITTEN: tuple[StudentSpec, ...] = (
@@ -45,6 +46,8 @@ AUTO: dict[Kind, tuple[StudentSpec, ...]] = {
     ),
 }
 """What ``students: auto`` stands for, by kind; all bases come from the package index as well as from the hub."""
+MULTITASK = StudentSpec(base=_DECODER, method="full", multitask=True)
+"""What comes after these where the task file names other tasks to learn from."""
 
 RESERVE = 0.16
 """Share of the build time kept for everything that is not training: export, measuring, certificate, report."""
@@ -97,13 +100,14 @@ class Machines:
     serving: DeviceProfile
 
 
-def make_ladder(task: Task, size: DataSize, machines: Machines) -> tuple[Candidate, ...]:
+def make_ladder(task: Task, size: DataSize, machines: Machines, mixed: DataSize | None = None) -> tuple[Candidate, ...]:
     """The candidates of a task, cheapest first when they are chosen automatically.
 
     Args:
         task: what is asked; ``students`` names candidates, or is auto.
         size: of the training data.
         machines: that train and serve.
+        mixed: of the training data of multitask students.
 
     Returns:
         Candidates with estimates; those ruled out have ``skipped`` set.
@@ -111,15 +115,36 @@ def make_ladder(task: Task, size: DataSize, machines: Machines) -> tuple[Candida
     Raises:
         SourceError: a base is neither in the catalogue, nor a folder, nor an address.
     """
-    wanted = AUTO[task.kind] if task.students == "auto" else task.students
+    wanted = students_of(task)
     budgets = training_budgets(task.kind, [spec.method for spec in wanted], task.budget.build_minutes * 60)
     ladder: list[Candidate] = []
     for spec, budget_s in zip(wanted, budgets, strict=True):
         facts = _facts(spec.base) if spec.base else None
-        candidate = _candidate(task.kind, spec, facts, size, machines, budget_s)
+        learned = mixed if spec.multitask and mixed is not None else size
+        candidate = _candidate(task.kind, spec, facts, size, learned, machines, budget_s)
         reason = _over(candidate, task.budget, machines) or _too_shallow(candidate, budget_s)
         ladder.append(candidate.model_copy(update={"skipped": reason}) if reason else candidate)
     return tuple(ladder)
+
+
+def students_of(task: Task) -> tuple[StudentSpec, ...]:
+    """The students that a task file names, or that its ``auto`` stands for."""
+    if task.students != "auto":
+        return task.students
+    return (*AUTO[task.kind], MULTITASK) if task.multitask is not None else AUTO[task.kind]
+
+
+def mixture_size(sizes: Mapping[str, DataSize], temperature: float) -> DataSize:
+    """How much there is to learn in an epoch of several tasks.
+
+    Args:
+        sizes: by task.
+        temperature: T, by which they are mixed.
+    """
+    counts = task_counts({task: size.train_rows for task, size in sizes.items()}, temperature)
+    rows = sum(counts.values())
+    chars = sum(count * sizes[task].mean_chars for task, count in counts.items())
+    return DataSize(train_rows=rows, mean_chars=chars / max(1, rows), labels=0)
 
 
 def training_budgets(kind: Kind, methods: Sequence[Method], build_s: float) -> list[float]:
@@ -159,8 +184,15 @@ def _facts(base: str) -> BaseFacts | None:
 
 
 def _candidate(
-    kind: Kind, spec: StudentSpec, facts: BaseFacts | None, size: DataSize, machines: Machines, budget_s: float
+    kind: Kind,
+    spec: StudentSpec,
+    facts: BaseFacts | None,
+    size: DataSize,
+    learned: DataSize,
+    machines: Machines,
+    budget_s: float,
 ) -> Candidate:
+    """A candidate that answers rows of one size and learns from those of another, which differ for several tasks."""
     if spec.base is None:
         estimate = Estimate(train_s=1 + size.train_rows / 2000, memory_mb=memory.SERVING_LIBRARIES_MB)
         name = "bm25" if kind == "rank" else "tfidf"
@@ -169,21 +201,28 @@ def _candidate(
     passes = 1.0
     if kind == "rank" and spec.method not in PROMPTED:
         size, passes = _read_one_by_one(size)
+        learned = size
     if facts is None:
         family: Family = "decoder" if kind in ("extract", "generate") or spec.method in PROMPTED else "encoder"
         return Candidate(
-            name=_name(spec.base, spec.method, depth), family=family, base=spec.base, method=spec.method, depth=depth
+            name=_name(spec, depth),
+            family=family,
+            base=spec.base,
+            method=spec.method,
+            depth=depth,
+            multitask=spec.multitask,
         )
     if kind == "classify" and facts.family == "decoder" and spec.method == "full" and depth is None:
         depth = affordable_depth(facts, size, machines.training, budget_s)
     return Candidate(
-        name=_name(spec.base, spec.method, depth),
+        name=_name(spec, depth),
         family=facts.family,
         base=spec.base,
         method=spec.method,
         depth=depth,
+        multitask=spec.multitask,
         parameters=memory.kept_parameters(facts, depth),
-        estimate=_estimate(spec, facts, depth, size, machines, passes),
+        estimate=_estimate(spec, facts, depth, size, learned, machines, passes),
     )
 
 
@@ -195,9 +234,10 @@ def _read_one_by_one(size: DataSize) -> tuple[DataSize, float]:
     return DataSize(train_rows=rows, mean_chars=(tokens - 2) * _CHARS_PER_TOKEN, labels=size.labels), passes
 
 
-def _name(base: str, method: Method, depth: int | None) -> str:
-    short = base.removeprefix("hf://").split("@")[0].rstrip("/").split("/")[-1]
-    return f"{short}/{method}" + (f"-{depth}L" if depth is not None else "")
+def _name(spec: StudentSpec, depth: int | None) -> str:
+    short = (spec.base or "").removeprefix("hf://").split("@")[0].rstrip("/").split("/")[-1]
+    parts = (spec.method, f"{depth}L" if depth is not None else "", "multitask" if spec.multitask else "")
+    return f"{short}/{'-'.join(filter(None, parts))}"
 
 
 def _training_seconds(
@@ -210,7 +250,13 @@ def _training_seconds(
 
 
 def _estimate(
-    spec: StudentSpec, facts: BaseFacts, depth: int | None, size: DataSize, machines: Machines, passes: float
+    spec: StudentSpec,
+    facts: BaseFacts,
+    depth: int | None,
+    size: DataSize,
+    learned: DataSize,
+    machines: Machines,
+    passes: float,
 ) -> Estimate:
     """What a student costs that reads ``passes`` texts for an answer."""
     tokens = size.row_tokens
@@ -219,12 +265,12 @@ def _estimate(
     training = memory.training_memory(
         facts,
         spec.method,
-        batch_tokens=round(_BATCH_ROWS * tokens * min(passes, _TEXTS_TRAINED)),
-        sequence=tokens,
+        batch_tokens=round(_BATCH_ROWS * learned.row_tokens * min(passes, _TEXTS_TRAINED)),
+        sequence=learned.row_tokens,
         depth=depth,
     )
     return Estimate(
-        train_s=_training_seconds(facts, spec.method, size, machines.training, depth) if trained else None,
+        train_s=_training_seconds(facts, spec.method, learned, machines.training, depth) if trained else None,
         train_memory_mb=training.total_mb if trained else None,
         size_mb=memory.size_mb(facts, "int8", depth),
         memory_mb=memory.serving_memory(facts, "int8", tokens=tokens, depth=depth).total_mb,

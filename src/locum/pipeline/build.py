@@ -25,11 +25,13 @@ from locum.pipeline.conclude import Conclusion, conclude
 from locum.pipeline.judge import lent_judge
 from locum.pipeline.ladder import decide_ladder
 from locum.pipeline.llm import ask_llm, resolve_llm
+from locum.pipeline.mixture import add_mixture
+from locum.pipeline.others import read_tasks
 from locum.pipeline.pick import pick
 from locum.pipeline.preflight import check_environment
 from locum.pipeline.prepare import prepare_data
 from locum.pipeline.steps import StepCache
-from locum.pipeline.workspace import Workspace, read_task
+from locum.pipeline.workspace import Workspace
 from locum.report.card import model_card
 from locum.report.page import render
 from locum.runtime.model_files import verify_folder
@@ -72,14 +74,13 @@ def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool
         Interrupted: stopped; the same call goes on from there.
     """
     path = Path(task_file)
-    task, text = read_task(path)
+    files = read_tasks(path)
+    task = files.task
     check_environment(task)
     folder = Path(out) if out is not None else Path("runs") / task.name
-    root = (path if path.is_dir() else path.parent).resolve()
     with _graceful(), folder_lock(folder):
-        work = Workspace(
-            task, text, root, folder.resolve(), StepCache(folder.resolve() / "work"), usable_cores(), offline
-        )
+        steps = StepCache(folder.resolve() / "work")
+        work = Workspace(task, files.text, files.root, folder.resolve(), steps, usable_cores(), offline, files.others)
         with lent_judge(task, resolve_llm(work), work.out / "judge-answers.jsonl", threads=work.threads):
             return _build(work)
 
@@ -97,6 +98,7 @@ def _graceful() -> Generator[None, None, None]:
 
 def _build(work: Workspace) -> Run:
     data, card = prepare_data(work)
+    data = add_mixture(work, data, card)
     device, ladder = decide_ladder(work, data, card)
     climbed = climb(work, data, ladder, card.noise_ceiling)
     chosen = pick(work, data, climbed)
@@ -169,6 +171,7 @@ def summary(report: BuildReport, bundle: Path) -> dict[str, Any]:
         "wall_s": report.wall_s,
         "candidates": candidates,
         "llm": report.llm.to_json() if report.llm else None,
+        "multitask": [each.to_json() for each in report.multitask],
         "certificate": report.certificate.to_json(),
         "parity": chosen.parity.to_json() if chosen.parity else None,
         "system": report.system,

@@ -7,6 +7,7 @@ Not here: building it (``pipeline.rung``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,16 +17,37 @@ from locum.evaluate import metrics, runner
 from locum.evaluate.answers import Answers
 from locum.evaluate.predictions import Predictions
 from locum.evaluate.scored import Scored
+from locum.fit.ladder import DataSize
 from locum.pipeline.made import Training
 from locum.schema.candidate import Candidate
 from locum.schema.data import Row, SplitName
 from locum.schema.evaluation import Evaluation, Measured, WrongExample
 from locum.schema.model import ModelSpec, Parity
+from locum.schema.multitask import MixtureCard
 from locum.schema.task import Task
 from locum.schema.training import GeneratorParity, Trained
 from locum.students.open import read_confidence
 from locum.tasks import open_kind
 from locum.tasks.protocol import TaskKind
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Rows of several tasks that a student learns together.
+
+    Attributes:
+        folder: with ``train.jsonl`` and ``dev.jsonl``, lines of ``Conversation``.
+        key: of the step that wrote it.
+        card: what is in it.
+        sizes: of each task's training rows.
+        temperature: T, by which the tasks are mixed.
+    """
+
+    folder: Path
+    key: str
+    card: MixtureCard
+    sizes: Mapping[str, DataSize]
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -35,12 +57,14 @@ class Prepared:
     Attributes:
         key: hash of what the splits hold; whatever is made from them depends on it.
         labels: class names, or tags; empty for kinds that have none.
+        mixture: with the rows of other tasks; None when the task is learned alone.
     """
 
     folder: Path
     key: str
     labels: tuple[str, ...]
     splits: tuple[SplitName, ...]
+    mixture: Mixture | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.climb import Climb, Outcome
 from locum.pipeline.llm import LlmAnswers, said_of_right, task_kind
 from locum.pipeline.pick import Chosen
+from locum.pipeline.transfer import multitask_reports
 from locum.pipeline.workspace import Workspace
 from locum.report.text import metric_name
 from locum.schema.certificate import Certificate, Policy
@@ -104,6 +105,7 @@ def conclude(
         refit=chosen.refit,
         llm=llm.report if llm else None,
         comparisons=_comparisons(climbed, student, llm, work.task.metric),
+        multitask=multitask_reports(climbed.students, data.mixture, work.task.metric),
         certificate=certificate,
         system=system,
         cost=saving,
@@ -117,6 +119,7 @@ def conclude(
             "model": model_hash(student.served),
             "seed": str(work.task.seed),
             "threads": str(work.threads),
+            **({"mixture": data.mixture.key} if data.mixture else {}),
         },
         created_at=now.isoformat(timespec="seconds"),
         wall_s=round(work.steps.spent_s, 1),

@@ -35,9 +35,10 @@ from locum.pipeline.llm import said_of_right
 from locum.runtime.model_files import read_spec
 from locum.runtime.open import open_classifier, open_generator
 from locum.schema.certificate import Certificate
-from locum.schema.data import Row, SplitName
+from locum.schema.data import Row, SourceFile, SplitName
 from locum.schema.evaluation import Evaluation, Latency
 from locum.schema.model import ModelSpec
+from locum.schema.report import BuildReport
 from locum.schema.task import Guarantee, Task
 from locum.schema.taskfile import parse_task
 from locum.students.open import open_drafter, read_confidence
@@ -159,14 +160,21 @@ def _require_fresh(bundle: Path, data: Path) -> None:
     if not data.is_file():
         return  # the reader says what is wrong with it
     seen = sha256_file(data)
-    for file in read_report(bundle).data.files:
-        if file.sha256 == seen and file.split in ("train", "dev"):
+    for file in learned_files(read_report(bundle)):
+        if file.sha256 == seen:
             raise DataError(
                 "data-calibration-leak",
                 f"the bundle was built on this file (its {file.split} data), so it proves nothing",
                 where=str(data),
                 fix="give rows that the student has never seen",
             )
+
+
+def learned_files(report: BuildReport) -> list[SourceFile]:
+    """Files that the served student was trained or chosen on, of other tasks, too, where it learned from these."""
+    others = (mixed for each in report.multitask if each.student == report.chosen for mixed in each.tasks)
+    files = [*report.data.files, *(file for other in others for file in other.mixed.files)]
+    return [file for file in files if file.split in ("train", "dev")]
 
 
 def _task(bundle: Path) -> Task:

@@ -8,7 +8,7 @@ prompt and its tokens, one after the other. The figures come from the functions 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from locum.data.inspect import Inspection
 from locum.data.splits import sizes
@@ -45,12 +45,19 @@ class Expected:
         held_out: rows of dev, calibration and test.
         answer_tokens: of a middling written answer; of a label or a list of places a few.
         instruction_tokens: that every prompt begins with.
+        training_rows: of the training file, what is left when the held-out rows are taken from it.
     """
 
     size: DataSize
     held_out: dict[SplitName, int]
     answer_tokens: int
     instruction_tokens: int
+    training_rows: int
+
+    @property
+    def training(self) -> DataSize:
+        """What is learned from, without the held-out rows that are taken from the training file."""
+        return replace(self.size, train_rows=self.training_rows)
 
     @property
     def rows(self) -> int:
@@ -85,6 +92,7 @@ def expect(task: Task, seen: Inspection | None) -> Expected:
         held_out=held_out,
         answer_tokens=answer,
         instruction_tokens=_PROMPT_TOKENS + round(len(task.instruction) / _CHARS_PER_TOKEN),
+        training_rows=min(size.train_rows, max(1, rows - sum(carved.values()))),
     )
 
 

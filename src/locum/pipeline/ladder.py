@@ -11,7 +11,7 @@ from pathlib import Path
 from locum.core.files import write_json
 from locum.fit.device import profile_device
 from locum.fit.devices import find_device
-from locum.fit.ladder import DataSize, Machines, make_ladder
+from locum.fit.ladder import DataSize, Machines, make_ladder, mixture_size
 from locum.pipeline.built import Prepared
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
@@ -36,12 +36,14 @@ def decide_ladder(work: Workspace, data: Prepared, card: DataCard) -> tuple[Devi
             "students": task.students if task.students == "auto" else [spec.to_json() for spec in task.students],
             "budget": task.budget.to_json(),
             "threads": work.threads,
+            **({"mixture": data.mixture.key, "mixing": data.mixture.temperature} if data.mixture else {}),
         },
     )
+    mixed = mixture_size(data.mixture.sizes, data.mixture.temperature) if data.mixture else None
 
     def decide(out: Path) -> None:
         device = profile_device(work.out, measure=True)
-        ladder = make_ladder(task, data_size(card), Machines(device, serves_on(task, device)))
+        ladder = make_ladder(task, data_size(card), Machines(device, serves_on(task, device)), mixed)
         write_json(out / "device.json", device.to_json())
         write_json(out / "ladder.json", [candidate.to_json() for candidate in ladder])
 

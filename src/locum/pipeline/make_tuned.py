@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import orjson
-
 from locum.core import child
-from locum.core.errors import DataError
-from locum.core.files import atomic_file, sha256_file, write_json
+from locum.core.files import sha256_file, write_json
 from locum.core.progress import note
-from locum.data.load import iterate
-from locum.pipeline.built import Prepared
+from locum.pipeline.built import Mixture, Prepared
+from locum.pipeline.conversations import Rows, write_conversations
 from locum.pipeline.made import Made, train_within_memory
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
@@ -19,12 +16,12 @@ from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
 from locum.schema.model import ModelSpec
 from locum.schema.prompt import Prompt
-from locum.schema.training import Conversation, GeneratorExportRequest, GeneratorParity, Trained, TuneRequest, Turn
+from locum.schema.training import GeneratorExportRequest, GeneratorParity, Trained, TuneRequest
 from locum.sources.bases import ensure_base
 from locum.students.open import PROMPT
 from locum.tasks import open_kind
 
-_LEAST_ROWS = 10
+_SPLITS: tuple[SplitName, ...] = ("train", "dev")
 
 
 def make_tuned(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float) -> Made:
@@ -35,6 +32,8 @@ def make_tuned(work: Workspace, data: Prepared, candidate: Candidate, budget_s: 
     """
     task = work.task
     prompt = Prompt(instruction=task.instruction)
+    mixture = _mixture(data, candidate)
+    mixed = {"mixture": mixture.key, "mixing": mixture.temperature} if mixture else {}
     step = Step(
         f"train-{candidate.name}",
         f"train {candidate.name}",
@@ -47,6 +46,7 @@ def make_tuned(work: Workspace, data: Prepared, candidate: Candidate, budget_s: 
             "budget_s": budget_s,
             "seed": task.seed,
             "threads": work.threads,
+            **mixed,
         },
         resumable=True,
     )
@@ -59,47 +59,33 @@ def make_tuned(work: Workspace, data: Prepared, candidate: Candidate, budget_s: 
 
 
 def _tune(work: Workspace, data: Prepared, candidate: Candidate, prompt: Prompt, budget_s: float, out: Path) -> None:
-    for split in ("train", "dev"):
-        _write_conversations(work, data, prompt, split, out / f"{split}.jsonl")
+    kind = open_kind(work.task, data.labels, prompt)
+    for split in _SPLITS:  # of a multitask student dev.jsonl is what its export is compared on
+        rows = Rows(kind, data.folder, split)
+        write_conversations(out / f"{split}.jsonl", [rows])
+        if rows.only_checked:
+            note(f"{rows.only_checked} {split} rows only check an answer and cannot be learned from")
+    mixture = _mixture(data, candidate)
+    learned = mixture.folder if mixture else out
     request = TuneRequest(
         base=str(ensure_base(candidate.base or "", root=work.root, offline=work.offline)),
-        train=str(out / "train.jsonl"),
-        dev=str(out / "dev.jsonl"),
+        train=str(learned / "train.jsonl"),
+        dev=str(learned / "dev.jsonl"),
         method="full" if candidate.method == "full" else "dora" if candidate.method == "dora" else "lora",
         budget_s=budget_s,
         seed=work.task.seed,
         threads=work.threads,
         max_tokens=work.task.generation.context,
+        mixing=mixture.temperature if mixture else 1.0,
+        for_task=work.task.name if mixture else None,
+        name=candidate.name,
     )
     train_within_memory(work, "locum.train.tune:main", request, out, candidate.name)
 
 
-def _write_conversations(work: Workspace, data: Prepared, prompt: Prompt, split: SplitName, path: Path) -> None:
-    """The rows of a split as conversations; those whose gold answer is only a check teach nothing.
-
-    Raises:
-        DataError: hardly any row says what to write.
-    """
-    kind = open_kind(work.task, data.labels, prompt)
-    written = left_out = 0
-    with atomic_file(path) as file:
-        for row in iterate(data.folder, split):
-            completion = kind.target(row)
-            if completion is None:
-                left_out += 1
-                continue
-            turns = tuple(Turn(role=m.role, content=m.content) for m in kind.messages(row.input))
-            line = Conversation(id=row.id, messages=turns, completion=completion)
-            file.write(orjson.dumps(line.to_json(), option=orjson.OPT_APPEND_NEWLINE))
-            written += 1
-    if left_out:
-        note(f"{left_out} {split} rows only check an answer and cannot be learned from")
-    if written < _LEAST_ROWS:
-        raise DataError(
-            "data-nothing-to-learn",
-            f"{written} {split} rows say what to write",
-            fix="give rows with right answers, or use prompted students (method: prompt or few_shot)",
-        )
+def _mixture(data: Prepared, candidate: Candidate) -> Mixture | None:
+    """What a candidate learns from beside the task's own rows."""
+    return data.mixture if candidate.multitask else None
 
 
 def _export(work: Workspace, candidate: Candidate, prompt: Prompt, trained: Path, out: Path) -> None:

@@ -7,7 +7,7 @@ that ``pipeline.make_*`` take for each way of making a student. Not here: how lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from locum.cascade.labels import label_arithmetic
@@ -15,18 +15,21 @@ from locum.core.errors import SourceError
 from locum.data.inspect import Inspection, inspect
 from locum.data.readers import open_table, wanted_columns
 from locum.fit.device import profile_device
-from locum.fit.ladder import Machines, make_ladder, training_budgets
+from locum.fit.ladder import DataSize, Machines, make_ladder, mixture_size, training_budgets
 from locum.pipeline.forecast import ASSUMED, Expected, answer_s, expect, measuring_s, searching_s
 from locum.pipeline.ladder import serves_on
+from locum.pipeline.others import TaskFiles, read_tasks
 from locum.pipeline.rung import maker
-from locum.pipeline.workspace import read_task, split_addresses
+from locum.pipeline.steps import slug
+from locum.pipeline.workspace import split_addresses
 from locum.schema.candidate import Candidate
 from locum.schema.device import DeviceProfile
-from locum.schema.plan import Download, Plan, PlannedStep
-from locum.schema.task import Task
+from locum.schema.plan import Download, Plan, PlannedMix, PlannedStep
+from locum.schema.task import MultitaskSpec, Task
 from locum.sources.address import PathAddress, parse_address
 from locum.sources.bases import plan_base
 from locum.sources.fetch import cached
+from locum.stats.mixture import task_counts
 
 _TOKENS_PER_LABEL = (400, 12)
 _EXPORT_S = {"linear": 2.0, "encoder": 25.0, "decoder": 90.0}
@@ -48,19 +51,28 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
         SourceError: an address is malformed, a path does not exist, a base is unknown.
         DataError: a local file cannot be read, or lacks a column that the task names.
     """
-    path = Path(task_file)
-    task, _ = read_task(path)
-    root = (path if path.is_dir() else path.parent).resolve()
+    files = read_tasks(Path(task_file))
+    task, root = files.task, files.root
     folder = Path(out) if out is not None else Path("runs") / task.name
     warnings: list[str] = []
     data_downloads = _data_downloads(task, root)
     _check_columns(task, root)
+    for other in files.others:
+        data_downloads += _data_downloads(other.task, other.root, of=f" of {other.task.name}")
+        _check_columns(other.task, other.root)
     seen = _inspected(task, root, warnings)
     expected = expect(task, seen)
+    sizes = {task.name: expected.training} | {
+        other.task.name: expect(
+            other.task, _inspected(other.task, other.root, warnings, of=f" of {other.task.name}")
+        ).training
+        for other in files.others
+    }
     here = profile_device(measure=True)
-    ladder = make_ladder(task, expected.size, Machines(here, serves_on(task, here)))
+    mixed = mixture_size(sizes, task.multitask.mixing) if task.multitask else None
+    ladder = make_ladder(task, expected.size, Machines(here, serves_on(task, here)), mixed)
     downloads = (*data_downloads, *_base_downloads(ladder))
-    steps = _steps(task, ladder, expected, here, folder)
+    steps = _steps(files, ladder, expected, here, folder)
     calls, cost = _llm(task, ladder, expected)
     available = None if seen is None or task.data.calibration is not None else expected.held_out["calibration"]
     labels = label_arithmetic(task.guarantee, available)
@@ -77,24 +89,36 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
         llm_calls=calls,
         llm_cost=cost,
         labels=labels,
+        multitask=_mix(sizes, task.multitask),
         warnings=tuple(warnings),
     )
 
 
-def _inspected(task: Task, root: Path, warnings: list[str]) -> Inspection | None:
+def _mix(sizes: Mapping[str, DataSize], asked: MultitaskSpec | None) -> tuple[PlannedMix, ...]:
+    """Each task's rows and share of an epoch; nothing when the task is learned alone."""
+    if asked is None:
+        return ()
+    counts = task_counts({name: size.train_rows for name, size in sizes.items()}, asked.mixing)
+    total = max(1, sum(counts.values()))
+    return tuple(
+        PlannedMix(task=name, rows=size.train_rows, share=counts[name] / total) for name, size in sizes.items()
+    )
+
+
+def _inspected(task: Task, root: Path, warnings: list[str], *, of: str = "") -> Inspection | None:
     """The training file, when it is here."""
     local = [
         file for address in split_addresses(task)["train"] if (file := cached(str(_at(address, root)))) is not None
     ]
     if not local:
         warnings.append(
-            f"the training file is not here yet: {ASSUMED.train_rows:,} rows of {ASSUMED.mean_chars:.0f} characters"
+            f"the training file{of} is not here yet: {ASSUMED.train_rows:,} rows of {ASSUMED.mean_chars:.0f} characters"
             " are assumed"
         )
         return None
     seen = inspect(local[0], format=task.data.format, encoding=task.data.encoding)
     if not seen.complete:
-        warnings.append(f"the training file was read up to row {seen.rows:,}; there is more of it")
+        warnings.append(f"the training file{of} was read up to row {seen.rows:,}; there is more of it")
     return seen
 
 
@@ -122,15 +146,15 @@ def _check_columns(task: Task, root: Path) -> None:
             open_table(file, format=spec.format, encoding=spec.encoding, wanted=wanted_columns(spec), split=split)
 
 
-def _data_downloads(task: Task, root: Path) -> list[Download]:
+def _data_downloads(task: Task, root: Path, *, of: str = "") -> list[Download]:
     found: list[Download] = []
     missing: list[str] = []
     for split, addresses in split_addresses(task).items():
         places = [str(_at(address, root)) for address in addresses]
         is_here = any(cached(place) is not None for place in places)
         if not is_here and all(isinstance(parse_address(place), PathAddress) for place in places):
-            missing.append(f"data.{split}: there is no {places[0]}")
-        found.append(Download(what=f"{split} data", address=addresses[0], size_mb=None, cached=is_here))
+            missing.append(f"data.{split}{of}: there is no {places[0]}")
+        found.append(Download(what=f"{split} data{of}", address=addresses[0], size_mb=None, cached=is_here))
     if missing:
         raise SourceError("source-missing", "; ".join(missing), fix="check the path")
     return found
@@ -142,17 +166,19 @@ def _base_downloads(ladder: Sequence[Candidate]) -> list[Download]:
 
 
 def _steps(
-    task: Task, ladder: Sequence[Candidate], expected: Expected, device: DeviceProfile, folder: Path
+    files: TaskFiles, ladder: Sequence[Candidate], expected: Expected, device: DeviceProfile, folder: Path
 ) -> tuple[PlannedStep, ...]:
+    task = files.task
     finished = {path.parent.name.rpartition("-")[0] for path in (folder / "work").glob("*/step.json")}
     finished |= {"refit" for name in finished if name.startswith("refit-")}
 
     def step(name: str, what: str, seconds: float | None) -> PlannedStep:
-        slug = name.replace("/", "-")
-        return PlannedStep(name=name, what=what, seconds=seconds, done=slug in finished)
+        return PlannedStep(name=name, what=what, seconds=seconds, done=slug(name) in finished)
 
     steps = [
         step("data", "fetch, verify, clean and split the data", 10.0),
+        *(step(f"data-{o.task.name}", f"the same with the data of {o.task.name}", 10.0) for o in files.others),
+        *([step("mixture", "mix the rows of the tasks", 2.0)] if files.others else []),
         step("ladder", "measure the device and decide the candidates", 1.0),
     ]
     budgets = training_budgets(task.kind, [each.method for each in ladder], task.budget.build_minutes * 60)

@@ -22,8 +22,12 @@ from locum.sources.fetch import Request, fetch_all
 ALL_SPLITS: tuple[SplitName, ...] = ("dev", "calibration", "test")
 
 
-def prepare_data(work: Workspace) -> tuple[Prepared, DataCard]:
+def prepare_data(work: Workspace, other: str | None = None) -> tuple[Prepared, DataCard]:
     """Fetch, verify and prepare the task's data, or find it prepared.
+
+    Args:
+        work: the build.
+        other: name of the task where it is not the one that the build is for; its step has a name of its own.
 
     Raises:
         SourceError: a file cannot be had or does not verify.
@@ -32,8 +36,8 @@ def prepare_data(work: Workspace) -> tuple[Prepared, DataCard]:
     files = _fetch(work)
     task = work.task
     step = Step(
-        "data",
-        "prepare the data",
+        f"data-{other}" if other else "data",
+        f"prepare the data of {other}" if other else "prepare the data",
         {
             "files": {split: sha256_file(path) for split, path in files.items()},
             "spec": task.data.to_json(),

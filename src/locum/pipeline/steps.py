@@ -57,8 +57,7 @@ class StepCache:
 
     def path(self, step: Step) -> Path:
         """The folder of a step, whether it is there or not."""
-        slug = re.sub(r"[^a-zA-Z0-9.]+", "-", step.name).strip("-")
-        return self.folder / f"{slug}-{step.key[:12]}"
+        return self.folder / f"{slug(step.name)}-{step.key[:12]}"
 
     def done(self, step: Step) -> bool:
         """Whether the step is finished."""
@@ -93,6 +92,11 @@ class StepCache:
     def spent_s(self) -> float:
         """Seconds of all steps so far, earlier runs of the same build included."""
         return sum(self.seconds.values())
+
+
+def slug(name: str) -> str:
+    """A step's name as it begins the name of its folder."""
+    return re.sub(r"[^a-zA-Z0-9.]+", "-", name).strip("-")
 
 
 def _seconds(record: Path) -> float | None:

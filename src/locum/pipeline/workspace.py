@@ -18,6 +18,14 @@ from locum.schema.taskfile import MAX_BYTES, parse_task
 
 
 @dataclass(frozen=True)
+class OtherTask:
+    """A task that is learned together with the one that a build is for; ``root`` is the folder of its file."""
+
+    task: Task
+    root: Path
+
+
+@dataclass(frozen=True)
 class Workspace:
     """One build.
 
@@ -29,6 +37,7 @@ class Workspace:
         steps: the cache of its steps.
         threads: CPU threads for every step.
         offline: nothing may be downloaded.
+        others: tasks to learn from beside it.
     """
 
     task: Task
@@ -38,6 +47,7 @@ class Workspace:
     steps: StepCache
     threads: int
     offline: bool = False
+    others: tuple[OtherTask, ...] = ()
 
     @property
     def task_hash(self) -> str:
@@ -57,6 +67,19 @@ def read_task(path: Path) -> tuple[Task, str]:
     Raises:
         TaskFileError: it is missing or unreadable, or has faults (all of them reported).
     """
+    file, text = read_text(path)
+    return parse_task(text, file.name), text
+
+
+def read_text(path: Path) -> tuple[Path, str]:
+    """Find a task file and read its text.
+
+    Args:
+        path: the file, or a folder that holds ``task.yaml``.
+
+    Raises:
+        TaskFileError: it is missing or unreadable.
+    """
     file = path
     try:
         file = path / "task.yaml" if path.is_dir() else path
@@ -74,7 +97,7 @@ def read_task(path: Path) -> tuple[Task, str]:
     except (OSError, ValueError) as problem:  # ValueError: a NUL in the path
         why = problem.strerror if isinstance(problem, OSError) else str(problem)
         raise TaskFileError("task-missing", f"cannot read {file}: {why}", fix="check the path") from None
-    return parse_task(text, file.name), text
+    return file, text
 
 
 def split_addresses(task: Task) -> dict[SplitName, tuple[str, ...]]:

@@ -45,6 +45,7 @@ def model_card(report: BuildReport, licence: str) -> str:
         _certificate(report),
         _limits(report, rung),
         _data(report),
+        *([_tasks(report)] if report.multitask else []),
         _making(report, rung, licence),
         _serving(report),
     ]
@@ -138,6 +139,25 @@ def _data(report: BuildReport) -> str:
     )
     notes = "\n".join(f"- {markdown(line)}" for line in report.data.warnings)
     return f"## Data\n\n| split | rows | labels |\n|---|---|---|\n{rows}\n\n{notes}\n"
+
+
+def _tasks(report: BuildReport) -> str:
+    """What was learned together, and whether the task at hand gained or was harmed."""
+    parts = ["## Tasks learned together\n"]
+    for each in report.multitask:
+        rows = "\n".join(
+            f"| {markdown(learned.task)} | {text.count(learned.rows)} | {text.percent(learned.share)} | "
+            f"{text.count(learned.mixed.leaked)} | {text.number(learned.dev_loss_base)} | "
+            f"{text.number(learned.dev_loss)} |"
+            for learned in each.tasks
+        )
+        served = "This is the model served here." if each.student == report.chosen else "It is not the one served here."
+        parts.append(
+            f"{markdown(facts.transfer_sentence(each))} {served}\n\n"
+            "| task | rows | of an epoch | left out, held out elsewhere | dev loss, base | dev loss, tuned |\n"
+            f"|---|---|---|---|---|---|\n{rows}\n"
+        )
+    return "\n".join(parts)
 
 
 def _making(report: BuildReport, rung: CandidateReport | None, licence: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from locum.report import text
 from locum.schema.certificate import Certificate
 from locum.schema.evaluation import Evaluation, LabelScore, WrongExample
+from locum.schema.multitask import MultitaskReport
 from locum.schema.report import BuildReport, CandidateReport
 
 _PROMISES = {
@@ -136,6 +137,18 @@ def _saving(report: BuildReport) -> Figure:
         return Figure("cost saved", text.UNKNOWN, "the task names no LLM with a price")
     note = f"{text.money(cost.cascade_per_1000)} against {text.money(cost.llm_per_1000)} per 1,000 answers"
     return Figure("cost saved", text.percent(cost.saved_share, 0), note, cost.saved_share > 0)
+
+
+def transfer_sentence(multitask: MultitaskReport) -> str:
+    """What learning several tasks together did to the task at hand, in one sentence or two."""
+    others = ", ".join(learned.task for learned in multitask.tasks[1:])
+    if multitask.comparison is None:
+        return (
+            f"{multitask.student} learned {others}, too. Gain or harm was not compared: the same student tuned alone "
+            "was not built."
+        )
+    word = {"gain": "A gain", "harm": "Harm"}.get(multitask.verdict, "No difference shown")
+    return f"{word} from learning {others}, too: {multitask.comparison.verdict}"
 
 
 def most_confused(evaluation: Evaluation | None, limit: int = 15) -> list[Confused]:

@@ -100,6 +100,7 @@ def render(report: BuildReport, data_extra: Mapping[str, str] | None = None) -> 
         confused=facts.most_confused(evaluation),
         worst=facts.worst_first(evaluation),
         wrong=[(example, facts.is_local(report, example)) for example in facts.most_certain_wrong(report)],
+        multitask=[(each, facts.transfer_sentence(each)) for each in report.multitask],
         comparisons=[(c, plots.difference(c, reach, i)) for i, c in enumerate(report.comparisons)],
         plots=drawings,
         device=_flat(report.device.to_json()),

@@ -11,10 +11,11 @@ from rich.text import Text
 
 from locum.core.text import visible
 from locum.report import text
-from locum.report.facts import certificate_sentence
+from locum.report.facts import certificate_sentence, transfer_sentence
+from locum.schema.multitask import MultitaskReport
 from locum.schema.report import BuildReport, CandidateReport
 
-__all__ = ["certificate_sentence", "ladder_table"]
+__all__ = ["certificate_sentence", "ladder_table", "multitask_table"]
 
 
 def ladder_table(report: BuildReport) -> Table:
@@ -38,6 +39,27 @@ def ladder_table(report: BuildReport) -> Table:
         table.add_row("", Text(visible(report.llm.model)), shown, text.interval(score), "", p50, "", note, style="red")
     reasons = [_reason(rung) for rung in report.ladder if rung.status != "built"]
     table.caption, table.caption_justify, table.caption_style = Text("\n".join(reasons)), "left", "dim"
+    return table
+
+
+def multitask_table(multitask: MultitaskReport) -> Table:
+    """One row a task that a student was tuned on, and below it what that did to the task at hand."""
+    title = Text(visible(f"Tasks that {multitask.student} learned"))
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("task", overflow="fold")
+    for name in ("rows", "of an epoch", "left out", "dev loss, base", "dev loss, tuned"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for learned in multitask.tasks:
+        table.add_row(
+            Text(visible(learned.task)),
+            text.count(learned.rows),
+            text.percent(learned.share),
+            text.count(learned.mixed.leaked),
+            text.number(learned.dev_loss_base),
+            text.number(learned.dev_loss),
+        )
+    table.caption, table.caption_justify = Text(visible(transfer_sentence(multitask))), "left"
+    table.caption_style = {"gain": "green", "harm": "red"}.get(multitask.verdict, "dim")
     return table
 
 

@@ -30,6 +30,7 @@ class Candidate(Document):
         base: catalogue name, folder or address of the pretrained model; None for linear.
         method: linear, head (frozen body), full (all weights tuned), lora or dora (adapters, merged), prompt, few_shot.
         depth: layers kept, counted from the first; None keeps all.
+        multitask: tuned on the rows of other tasks, too.
         parameters: parameters of the student when known beforehand.
         skipped: why it is not built; None when it is.
     """
@@ -39,6 +40,7 @@ class Candidate(Document):
     base: str | None = None
     method: Method
     depth: int | None = None
+    multitask: bool = False
     parameters: int | None = None
     estimate: Estimate = Estimate()
     skipped: str | None = None

@@ -11,6 +11,9 @@ from typing import Literal
 Kind = Literal["classify", "tag", "extract", "generate", "rank"]
 Profile = Literal["qa", "maths", "summarise", "translate", "code", "chat", "custom"]
 
+WRITING: tuple[Kind, ...] = ("extract", "generate")
+"""Kinds whose students write their answers."""
+
 METRICS: dict[str, tuple[str, ...]] = {
     "classify": ("accuracy", "macro_f1"),
     "tag": ("span_f1", "accuracy"),

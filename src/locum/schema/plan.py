@@ -24,6 +24,14 @@ class PlannedStep(Document):
     done: bool
 
 
+class PlannedMix(Document):
+    """Rows of a task and their share of an epoch, for students that learn several tasks together."""
+
+    task: str
+    rows: int
+    share: float
+
+
 class LabelNeed(Document):
     """How many calibration labels the guarantee needs; the arithmetic of ``stats.sample_size``."""
 
@@ -50,4 +58,5 @@ class Plan(Document):
     llm_calls: int
     llm_cost: float | None
     labels: LabelNeed
+    multitask: tuple[PlannedMix, ...] = ()
     warnings: tuple[str, ...]

@@ -11,6 +11,7 @@ from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import Comparison, EngineChoice, Evaluation, Latency, WrongExample
 from locum.schema.model import Parity
+from locum.schema.multitask import MultitaskReport
 from locum.schema.training import GeneratorParity, Trained
 
 
@@ -76,6 +77,7 @@ class BuildReport(Document):
         stopped_early: why the ladder ended before its last rung, if it did.
         refit: whether the chosen student was trained again on train and dev together, in one sentence; empty for kinds
             where that is not done.
+        multitask: one for each student that was tuned on several tasks.
     """
 
     schema_version: Literal[1] = 1
@@ -93,6 +95,7 @@ class BuildReport(Document):
     refit: str = ""
     llm: LlmReport | None
     comparisons: tuple[Comparison, ...]
+    multitask: tuple[MultitaskReport, ...] = ()
     certificate: Certificate
     system: dict[str, float | None]
     cost: Cost

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from locum.schema.base import Document
-from locum.schema.kinds import CORRECT_AT, METRICS, Kind, Profile, form
+from locum.schema.kinds import CORRECT_AT, METRICS, WRITING, Kind, Profile, form
 
 GuaranteeKind = Literal["selective", "marginal", "regret"]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -87,6 +87,8 @@ class DataSpec(Document):
 
 
 Method = Literal["linear", "head", "full", "lora", "dora", "prompt", "few_shot"]
+TUNED: tuple[Method, ...] = ("full", "lora", "dora")
+"""Methods that tune a decoder which writes."""
 
 
 class Target(Document):
@@ -134,12 +136,31 @@ class StudentSpec(Document):
     depth: Annotated[int, Field(ge=1, le=200)] | None = Field(
         default=None, description="Layers kept, from the first; default: all, or what the budget allows."
     )
+    multitask: bool = Field(
+        default=False,
+        description="For full, lora and dora: tuned on the rows of this task and of those under multitask.tasks.",
+    )
 
     @model_validator(mode="after")
     def _base_fits_method(self) -> Self:
         if (self.base is None) != (self.method == "linear"):
             raise ValueError("method linear takes no base; every other method needs one")
+        if self.multitask and self.method not in TUNED:
+            raise ValueError(f"multitask is for methods that tune what writes: {', '.join(TUNED)}")
         return self
+
+
+class MultitaskSpec(Document):
+    """Other tasks that a student learns together with this one (multi-task tuning)."""
+
+    tasks: Annotated[tuple[Address, ...], Field(min_length=1, max_length=16)] = Field(
+        description="Task files of the other tasks, relative to this file; each of kind extract or generate."
+    )
+    mixing: Annotated[float, Field(ge=1, le=1e9)] = Field(
+        default=2.0,
+        description="Temperature T of the mixture: a task's share of an epoch goes by rows^(1/T). 1 takes every row "
+        "once, a large T as many rows from every task.",
+    )
 
 
 class Price(Document):
@@ -240,6 +261,11 @@ class Task(Document):
     data: DataSpec = Field(description="Where the examples are.")
     target: Target = Field(default=Target(), description="How good is good enough.")
     budget: Budget = Field(default=Budget(), description="What it may cost.")
+    multitask: MultitaskSpec | None = Field(
+        default=None,
+        description="For kinds that write: other tasks to learn from. One more student is tuned on the rows of all of "
+        "them, and the report says whether this task gained or was harmed.",
+    )
     students: Literal["auto"] | Annotated[tuple[StudentSpec, ...], Field(min_length=1, max_length=32)] = Field(
         default="auto", description="auto, or a list of candidates."
     )
@@ -258,7 +284,7 @@ class Task(Document):
     @property
     def max_held_out(self) -> int | None:
         """Most rows of each of dev, calibration and test; None is no limit."""
-        return self.data.max_held_out or (200 if self.kind in ("extract", "generate") else None)
+        return self.data.max_held_out or (200 if self.kind in WRITING else None)
 
     @property
     def duplicates(self) -> Literal["near", "exact", "keep"]:
@@ -303,6 +329,28 @@ class Task(Document):
         if kind in ("classify", "tag", "rank") and outputs != 1:
             raise ValueError(f"output is one column for kind: {kind}")
         return data
+
+    @field_validator("multitask")
+    @classmethod
+    def _multitask_writes(cls, multitask: MultitaskSpec | None, info: ValidationInfo) -> MultitaskSpec | None:
+        kind = info.data.get("kind", WRITING[0])  # without one, that key is at fault already
+        if multitask is not None and kind not in WRITING:
+            raise ValueError(f"multitask is for kinds that write ({', '.join(WRITING)}), and this is kind: {kind}")
+        return multitask
+
+    @field_validator("students")
+    @classmethod
+    def _students_fit_multitask(
+        cls, students: Literal["auto"] | tuple[StudentSpec, ...], info: ValidationInfo
+    ) -> Literal["auto"] | tuple[StudentSpec, ...]:
+        if students == "auto" or "multitask" not in info.data:
+            return students
+        asked, given = any(spec.multitask for spec in students), info.data["multitask"] is not None
+        if asked and not given:
+            raise ValueError("a student has multitask: true, and multitask.tasks names no other tasks to learn from")
+        if given and not asked:
+            raise ValueError("no student learns from the tasks under multitask: give one of them multitask: true")
+        return students
 
     @field_validator("target")
     @classmethod

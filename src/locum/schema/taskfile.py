@@ -8,6 +8,7 @@ Not here: the fields themselves (``schema.task``), reading the file (the caller 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -24,6 +25,8 @@ MAX_DEPTH = 20
 CURRENT_VERSION = 1
 
 Path = tuple[str | int, ...]
+Look = Callable[[dict[str, Any]], Iterable[tuple[Path, str]]]
+"""Looks at what a task file names: the file's values in, what is wrong out, as the key's path and a message."""
 
 _SECRET_KEYS = re.compile(r"^(api[_-]?key|key|token|secret|password|passwd|authorization|bearer)$", re.IGNORECASE)
 _SECRET_VALUES = re.compile(
@@ -41,12 +44,13 @@ class Fault:
     message: str
 
 
-def parse_task(text: str, where: str = "task.yaml") -> Task:
+def parse_task(text: str, where: str = "task.yaml", look: Look | None = None) -> Task:
     """Turn the text of a task file into a ``Task``.
 
     Args:
         text: YAML.
         where: the file's name, for messages.
+        look: finds faults in what the file names, to be told together with its own.
 
     Raises:
         TaskFileError: ``task-invalid`` with one line per fault; ``task-too-large``; ``task-version``.
@@ -65,6 +69,8 @@ def parse_task(text: str, where: str = "task.yaml") -> Task:
         raise _failure([Fault(1, "", "a task file is a mapping of keys to values")], where)
     _check_version(values, lines, where)
     faults = list(_secrets(values, lines))
+    if look is not None:
+        faults += [Fault(_line(lines, path), _dotted(path), message) for path, message in look(values)]
     try:
         task = Task.model_validate(values)
     except ValidationError as problem:

@@ -64,7 +64,9 @@ class TuneRequest(Document):
             gradients so that the mathematics stays the same.
         mixing: temperature T of the mixture of tasks: a task's share of an epoch goes by size^(1/T). 1 takes every
             row once; a large T takes as many rows from every task.
+        for_task: the task that the student is for, whose dev loss alone says which weights are kept; None takes all.
         epochs, batch_rows, learning_rate: None for the method's own.
+        name: of the candidate; None makes one of base and method.
     """
 
     base: str
@@ -81,9 +83,11 @@ class TuneRequest(Document):
     max_tokens: int = Field(default=1024, ge=8)
     micro_batch: int | None = Field(default=None, ge=1)
     mixing: float = Field(default=1.0, ge=1)
+    for_task: str | None = None
     epochs: int | None = Field(default=None, ge=1)
     batch_rows: int | None = Field(default=None, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
+    name: str | None = None
 
 
 class CurvePoint(Document):
@@ -134,7 +138,8 @@ class Trained(Document):
         settings: the hyperparameters in force, for the report.
         dev_accuracy: of a classifier; of a tagger micro F1 of its spans; of a ranker nDCG at 10. None where dev rows
             were learned from (``TrainRequest.repeat``).
-        dev_loss: of a generator: mean cross-entropy of an answer's token; the curve's first point has the base's.
+        dev_loss: of a generator: mean cross-entropy of an answer's token, of the task it is for alone where there are
+            several; the curve's first point has the base's.
         dev_losses: of a generator: the same by task.
         rows: of a generator: what became of the conversations.
         files: SHA-256 of each file by name.

@@ -109,6 +109,7 @@ class GeneratorTrainer(Trainer):
         train, dev: encoded rows.
         states: what frozen layers made of the rows of train and dev, or None.
         mixing: temperature of the mixture of tasks.
+        for_task: whose dev loss says which weights are kept; None: all rows of dev.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class GeneratorTrainer(Trainer):
         checkpoints: CheckpointFolder,
         clock: Clock,
         seed: int,
+        for_task: str | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         super().__init__(
@@ -139,6 +141,7 @@ class GeneratorTrainer(Trainer):
         )
         self.decoder, self.train_rows, self.dev_rows, self.mixing = decoder, train, dev, mixing
         self.train_states, self.dev_states = states or (None, None)
+        self.for_task = for_task
         self.spent_s, self.tokens = 0.0, 0
 
     @property
@@ -169,7 +172,7 @@ class GeneratorTrainer(Trainer):
 
     @torch.no_grad()
     def score(self) -> Score:
-        """Mean loss of a token of dev's answers, in all and by task."""
+        """Mean loss of a token of dev's answers, of the task that counts or of all, and by task."""
         was_training = self.model.training
         self.model.eval()
         tasks = sorted({row.task or "" for row in self.dev_rows})
@@ -186,7 +189,8 @@ class GeneratorTrainer(Trainer):
         sums = self.ranks.sums(sums)
         losses, tokens = sums[::2], sums[1::2]
         by_task = {task: loss / count for task, loss, count in zip(tasks, losses, tokens, strict=True) if task}
-        return Score(sum(losses) / sum(tokens), losses=by_task)
+        counted = sum(losses) / sum(tokens) if self.for_task is None else by_task[self.for_task]
+        return Score(counted, losses=by_task)
 
     def measure(self) -> float:
         """Seconds a token of forward and backward passes, on the first rows of the first epoch."""

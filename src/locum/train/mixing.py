@@ -1,8 +1,8 @@
 """Which rows make an epoch and its steps, for one task or several.
 
-Notable: a task's share of an epoch goes by size^(1/T), as in multilingual pre-training (Arivazhagan et al. 2019); rows
-of a small task come again only after all of it has come. Seed and epoch alone decide, so a resumed job sees the same
-steps. Rows are packed without padding, so batches need no like lengths and stay plainly random. Not here: packing.
+Notable: rows of a small task come again only after all of it has come. Seed and epoch alone decide, so a resumed job
+sees the same steps. Rows are packed without padding, so batches need no like lengths and stay plainly random. Not here:
+a task's share of an epoch (``stats.mixture``), packing.
 """
 
 from __future__ import annotations
@@ -11,17 +11,7 @@ import itertools
 import random
 from collections.abc import Sequence
 
-
-def task_counts(sizes: dict[str, int], temperature: float) -> dict[str, int]:
-    """Rows of each task in an epoch that has as many rows as there are, by size^(1/T), largest remainders first."""
-    total = sum(sizes.values())
-    shares = {task: size ** (1 / temperature) for task, size in sizes.items()}
-    exact = {task: total * share / sum(shares.values()) for task, share in shares.items()}
-    counts = {task: int(value) for task, value in exact.items()}
-    by_rest = sorted(exact, key=lambda task: (counts[task] - exact[task], task))
-    for task in by_rest[: total - sum(counts.values())]:
-        counts[task] += 1
-    return counts
+from locum.stats.mixture import task_counts
 
 
 def epoch_rows(tasks: Sequence[str | None], temperature: float, seed: int, epoch: int) -> list[int]:

@@ -126,6 +126,7 @@ def prepare(request: TuneRequest, ranks: Ranks = ALONE) -> TuneBench:
     max_tokens = min(request.max_tokens, getattr(model.config, "max_position_embeddings", request.max_tokens))
     encoder = ChatEncoder(tokenizer, max_tokens, request.base)
     train, dev = (encoder.read(Path(path)) for path in (request.train, request.dev))
+    _require_dev(request, dev)
     layers = len(transformer_layers(model.base_model, base.architecture))
     if request.layers is not None and request.layers > layers:
         raise UserError(
@@ -141,6 +142,18 @@ def prepare(request: TuneRequest, ranks: Ranks = ALONE) -> TuneBench:
             round_frozen(model)
     model.to(machine.device)
     return TuneBench(request, base, model, tokenizer, encoder, train, dev, machine, frozen_layers, max_tokens)
+
+
+def _require_dev(request: TuneRequest, dev: Encoded) -> None:
+    tasks = {row.task for row in dev.examples}
+    if request.for_task is not None and request.for_task not in tasks:
+        seen = ", ".join(sorted(task for task in tasks if task)) or "no task"
+        raise UserError(
+            "train-request",
+            f"no dev row is of the task {request.for_task!r} that the student is for (there: {seen})",
+            where=request.dev,
+            fix="give dev rows of it",
+        )
 
 
 def _freeze_first(model: Any, base: BaseFiles, count: int) -> None:
@@ -180,6 +193,7 @@ def _run(
             bench.dev.examples,
             states=states,
             mixing=request.mixing,
+            for_task=request.for_task,
             recipe=recipe,
             schedule=plan,
             checkpoints=checkpoints,
@@ -241,10 +255,11 @@ def _finish(
     adapted = {} if request.method == "full" else {"rank": request.rank, "alpha": request.alpha}
     document = Trained(
         candidate=Candidate(
-            name=f"{Path(request.base).name}/{request.method}",
+            name=request.name or f"{Path(request.base).name}/{request.method}",
             family="decoder",
             base=request.base,
             method=request.method,
+            multitask=request.for_task is not None,
             parameters=parameters,
         ),
         parameters=parameters,
