@@ -93,6 +93,7 @@ def test_of_two_of_one_size_the_tuned_one_must_be_shown_to_be_better() -> None:
     tied = correlated({"tfidf": 0.83, "mini/head": 0.934, "mini/full": 0.938})
     assert choose(tied).best == "mini/full"
     assert choose(tied).name == "mini/head"
+    assert "trained the least of one size within one standard error of the best, mini/full" in choose(tied).why
     behind = correlated({"tfidf": 0.83, "mini/head": 0.938, "mini/full": 0.932})
     assert choose(behind).name == "mini/head"
 

@@ -141,9 +141,9 @@ def _why(taken: Rung, best: Rung, scores: dict[str, float], metric: str, at_leas
     missed = "" if at_least is None else f"No student reached {100 * at_least:.1f} %. "
     if name == top:
         return f"{missed}{name} is the best on dev, and no smaller one is within one standard error: {score}."
+    what = "the smallest" if taken.size_mb * SAME_SIZE < best.size_mb else "trained the least of one size"
     return (
-        f"{missed}{name} is the smallest within one standard error of the best, {top} "
-        f"({100 * scores[top]:.1f} %): {score}."
+        f"{missed}{name} is {what} within one standard error of the best, {top} ({100 * scores[top]:.1f} %): {score}."
     )
 
 
