@@ -24,6 +24,7 @@ from locum.gateway.access import AccessLog, Gatekeeper
 from locum.gateway.asgi import (
     ABORT,
     EVENTS,
+    GONE,
     AsgiApp,
     ClientGone,
     Message,
@@ -146,8 +147,7 @@ class _Service:
             opened = self.target.forward(call.model, requests[0])
         loop = asyncio.get_running_loop()
         run = Run(self.target, call, requests, readers=self._readers, closers=self._closers, loop=loop, opened=opened)
-        gone = loop.create_task(wait_for_disconnect(receive))
-        gone.add_done_callback(lambda done: None if done.cancelled() else run.abandon())
+        unwatch = _when_gone(scope, receive, run.abandon, small=len(body) <= _SMALL_BYTES)
         try:
             if call.stream:
                 await self._stream(call, run, scope, send)
@@ -157,7 +157,7 @@ class _Service:
             headers = answers[0].opened.origin.headers(truncated_of(answers))
             return Reply(orjson.dumps(call.body(answers)), headers=headers)
         finally:
-            gone.cancel()
+            unwatch()
             run.cancel()
 
     async def _stream(self, call: Call[Any], run: Run, scope: Scope, send: Send) -> None:
@@ -281,6 +281,19 @@ class _Service:
         self.metrics.certificate_valid.set(1 if covered else 0)
         self.metrics.in_flight.set(self.in_flight)
         return Reply(self.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _when_gone(scope: Scope, receive: Receive, call: Callable[[], None], *, small: bool) -> Callable[[], object]:
+    """Call something when the client is gone, until what is returned is called.
+
+    A body that came in one piece leaves the connection being read, and ``wire`` tells of its end; else a task waits.
+    """
+    watch = scope.get("extensions", {}).get(GONE) if small else None
+    if watch is not None:
+        return watch(call)
+    gone = asyncio.ensure_future(wait_for_disconnect(receive))
+    gone.add_done_callback(lambda done: None if done.cancelled() else call())
+    return gone.cancel
 
 
 class _Gateway:

@@ -88,6 +88,7 @@ class Run:
         self._cancelled = False
         self._one_call = any(request.parallel_tool_calls is False for request in requests)
         self._stop = Stop()
+        self._loop_thread = threading.get_ident()
         self._ready: list[bytes] = []
         self._ready_bytes = 0
         self._running = len(requests)
@@ -169,8 +170,10 @@ class Run:
             streams = list(self._streams.values())
         if self._watched is not None:
             self._unwatch().stream.close()  # at once: nobody reads it
-        for close in (self._stop.set, *(stream.close for stream in streams)):
-            self._closers.submit(close)
+            return
+        if self._running:  # what has ended needs no thread to be stopped
+            for close in (self._stop.set, *(stream.close for stream in streams)):
+                self._closers.submit(close)
 
     def _take(self) -> tuple[bytes, int]:
         with self._lock:
@@ -304,6 +307,9 @@ class Run:
             self._wake()
 
     def _wake(self) -> None:
+        if threading.get_ident() == self._loop_thread:
+            self._changed.set()
+            return
         try:
             self._loop.call_soon_threadsafe(self._changed.set)
         except RuntimeError:  # the loop has stopped: the process is ending, and nobody waits
