@@ -22,7 +22,7 @@ from locum.gateway.errors import ApiError
 from locum.gateway.responses import ResponseCall
 from locum.runtime.compile_worker import compile_text
 from locum.runtime.gguf_check import parse_gguf
-from locum.runtime.http_pool import PoolError
+from locum.runtime.http_exchange import PoolError
 from locum.runtime.openai_stream import BadChunkError, OpenAiStream, StreamRefusedError
 from locum.runtime.safetensors_check import parse_safetensors
 from locum.runtime.schema_limits import check_limits

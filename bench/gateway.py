@@ -1,13 +1,13 @@
 """What a proxy costs: ``locum serve`` passing on to an LLM, against a bare pass-through, LiteLLM's proxy, and no proxy.
 
-    python bench/gateway.py [--rounds 5] [--seconds 4] [--only NAME …]
+    python bench/gateway.py [--rounds 5] [--seconds 4] [--rate 60] [--only NAME …] [--paced-only]
 
 Notable: one mock LLM answers everybody, a raw ASGI application that costs next to nothing; the bare pass-through is the
 same with one HTTP client in it (``gateway_apps.py``). Rounds are interleaved: each asks every server in turn, so that a
-machine that slows down slows all of them down. Load comes from ``wrk`` when it is installed (``apt install wrk``), else
-from a lean generator in a process of its own; either shares the machine's cores with proxy and mock. Every figure is
-the median over rounds; "added" is the difference to asking the mock directly in the same round. Memory is the resident
-set of all processes of a server, before its first request.
+machine that slows down slows all of them down. Two loads (``gateway_load.py``): a paced one, at a rate that everybody
+sustains, tells what a proxy adds; a saturated one tells what it can carry. Either shares the machine's cores with proxy
+and mock. Every figure is the median over rounds; "added" is the difference to asking the mock directly in the same
+round. Memory is the resident set of all processes of a server, before its first request.
 
 Peers live in environments of their own under ``~/.cache/locum-bench-venvs``, made on the first run. Locum's bundle is
 a classifier of a few kilobytes, asked as ``NAME@llm``. Results go to ``bench/results/gateway.json``.
@@ -16,12 +16,10 @@ a classifier of a few kilobytes, asked as ``NAME@llm``. Results go to ``bench/re
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
 import platform
-import shutil
 import socket
 import statistics
 import subprocess
@@ -30,13 +28,15 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
+
+import gateway_load
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results" / "gateway.json"
@@ -44,21 +44,11 @@ VENVS = Path.home() / ".cache" / "locum-bench-venvs"
 APPS = ["uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0", "aiohttp==3.14.5"]
 LITELLM = "1.106.0"  # the newest whose every dependency the index has
 CONNECTIONS = (1, 16, 64)
-COLUMNS = ["connections", "through", "median", "added", "p95", "p95 added", "requests/s", "of direct", "memory"]
-PATH = "/v1/chat/completions"
-PROMPT = "My new card has not arrived yet. Can you tell me when I may expect it, please?"
-WRK = """
-wrk.method = "POST"
-wrk.body = '%s'
-wrk.headers["content-type"] = "application/json"
-wrk.headers["authorization"] = "Bearer none"
-done = function(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format('\\n{"requests": %%d, "wall_s": %%f, "p50_ms": %%f, "p95_ms": %%f, "errors": %%d}\\n',
-    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(95) / 1e3,
-    e.connect + e.read + e.write + e.status + e.timeout))
-end
-"""
+RATE = 60.0  # requests/s; LiteLLM sustains about 110
+TIMES = ["load", "connections", "through", "median", "added", "p95", "p95 added"]
+COLUMNS = [*TIMES, "requests/s", "of direct", "memory"]
+Runs = dict[str, dict[str, list[Any]]]
+"""Of each server, with each number of connections, one entry a round."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +65,14 @@ def main() -> int:
     """Start all of them, measure in turns, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--seconds", type=float, default=4, help="of each run; a paced one takes twice as long")
+    parser.add_argument(
+        "--rate", type=float, default=RATE, help="requests/s of the paced load, all connections together"
+    )
     parser.add_argument("--only", nargs="*", help="names of proxies; without it, all of them")
+    parser.add_argument("--paced-only", action="store_true", help="keep the saturated figures that the file has")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--load", nargs=4, metavar=("URL", "MODEL", "CONNECTIONS", "SECONDS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.load:
-        url, model, connections, seconds = options.load
-        print(json.dumps(asyncio.run(own_load(url, model, int(connections), float(seconds)))))
-        return 0
-    generator = load_with_wrk if shutil.which("wrk") else load_with_own
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
         mock = running.enter_context(asgi("mock"))
@@ -95,22 +83,28 @@ def main() -> int:
                     servers[name] = running.enter_context(start(mock.url, folder))
                 except (OSError, RuntimeError, subprocess.CalledProcessError) as problem:
                     print(f"{name}: left out, {problem}", file=sys.stderr)
-        runs = measure(servers, generator, options)
-    write(servers, runs, options, generator.__name__.removeprefix("load_with_"))
+        for server in servers.values():
+            gateway_load.saturated(server.url, server.model, 16, 1.0)  # imports, connections, caches
+        paced = measure(servers, partial(gateway_load.paced, rate=options.rate), options.rounds, 2 * options.seconds)
+        document = json.loads(options.out.read_text(encoding="utf-8")) if options.paced_only else {}
+        if not options.paced_only:
+            document = saturated_document(
+                servers, measure(servers, gateway_load.saturated, options.rounds, options.seconds), options
+            )
+    document.setdefault("more", {})["paced"] = paced_document(servers, paced, options)
+    write(document, options.out)
     return 0
 
 
-def measure(servers: dict[str, Server], load: Any, options: argparse.Namespace) -> dict[str, dict[str, list[Any]]]:
+def measure(servers: dict[str, Server], load: Callable[..., dict[str, Any]], rounds: int, seconds: float) -> Runs:
     """Rounds of every server at every number of connections, in turns."""
-    runs: dict[str, dict[str, list[Any]]] = {name: {str(count): [] for count in CONNECTIONS} for name in servers}
-    for server in servers.values():
-        load(server, 16, 1.0)  # imports, connections, caches
-    for turn in range(options.rounds):
+    runs: Runs = {name: {str(count): [] for count in CONNECTIONS} for name in servers}
+    for turn in range(rounds):
         names = list(servers)
         names = names[turn % len(names) :] + names[: turn % len(names)]
         for count in CONNECTIONS:
             for name in names:
-                found = load(servers[name], count, options.seconds)
+                found = load(servers[name].url, servers[name].model, count, seconds)
                 runs[name][str(count)].append(found)
                 print(
                     f"round {turn + 1}, {count:>2} connections, {name:<10} p50 {found['p50_ms']:8.3f} ms  "
@@ -223,97 +217,71 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# the load
-
-
-def body_of(model: str) -> str:
-    """The request that everybody gets."""
-    return json.dumps({"model": model, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 64})
-
-
-def load_with_wrk(server: Server, connections: int, seconds: float) -> dict[str, Any]:
-    """One run of wrk with one thread."""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(WRK % body_of(server.model))
-        script.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "20s", "-s", script.name]
-        done = subprocess.run([*command, server.url + PATH], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def load_with_own(server: Server, connections: int, seconds: float) -> dict[str, Any]:
-    """One run of the generator below, in a process of its own."""
-    command = [sys.executable, __file__, "--load", server.url, server.model, str(connections), str(seconds)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-async def own_load(url: str, model: str, connections: int, seconds: float) -> dict[str, Any]:
-    """Each connection asks again as soon as it was answered, until time is up."""
-    parts = urlsplit(url)
-    content = body_of(model).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nhost: {parts.netloc}\r\nauthorization: Bearer none\r\n"
-    head += f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
-    request = head.encode() + content
-    took_ms: list[float] = []
-    errors = 0
-    end_s = time.perf_counter() + seconds
-
-    async def client() -> None:
-        nonlocal errors
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        while (start_s := time.perf_counter()) < end_s:
-            writer.write(request)
-            answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = next(line for line in answer.split(b"\r\n") if line.startswith(b"content-length:"))
-            await reader.readexactly(int(length.split(b":")[1]))
-            took_ms.append(1000 * (time.perf_counter() - start_s))
-            errors += not answer.startswith(b"http/1.1 200")
-        writer.close()
-
-    start_s = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(connections)))
-    wall_s = time.perf_counter() - start_s
-    took_ms.sort()
-    return {
-        "requests": len(took_ms),
-        "wall_s": wall_s,
-        "p50_ms": statistics.median(took_ms),
-        "p95_ms": took_ms[int(0.95 * len(took_ms))],
-        "errors": errors,
-    }
-
-
 # the result
 
 
-def write(servers: dict[str, Server], runs: dict[str, Any], options: argparse.Namespace, load: str) -> None:
-    """Medians over rounds, and every round."""
-    import locum as package
-
-    document = {
+def saturated_document(servers: dict[str, Server], runs: Runs, options: argparse.Namespace) -> dict[str, Any]:
+    """What each can carry: medians over rounds, and every round."""
+    load = gateway_load.generator()
+    return {
         "columns": COLUMNS,
-        "table": [row(name, servers[name], runs, count) for count in CONNECTIONS for name in servers],
+        "table": [row(name, servers[name], runs, count, "saturated") for count in CONNECTIONS for name in servers],
         "caption": f"Median over {options.rounds} interleaved rounds of {options.seconds:g} s; load ({load}), proxy "
-        "and mock share the machine's cores. Added: against asking the mock directly, in the same round. With more "
-        "connections than a proxy can serve at once, its latency is connections ÷ requests/s. Memory: before the first "
+        "and mock share the machine's cores. Added: against asking the mock directly, in the same round. Saturated: "
+        "every connection asks again at once, so with more connections than a proxy can serve at once, its latency is "
+        "connections ÷ requests/s. Memory: before the first "
         f"request, no model loaded. LiteLLM {LITELLM}, one worker.",
         "rounds": options.rounds,
         "seconds": options.seconds,
         "load": load,
+        **circumstances(),
+        "raw": {name: {"memory_mb": servers[name].memory_mb, "processes": servers[name].processes, "runs": runs[name]}
+                for name in servers},
+    }  # fmt: skip
+
+
+def paced_document(servers: dict[str, Server], runs: Runs, options: argparse.Namespace) -> dict[str, Any]:
+    """What each adds to a request: medians over rounds, and every round."""
+    load = f"paced, {options.rate:g}/s"
+    rows = [row(name, servers[name], runs, count, load) for count in CONNECTIONS for name in servers]
+    return {
+        "columns": TIMES,
+        "table": [{column: each[column] for column in TIMES} for each in rows],
+        "caption": f"Median over {options.rounds} interleaved rounds of {2 * options.seconds:g} s. The connections in "
+        f"turn ask {options.rate:g} times a second together, evenly spaced, which every proxy sustains. Added: against "
+        "asking the mock directly, in the same round, by the same client; its own cost is in the direct rows. Client, "
+        "proxy and mock share the machine's cores.",
+        "rounds": options.rounds,
+        "seconds": 2 * options.seconds,
+        "requests_per_s": options.rate,
+        **circumstances(),
+        "raw": runs,
+    }
+
+
+def circumstances() -> dict[str, Any]:
+    """When, where and with which versions."""
+    import locum as package
+
+    return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "versions": {"locum": package.__version__, "python": platform.python_version(), "litellm": LITELLM}
         | dict(pinned.split("==") for pinned in APPS),
-        "raw": {name: {"memory_mb": servers[name].memory_mb, "processes": servers[name].processes, "runs": runs[name]}
-                for name in servers},
-    }  # fmt: skip
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    for line in document["table"]:
-        print("  ".join(f"{line[column]:>11}" for column in COLUMNS))
+    }
 
 
-def row(name: str, server: Server, runs: dict[str, Any], count: int) -> dict[str, str]:
+def write(document: dict[str, Any], out: Path) -> None:
+    """The file, and both tables for whoever waits."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for part in (document["more"]["paced"], document):
+        print()
+        for line in part["table"]:
+            print("  ".join(f"{line[column]:>11}" for column in part["columns"]))
+
+
+def row(name: str, server: Server, runs: Runs, count: int, load: str) -> dict[str, str]:
     """One line of the table."""
     mine, direct = runs[name][str(count)], runs["direct"][str(count)]
 
@@ -331,6 +299,7 @@ def row(name: str, server: Server, runs: dict[str, Any], count: int) -> dict[str
     )
     is_direct = name == "direct"
     return {
+        "load": load,
         "connections": str(count),
         "through": f"**{name}**" if name == "Locum" else name,
         "median": f"{median('p50_ms'):.2f} ms",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from locum.core.errors import LocumError, UpstreamError
 from locum.runtime import CompletionRequest, Message
 from locum.runtime.completion import Chunk, ToolCallDelta
-from locum.runtime.http_pool import SizeError
+from locum.runtime.http_exchange import SizeError
 from locum.runtime.openai import OpenAiGenerator
 from locum.runtime.openai_stream import EventParser
 from locum.schema.message import ToolCall

@@ -21,8 +21,9 @@ from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.files import content_hash
 from locum.core.progress import warn
 from locum.evaluate.llm import decoding_hash
+from locum.runtime.completion import Completion, CompletionRequest
 from locum.runtime.open import open_generator
-from locum.runtime.protocol import Classifier, Completion, CompletionRequest, CompletionStream, Generator
+from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Generator, Stop, forwarder_of
 from locum.schema.bundle import Manifest
 from locum.schema.certificate import Answer, Certificate, Policy
 from locum.schema.task import LlmSpec, Task
@@ -116,17 +117,18 @@ class Student:
         """The LLM's name; None when there is none to hand over to."""
         return self._router.llm.model if self._router.llm is not None else None
 
-    def __call__(self, text: str, mode: Mode = "cascade") -> Answer:
+    def __call__(self, text: str, mode: Mode = "cascade", stop: Stop | None = None) -> Answer:
         """Answer one input.
 
         Args:
             text: the input.
             mode: by the policy; ``local``, never leaving this machine, whatever the confidence; or ``llm``.
+            stop: lets another thread stop the LLM's answer.
 
         Raises:
             LocumError: the engine failed; or the LLM did, and nothing uncertified takes its place.
         """
-        return self._router.answer(text, mode)
+        return self._router.answer(text, mode, stop)
 
     def many(self, texts: Sequence[str], mode: Mode = "cascade") -> list[Answer]:
         """Answer several inputs, in order; the student reads them as one batch.
@@ -153,6 +155,16 @@ class Student:
             UpstreamError: it did not take the request.
         """
         return self._llm().stream(request)
+
+    def forward(self, request: CompletionRequest) -> Forwarded | None:
+        """Send a conversation to the LLM without waiting; None when that cannot be, and ``stream`` has to wait.
+
+        Raises:
+            UserError: there is no LLM.
+            UpstreamError: it did not take the request.
+        """
+        forwarder = forwarder_of(self._llm())
+        return None if forwarder is None else forwarder.forward(request)
 
     def _llm(self) -> Generator:
         if self._router.llm is None:

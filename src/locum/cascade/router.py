@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from locum.cascade.policy import Mode, decide, void_reason
-from locum.core.errors import LocumError, UserError
+from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.files import sha256_bytes
 from locum.core.progress import warn
 from locum.data.normalise import NotText, normalise
-from locum.runtime.protocol import Generator
+from locum.runtime.completion import Completion, CompletionRequest
+from locum.runtime.protocol import Generator, Stop
 from locum.schema.certificate import Answer, Certificate, Decision, Policy
 from locum.students.protocol import LocalAnswer, StudentModel
 from locum.students.writing import answer_of, ask
@@ -134,26 +135,27 @@ class Router:
         """Why the certificate covers nothing now; None while it is in force."""
         return void_reason(self.certificate, now=self._clock(), hashes=self._hashes, drift=self.drift)
 
-    def answer(self, text: str, mode: Mode = "cascade") -> Answer:
+    def answer(self, text: str, mode: Mode = "cascade", stop: Stop | None = None) -> Answer:
         """Answer one input.
 
         Args:
             text: the input.
             mode: by the policy, by the student alone (never leaves), or by the LLM alone.
+            stop: lets another thread stop the LLM's answer.
 
         Raises:
             LocumError: the student failed; or the LLM did, and nothing may take its place.
         """
-        return self.answer_many([text], mode)[0]
+        return self.answer_many([text], mode, stop)[0]
 
-    def answer_many(self, texts: Sequence[str], mode: Mode = "cascade") -> list[Answer]:
+    def answer_many(self, texts: Sequence[str], mode: Mode = "cascade", stop: Stop | None = None) -> list[Answer]:
         """Answer several inputs, in order; the student sees them as one batch.
 
         Raises:
             LocumError: the student failed; or the LLM did, and nothing may take its place.
         """
         if mode == "llm":
-            return self._hand_over([(text, LocalAnswer(None, math.nan), "asked for the LLM") for text in texts])
+            return self._hand_over([(text, LocalAnswer(None, math.nan), "asked for the LLM") for text in texts], stop)
         drawn = self.student.answer([_as_trained(text) for text in texts])
         if mode == "local":
             return [self._local_only(each) for each in drawn]
@@ -175,7 +177,7 @@ class Router:
                 answers[index] = Answer(
                     output=None, confidence=_finite(sure), route="abstain", reason=decision.reason + nobody
                 )
-        asked = self._hand_over([(texts[i], drawn[i], reasons[i]) for i in handed])
+        asked = self._hand_over([(texts[i], drawn[i], reasons[i]) for i in handed], stop)
         for index, answer in zip(handed, asked, strict=True):
             answers[index] = answer
         return [answer for answer in answers if answer is not None]
@@ -217,12 +219,12 @@ class Router:
             reason=f"asked for local only: {decision.reason}",
         )
 
-    def _hand_over(self, inputs: Sequence[tuple[str, LocalAnswer, str]]) -> list[Answer]:
+    def _hand_over(self, inputs: Sequence[tuple[str, LocalAnswer, str]], stop: Stop | None) -> list[Answer]:
         """The LLM's answers to ``(text, what the student answered, reason)``."""
         if len(inputs) <= 1:
-            return [self._ask(*each) for each in inputs]
+            return [self._ask(*each, stop) for each in inputs]
         with ThreadPoolExecutor(min(self._llm_concurrency, len(inputs))) as pool:
-            asked = [pool.submit(self._ask, *each) for each in inputs]
+            asked = [pool.submit(self._ask, *each, stop) for each in inputs]
             try:
                 return [future.result() for future in asked]
             except BaseException:
@@ -230,9 +232,9 @@ class Router:
                     future.cancel()
                 raise
 
-    def _ask(self, text: str, local: LocalAnswer, reason: str) -> Answer:
+    def _ask(self, text: str, local: LocalAnswer, reason: str, stop: Stop | None) -> Answer:
         try:
-            output = self._llm_answer(text)
+            output = self._llm_answer(text, stop)
         except LocumError as failure:
             if self._when_llm_fails == "error" or local.output is None:
                 raise
@@ -246,13 +248,18 @@ class Router:
             return Answer(output=None, confidence=None, route="abstain", reason="the LLM gave no answer to the task")
         return Answer(output=output, confidence=None, route="llm", reason=reason)
 
-    def _llm_answer(self, text: str) -> str | None:
-        """The LLM's answer as read; a change of the name it gives itself ends a certificate that names it."""
+    def _llm_answer(self, text: str, stop: Stop | None = None) -> str | None:
+        """The LLM's answer as read; a change of the name it gives itself ends a certificate that names it.
+
+        Raises:
+            UpstreamError: the LLM failed, whatever it is: a server, or a file on this machine.
+            LocumError: ``runtime-closed``: it was stopped.
+        """
         if self.llm is None:
             raise UserError(
                 "cascade-no-llm", "no LLM is configured to answer this", fix="serve with an LLM, or ask NAME@local"
             )
-        completion = self.llm.complete(ask(self.kind, text))
+        completion = _read(self.llm, ask(self.kind, text), stop or Stop())
         if "llm" in self._hashes:
             self._hashes["llm"] = llm_hash(completion.model)
         return answer_of(self.kind, completion, text)
@@ -283,6 +290,23 @@ class Router:
 
     def _audit_done(self, _running: Future[None]) -> None:
         self._audits_waiting.release()
+
+
+def _read(llm: Generator, request: CompletionRequest, stop: Stop) -> Completion:
+    """The LLM's whole answer; ``stop`` closes it, and its error says that it was the LLM's, not the student's."""
+    try:
+        with llm.stream(request) as stream:
+            stop.closes(stream)
+            completion = next((chunk.final for chunk in stream if chunk.final is not None), None)
+    except LocumError as error:
+        if isinstance(error, UpstreamError) or stop.is_set:
+            raise
+        raise UpstreamError(error.code, error.cause, fix=error.fix, where=error.where) from error
+    if completion is None:
+        if stop.is_set:
+            raise LocumError("runtime-closed", "the LLM's answer was stopped")
+        raise UpstreamError("upstream-broken-off", "the LLM's answer broke off before its end")
+    return completion
 
 
 def _finite(value: float) -> float | None:

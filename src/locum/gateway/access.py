@@ -27,6 +27,8 @@ from locum.gateway.errors import ApiError
 Headers = Iterable[tuple[bytes, bytes]]
 _LINES_WAITING = 4096
 _CLOSE_S = 2.0
+_GATHER_S = 0.02
+"""A line waits so long for others: a thread that wakes for each of them costs the answers more than it does itself."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -147,6 +149,8 @@ class AccessLog:
     def _write_all(self) -> None:
         while True:
             batch = [self._lines.get()]
+            if batch[0] is not None:
+                time.sleep(_GATHER_S)
             with contextlib.suppress(queue.Empty):
                 while len(batch) < _LINES_WAITING:
                     batch.append(self._lines.get_nowait())

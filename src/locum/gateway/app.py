@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import orjson
 
 import locum
@@ -23,6 +24,7 @@ from locum.gateway.access import AccessLog, Gatekeeper
 from locum.gateway.asgi import (
     ABORT,
     EVENTS,
+    GONE,
     AsgiApp,
     ClientGone,
     Message,
@@ -39,17 +41,19 @@ from locum.gateway.asgi import (
 from locum.gateway.calls import Answered, Call, new_key, truncated_of
 from locum.gateway.chat import ChatCall
 from locum.gateway.completions import TextCall
-from locum.gateway.embeddings import embeddings_body, read_embedding_request
+from locum.gateway.embeddings import EmbeddingRequest, embeddings_body, read_embedding_request
 from locum.gateway.errors import ApiError, unexpected
 from locum.gateway.metrics import CONTENT_TYPE, Metrics
 from locum.gateway.pool import DaemonPool
 from locum.gateway.responses import ResponseCall
 from locum.gateway.settings import Settings
-from locum.gateway.streaming import Run, Timing
-from locum.gateway.targets import Target
+from locum.gateway.streaming import CAN_WATCH, Run, Timing
+from locum.gateway.targets import Embedded, Target
+from locum.runtime.protocol import Stop
 
 _CLOSE_S = 1.0
 _CLOSERS = 4
+_EMBED_TEXTS = 32
 _SMALL_BYTES = 16 << 10
 _OPEN_PATHS = frozenset({"/health", "/ready"})
 _UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
@@ -138,10 +142,12 @@ class _Service:
         if len(requests) > self.settings.threads:
             raise ApiError(400, "invalid_value", f"n: at most {self.settings.threads} choices here", param="n")
         self.target.admit(call.model, requests)
+        opened = None
+        if CAN_WATCH and not call.stream and len(requests) == 1:
+            opened = self.target.forward(call.model, requests[0])
         loop = asyncio.get_running_loop()
-        run = Run(self.target, call, requests, readers=self._readers, closers=self._closers, loop=loop)
-        gone = loop.create_task(wait_for_disconnect(receive))
-        gone.add_done_callback(lambda done: None if done.cancelled() else run.abandon())
+        run = Run(self.target, call, requests, readers=self._readers, closers=self._closers, loop=loop, opened=opened)
+        unwatch = _when_gone(scope, receive, run.abandon, small=len(body) <= _SMALL_BYTES)
         try:
             if call.stream:
                 await self._stream(call, run, scope, send)
@@ -151,7 +157,7 @@ class _Service:
             headers = answers[0].opened.origin.headers(truncated_of(answers))
             return Reply(orjson.dumps(call.body(answers)), headers=headers)
         finally:
-            gone.cancel()
+            unwatch()
             run.cancel()
 
     async def _stream(self, call: Call[Any], run: Run, scope: Scope, send: Send) -> None:
@@ -177,22 +183,16 @@ class _Service:
 
     def _measure(self, scope: Scope, answers: Sequence[Answered], timings: Mapping[int, Timing]) -> None:
         scope["locum.route"] = answers[0].opened.origin.route
-        metrics = self.metrics
         for index, answered in enumerate(answers):
-            completion, timing = answered.completion, timings[index]
-            metrics.input_tokens.inc(completion.input_tokens)
-            metrics.cached_tokens.inc(completion.cached_tokens)
-            metrics.output_tokens.inc(completion.output_tokens)
-            metrics.first_token_s.labels(timing.route).observe(timing.first_s)
-            if completion.output_tokens > 1 and timing.whole_s > timing.first_s:
-                speed = (completion.output_tokens - 1) / (timing.whole_s - timing.first_s)
-                metrics.tokens_per_s.labels(timing.route).observe(speed)
+            timing = timings[index]
+            self.metrics.wrote(timing.route, answered.completion, timing.first_s, timing.whole_s)
         if truncated_of(answers):
-            metrics.truncations.inc()
+            self.metrics.truncations.inc()
 
     async def _embed(self, scope: Scope, receive: Receive, _send: Send) -> Reply:
         """``POST /v1/embeddings``."""
         body = await read_body(scope, receive, self.settings.max_body_bytes, self.settings.receive_s)
+        stop = Stop()
 
         def work() -> bytes:
             asked = read_embedding_request(body)
@@ -200,7 +200,7 @@ class _Service:
             if asked.texts and max(map(len, asked.texts)) > self.settings.max_input_chars:
                 said = f"a text has more than {self.settings.max_input_chars:,} characters"
                 raise ApiError(400, "input_too_long", said, param="input")
-            made = self.target.embed(asked.model, asked.texts)
+            made = self._embedded(asked, stop)
             if asked.dimensions not in (None, made.vectors.shape[1]):
                 said = f"dimensions: this model has {made.vectors.shape[1]}"
                 raise ApiError(400, "unsupported_value", said, param="dimensions")
@@ -208,9 +208,39 @@ class _Service:
             done = embeddings_body(asked, made.vectors, made.tokens)
             return orjson.dumps(done, option=orjson.OPT_SERIALIZE_NUMPY)
 
-        made = await self._in_thread(work)
+        made = await self._while_wanted(work, receive, stop)
         scope["locum.route"] = "local"
         return Reply(made, headers={"x-locum-route": "local", "x-locum-certificate": "none"})
+
+    def _embedded(self, asked: EmbeddingRequest, stop: Stop) -> Embedded:
+        """A few texts at a time, until nobody wants them any more."""
+        texts = asked.texts
+        parts: list[Embedded] = []
+        for start in range(0, len(texts), _EMBED_TEXTS):
+            if stop.is_set:
+                raise ClientGone("the client closed the connection")
+            parts.append(self.target.embed(asked.model, texts[start : start + _EMBED_TEXTS]))
+        if len(parts) == 1:
+            return parts[0]
+        return Embedded(np.concatenate([part.vectors for part in parts]), sum(part.tokens for part in parts))
+
+    async def _while_wanted(self, work: Callable[[], Any], receive: Receive, stop: Stop) -> Any:
+        """Work in a thread; when the client leaves, it is told to stop and not waited for.
+
+        Raises:
+            ClientGone: the client left.
+        """
+        working = asyncio.ensure_future(self._in_thread(work))
+        gone = asyncio.ensure_future(wait_for_disconnect(receive))
+        try:
+            await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientGone("the client closed the connection")
+            return working.result()
+        finally:
+            stop.set()
+            gone.cancel()
+            working.cancel()
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await asyncio.wrap_future(self._readers.submit(work))
@@ -251,6 +281,19 @@ class _Service:
         self.metrics.certificate_valid.set(1 if covered else 0)
         self.metrics.in_flight.set(self.in_flight)
         return Reply(self.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _when_gone(scope: Scope, receive: Receive, call: Callable[[], None], *, small: bool) -> Callable[[], object]:
+    """Call something when the client is gone, until what is returned is called.
+
+    A body that came in one piece leaves the connection being read, and ``wire`` tells of its end; else a task waits.
+    """
+    watch = scope.get("extensions", {}).get(GONE) if small else None
+    if watch is not None:
+        return watch(call)
+    gone = asyncio.ensure_future(wait_for_disconnect(receive))
+    gone.add_done_callback(lambda done: None if done.cancelled() else call())
+    return gone.cancel
 
 
 class _Gateway:
@@ -331,8 +374,7 @@ class _Gateway:
         if path in _UNCOUNTED:
             return
         route = scope.get("locum.route", "none")
-        service.metrics.requests.labels(route, str(status)).inc()
-        service.metrics.seconds.labels(route).observe(seconds)
+        service.metrics.answered(route, status, seconds)
         facts = {"id": identifier, "method": scope["method"], "path": path, "status": status, "route": route}
         if "locum.error" in scope:
             facts["error"] = scope["locum.error"]

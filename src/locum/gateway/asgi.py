@@ -24,6 +24,8 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 ABORT = "locum.abort"
 """Where ``wire`` puts the function that drops the connection at once, in ``scope["extensions"]``."""
+GONE = "locum.gone"
+"""Where ``wire`` puts the function that takes what to call when the client is gone, and gives how to call it off."""
 
 
 class ClientGone(Exception):

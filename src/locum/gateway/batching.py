@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from locum.core.errors import LocumError, UpstreamError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
-from locum.runtime.protocol import Classifier, CompletionStream, Generator
+from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Generator, forwarder_of
 from locum.schema.model import ModelSpec
 
 Logits = NDArray[np.float32]
@@ -126,7 +126,7 @@ class LimitedGenerator:
             UpstreamError: ``gateway-llm-busy``, or what the LLM raises.
         """
         if not self._free.acquire(blocking=False):
-            raise UpstreamError("gateway-llm-busy", "too many requests are with the LLM already")
+            raise _busy()
         try:
             return self._inner.complete(request)
         finally:
@@ -139,16 +139,40 @@ class LimitedGenerator:
             UpstreamError: ``gateway-llm-busy``, or what the LLM raises.
         """
         if not self._free.acquire(blocking=False):
-            raise UpstreamError("gateway-llm-busy", "too many requests are with the LLM already")
+            raise _busy()
         try:
             return _LimitedStream(self._inner.stream(request), self._free.release)
         except BaseException:
             self._free.release()
             raise
 
+    def forward(self, request: CompletionRequest) -> Forwarded | None:
+        """The LLM's answer on its way, when it can be asked without waiting; else None.
+
+        Raises:
+            UpstreamError: ``gateway-llm-busy``.
+            LocumError: the LLM refuses the request.
+        """
+        forwarder = forwarder_of(self._inner)
+        if forwarder is None:
+            return None
+        if not self._free.acquire(blocking=False):
+            raise _busy()
+        sent: Forwarded | None = None
+        try:
+            sent = forwarder.forward(request)
+        finally:
+            if sent is None:
+                self._free.release()
+        return None if sent is None else Forwarded(_LimitedStream(sent.stream, self._free.release), sent.arrival)
+
     def close(self) -> None:
         """Close the LLM."""
         self._inner.close()
+
+
+def _busy() -> UpstreamError:
+    return UpstreamError("gateway-llm-busy", "too many requests are with the LLM already")
 
 
 class _LimitedStream:
@@ -166,6 +190,12 @@ class _LimitedStream:
     def __next__(self) -> Chunk:
         try:
             return next(self._inner)
+        except UpstreamError:
+            self._give_back()
+            raise
+        except LocumError as error:  # an LLM in a file on this machine: it failed, not the student's engine
+            self._give_back()
+            raise UpstreamError(error.code, error.cause, fix=error.fix, where=error.where) from error
         except BaseException:  # the end of the stream as well
             self._give_back()
             raise

@@ -26,6 +26,7 @@ from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
 from locum.gateway.targets import Embedded, unknown_model
 from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
+from locum.runtime.protocol import Stop
 from locum.schema.certificate import Answer
 from locum.schema.kinds import Kind
 from locum.schema.task import Task
@@ -36,6 +37,7 @@ _FORMS: dict[Kind, str] = {
     "extract": "a JSON object",
     "rank": "a JSON list of candidates' numbers, best first",
 }
+_PASSED_ON = Origin("llm", "asked for by name")
 
 
 class BundleTarget:
@@ -53,6 +55,9 @@ class BundleTarget:
         self._certificate = student.certificate.hash()[:12]
         self._form = _FORMS.get(student.task.kind, "written text")
         self._schemas = _schemas_of(student.task)
+        self._modes: dict[str, Mode] = {student.name: "cascade", f"{student.name}@local": "local"}
+        if student.llm is not None:
+            self._modes[f"{student.name}@llm"] = "llm"
 
     @property
     def name(self) -> str:
@@ -81,8 +86,7 @@ class BundleTarget:
 
     def names(self) -> list[str]:
         """The cascade, the student alone, and the LLM where there is one."""
-        name = self.name
-        return [name, f"{name}@local", *([f"{name}@llm"] if self._student.llm is not None else [])]
+        return list(self._modes)
 
     def check(self, model: str) -> None:
         """Refuse a model that is not served.
@@ -114,7 +118,7 @@ class BundleTarget:
                 self._refuse(field, "it would shape the answer, which is the student's own, as it was certified")
         input_of(request, self._max_input_chars)
 
-    def open(self, model: str, request: CompletionRequest) -> Opened:
+    def open(self, model: str, request: CompletionRequest, stop: Stop | None = None) -> Opened:
         """The student's answer, or by the policy the LLM's; or the LLM's as it is.
 
         Raises:
@@ -125,16 +129,30 @@ class BundleTarget:
             return self._pass_through(request)
         text, ignored = input_of(request, self._max_input_chars)
         try:
-            answer = self._student(text, mode)
+            answer = self._student(text, mode, stop)
         except UpstreamError as error:
             self._count_llm_failure(error)
-            raise from_llm_error(error) from error
+            raise from_llm_error(error, self._student.llm) from error
         except LocumError as error:
             raise from_engine_error(error) from error  # an input of another form than the kind reads is a 400
         confidence = _finite(answer.confidence)
         if self._metrics is not None and confidence is not None:
             self._metrics.confidence.observe(confidence)
         return Opened(self._origin(answer, confidence, ignored), _as_stream(answer, model), self._fingerprint)
+
+    def forward(self, model: str, request: CompletionRequest) -> Opened | None:
+        """The LLM's answer on its way, when it was asked for by name and can be asked without waiting.
+
+        Raises:
+            ApiError: as ``open``.
+        """
+        if self._mode(model) != "llm":
+            return None
+        try:
+            sent = self._student.forward(request)
+        except LocumError as error:
+            raise self._llm_refusal(error) from error
+        return None if sent is None else Opened(_PASSED_ON, sent.stream, self._student.llm or "", sent.arrival)
 
     def count_failure(self, error: BaseException) -> None:
         """The LLM broke off."""
@@ -160,27 +178,31 @@ class BundleTarget:
         self._student.close()
 
     def _mode(self, model: str) -> Mode:
+        if model in self._modes:
+            return self._modes[model]
         mine, _, suffix = model.partition("@")
         if mine == self.name and suffix == "llm" and self._student.llm is None:
             why = self._student.llm_problem or "the task file names none"
             raise ApiError(400, "llm_not_configured", f"there is no LLM behind {model!r}: {why}", param="model")
-        if model not in self.names():
-            raise unknown_model(model, self.names())
-        return "local" if suffix == "local" else "llm" if suffix == "llm" else "cascade"
+        raise unknown_model(model, self.names())
 
     def _pass_through(self, request: CompletionRequest) -> Opened:
         try:
             stream = self._student.stream(request)
-        except UpstreamError as error:
-            self._count_llm_failure(error)
-            raise from_llm_error(error) from error
         except LocumError as error:
-            refusal = from_engine_error(error)  # the LLM may be a file on this machine, and refuse as an engine does
+            raise self._llm_refusal(error) from error
+        return Opened(_PASSED_ON, stream, self._student.llm or "")
+
+    def _llm_refusal(self, error: LocumError) -> ApiError:
+        """What an error of the LLM becomes; the LLM may be a file on this machine, and refuse as an engine does."""
+        if not isinstance(error, UpstreamError):
+            refusal = from_engine_error(error)
             if refusal.status < 500:
-                raise refusal from error
-            self._count_llm_failure(error)
-            raise ApiError(502, "llm_failed", f"the LLM failed [{error.code}]") from error
-        return Opened(Origin("llm", "asked for by name"), stream, self._student.llm or "")
+                return refusal
+        self._count_llm_failure(error)
+        if isinstance(error, UpstreamError):
+            return from_llm_error(error, self._student.llm)
+        return from_llm_error(UpstreamError(error.code, error.cause), self._student.llm)
 
     def _origin(self, answer: Answer, confidence: float | None, ignored: int) -> Origin:
         return Origin(

@@ -22,7 +22,7 @@ import orjson
 from locum.gateway.documents import WritingRequest, read_document
 from locum.gateway.errors import ApiError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob
-from locum.runtime.protocol import CompletionStream
+from locum.runtime.protocol import Arrival, CompletionStream
 
 _DONE = b"data: [DONE]\n\n"
 _LOGPROB_MIN = -9999.0
@@ -80,11 +80,13 @@ class Opened:
 
     Attributes:
         fingerprint: of what answers.
+        arrival: for answers that the event loop can wait for; None when a thread has to.
     """
 
     origin: Origin
     stream: CompletionStream
     fingerprint: str
+    arrival: Arrival | None = None
 
 
 @dataclass(frozen=True)

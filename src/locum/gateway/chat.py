@@ -160,8 +160,7 @@ class ChatCall(ChoicesCall[ChatRequest]):
 
     def requests(self, max_tokens: int) -> list[CompletionRequest]:
         """One for each choice, with seeds one after the other."""
-        length = self._asked.max_completion_tokens or self._asked.max_tokens or max_tokens
-        first = replace(self._request, max_tokens=length)
+        first = self._request if _length(self._asked) else replace(self._request, max_tokens=max_tokens)
         return [first, *(replace(first, seed=seeded(first.seed, i)) for i in range(1, self._asked.n or 1))]
 
     def choice(self, index: int, answered: Answered) -> dict[str, Any]:
@@ -242,6 +241,7 @@ def _request(asked: ChatRequest) -> CompletionRequest:
         refuse("grammar", "the answer is already held to response_format; give one of them")
     return CompletionRequest(
         messages=messages,
+        max_tokens=_length(asked) or 1,
         stop=stops(asked.stop),
         presence_penalty=asked.presence_penalty or 0.0,
         frequency_penalty=asked.frequency_penalty or 0.0,
@@ -249,8 +249,13 @@ def _request(asked: ChatRequest) -> CompletionRequest:
         json_schema=schema,
         tools=tools,
         tool_choice=choice or "auto",
+        parallel_tool_calls=asked.parallel_tool_calls,
         **asked.sampling(),
     )
+
+
+def _length(asked: ChatRequest) -> int | None:
+    return asked.max_completion_tokens or asked.max_tokens
 
 
 def _call_delta(call: ToolCallDelta) -> dict[str, Any]:

@@ -85,6 +85,10 @@ class WritingRequest(Sampling):
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     user: Short | None = None
 
+    def sampling(self) -> dict[str, Any]:
+        """As before, and whether the answer is wanted in one piece, which is cheaper over HTTP."""
+        return super().sampling() | {"whole": self.stream is not True}
+
 
 class SchemaFormat(Document):
     """A JSON Schema with a name."""

@@ -117,11 +117,19 @@ def unexpected(error: BaseException) -> ApiError:
     return ApiError(500, "internal_error", f"an unexpected error ({type(error).__name__}); please report it")
 
 
-def from_llm_error(error: LocumError) -> ApiError:
+def from_llm_error(error: LocumError, llm: str | None = None) -> ApiError:
     """What a failure of the LLM becomes: 400 for a prompt over its context, 504 in case of a time-out, 503 when it is
     rate-limited, else 502.
+
+    What a server says is told; what an engine on this machine says may speak of the machine, and only its code is.
+
+    Args:
+        error: the failure.
+        llm: the LLM's name, told to the caller.
     """
-    cause = f"the LLM failed: {one_line(error.cause)} [{error.code}]"
+    name = "the LLM" if llm is None else f"the LLM {one_line(llm, 80)!r}"
+    told = f": {one_line(error.cause)}" if error.code.startswith("upstream-") else ""
+    cause = f"{name} failed{told} [{error.code}]"
     if error.code == "runtime-too-long":
         return ApiError(400, "context_length_exceeded", one_line(error.cause), param="messages")
     if error.code == "upstream-timeout":

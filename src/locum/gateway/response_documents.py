@@ -154,6 +154,7 @@ class ResponseRequest(WritingRequest):
         tools = tuple(tool.tool() for tool in self.tools or ())
         check_tools(tools, self.chosen)
         fields: dict[str, Any] = self.sampling()
+        fields["parallel_tool_calls"] = self.parallel_tool_calls
         if self.truncation == "auto":
             fields["truncate"] = True
         schema = self.text.format.schema_of() if self.text is not None and self.text.format is not None else None

@@ -1,19 +1,22 @@
 """``Run``: the answers to one call, read from blocking engines in threads, handed to the event loop in bounded steps.
 
-Notable: the loop never waits for an engine and never computes. Each choice has a thread that opens it, reads its
-pieces and encodes them; what is ready is taken by the loop in one go, so a fast engine costs one write for many
-tokens. A slow reader fills a bounded buffer and then holds up the thread, not memory. ``cancel`` stops everything
-from the loop at any time: closing a stream may itself take a moment, so that happens in threads of its own.
+Notable: the loop never waits for an engine and never computes. A whole answer over HTTP is watched by the loop itself
+while it is on its way (``Arrival``), because threads that wake each other cost more than all else about it; what turns
+out to be no plain answer is left to a thread. Otherwise each choice has a thread that opens it, reads its pieces and
+encodes them; what is ready is taken by the loop in one go, so a fast engine costs one write for many tokens. A slow
+reader fills a bounded buffer and then holds up the thread, not memory. ``cancel`` stops everything from the loop at any
+time: closing a stream may itself take a moment, so that happens in threads of its own.
 Not here: HTTP (``app``), what the bytes say (``calls``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,9 +27,11 @@ from locum.gateway.errors import ApiError, from_engine_error, unexpected
 from locum.gateway.pool import DaemonPool
 from locum.gateway.targets import Target
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
-from locum.runtime.protocol import CompletionStream
+from locum.runtime.protocol import Arrival, CompletionStream, Stop
 
 _BUFFER_BYTES = 64 << 10
+CAN_WATCH = sys.platform != "win32"
+"""Whether event loops watch descriptors here; the one that Windows has by default does not."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Run:
         readers: where each choice has its thread.
         closers: where streams are closed.
         loop: the event loop that takes the pieces.
+        opened: the answer to the only request, when it has begun already.
 
     Attributes:
         timings: of each choice that has ended.
@@ -70,14 +76,19 @@ class Run:
         readers: DaemonPool,
         closers: DaemonPool,
         loop: asyncio.AbstractEventLoop,
+        opened: Opened | None = None,
     ) -> None:
         self._target = target
         self._call = call
+        self._readers = readers
         self._closers = closers
         self._loop = loop
         self._start_s = time.monotonic()
         self._lock = threading.Condition()
         self._cancelled = False
+        self._one_call = any(request.parallel_tool_calls is False for request in requests)
+        self._stop = Stop()
+        self._loop_thread = threading.get_ident()
         self._ready: list[bytes] = []
         self._ready_bytes = 0
         self._running = len(requests)
@@ -87,9 +98,13 @@ class Run:
         self._ended: list[Answered | None] = [None] * len(requests)
         self._changed = asyncio.Event()
         self.timings: dict[int, Timing] = {}
+        self._watched: Opened | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        if opened is not None:
+            self._watch(opened)
+            return
         for index, request in enumerate(requests):
-            # Who reads no pieces lets the engine answer in one, which is cheaper over HTTP.
-            readers.submit(partial(self._read, index, request if call.stream else replace(request, whole=True)))
+            readers.submit(partial(self._read, index, request))
 
     async def begun(self) -> Begun:
         """Wait until every choice has its first piece; the first choice's.
@@ -153,8 +168,12 @@ class Run:
             self._cancelled = True
             self._lock.notify_all()
             streams = list(self._streams.values())
-        for stream in streams:
-            self._closers.submit(stream.close)
+        if self._watched is not None:
+            self._unwatch().stream.close()  # at once: nobody reads it
+            return
+        if self._running:  # what has ended needs no thread to be stopped
+            for close in (self._stop.set, *(stream.close for stream in streams)):
+                self._closers.submit(close)
 
     def _take(self) -> tuple[bytes, int]:
         with self._lock:
@@ -171,11 +190,61 @@ class Run:
             raise from_engine_error(self._failure) from self._failure
         raise unexpected(self._failure) from self._failure
 
+    def _watch(self, opened: Opened) -> None:
+        """Wait for an answer on the loop."""
+        self._watched = opened
+        arrival = _arrival(opened)
+        self._loop.add_reader(arrival.fileno(), self._arrived)
+        self._limit = self._loop.call_later(arrival.wait_s, self._late)
+
+    def _unwatch(self) -> Opened:
+        """Wait no longer; the answer that was waited for."""
+        opened, self._watched = self._watched, None
+        if opened is None or self._limit is None:
+            raise LocumError("core-internal", "no answer is being waited for")
+        arrival = _arrival(opened)
+        self._limit.cancel()
+        self._loop.remove_reader(arrival.fileno())
+        arrival.release()
+        return opened
+
+    def _arrived(self) -> None:
+        """The next bytes are there: of a plain answer the last ones most of the time, and it is read here."""
+        opened = self._watched
+        if opened is None or self._limit is None:
+            return
+        arrival = _arrival(opened)
+        if not arrival.advance():
+            self._limit.cancel()
+            self._limit = self._loop.call_later(arrival.wait_s, self._late)
+            return
+        self._unwatch()
+        read = partial(self._finish, partial(self._follow, 0, opened))
+        if arrival.is_plain:
+            read()
+        else:
+            self._readers.submit(read)
+
+    def _late(self) -> None:
+        """Nothing came in time."""
+        if self._watched is not None:
+            opened = self._unwatch()
+            _arrival(opened).expire()
+            self._readers.submit(partial(self._finish, partial(self._follow, 0, opened)))
+
     def _read(self, index: int, request: CompletionRequest) -> None:
         """In a thread: one choice, from its opening to its end."""
-        try:
+
+        def work() -> None:
             if not self._cancelled:
-                self._follow(index, self._target.open(self._call.model, request))
+                self._follow(index, self._target.open(self._call.model, request, self._stop))
+
+        self._finish(work)
+
+    def _finish(self, work: Callable[[], None]) -> None:
+        """Read a choice to its end, and let whoever waits know."""
+        try:
+            work()
         except BaseException as error:  # noqa: BLE001 - carried to whoever waits, as an envelope
             self._target.count_failure(error)
             with self._lock:
@@ -197,6 +266,8 @@ class Run:
             for chunk in stream:
                 if self._cancelled:
                     break
+                if self._one_call:
+                    chunk = chunk.with_one_call()
                 if not first_s:
                     first_s = time.monotonic() - self._start_s
                     self._begin(index, Begun(opened, _truncated(chunk)), encoder)
@@ -236,11 +307,20 @@ class Run:
             self._wake()
 
     def _wake(self) -> None:
+        if threading.get_ident() == self._loop_thread:
+            self._changed.set()
+            return
         try:
             self._loop.call_soon_threadsafe(self._changed.set)
         except RuntimeError:  # the loop has stopped: the process is ending, and nobody waits
             with self._lock:
                 self._cancelled = True
+
+
+def _arrival(opened: Opened) -> Arrival:
+    if opened.arrival is None:
+        raise LocumError("core-internal", "this answer is for a thread to wait for")
+    return opened.arrival
 
 
 def _truncated(chunk: Chunk) -> int:

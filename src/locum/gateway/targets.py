@@ -22,7 +22,7 @@ from locum.gateway.errors import ApiError, from_engine_error
 from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
 from locum.runtime.completion import CompletionRequest
-from locum.runtime.protocol import Embedder, Generator
+from locum.runtime.protocol import Embedder, Generator, Stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,19 @@ class Target(Protocol):
         """
         ...
 
-    def open(self, model: str, request: CompletionRequest) -> Opened:
-        """Decide who answers, and begin; may block.
+    def open(self, model: str, request: CompletionRequest, stop: Stop | None = None) -> Opened:
+        """Decide who answers, and begin; may block, and ``stop`` ends it.
+
+        Raises:
+            ApiError: there is no answer.
+        """
+        ...
+
+    def forward(self, model: str, request: CompletionRequest) -> Opened | None:
+        """Begin a whole answer without waiting, for an event loop that waits for its ``arrival``; does not block.
+
+        Returns:
+            None, when that cannot be; then ``open`` is to be called from a thread.
 
         Raises:
             ApiError: there is no answer.
@@ -186,12 +197,13 @@ class ModelTarget:
                 said = f"the input has {size:,} characters; at most {self._max_input_chars:,} are read"
                 raise ApiError(400, "input_too_long", said, param="messages" if request.prompt is None else "prompt")
 
-    def open(self, model: str, request: CompletionRequest) -> Opened:
+    def open(self, model: str, request: CompletionRequest, stop: Stop | None = None) -> Opened:
         """Begin an answer.
 
         Raises:
             ApiError: the engine refuses or fails.
         """
+        del stop  # the stream itself can be closed
         self.check(model)
         if self._generator is None:
             raise ApiError(400, "unsupported_value", f"{self._name} embeds and does not write text", param="model")
@@ -200,6 +212,9 @@ class ModelTarget:
         except LocumError as error:
             raise from_engine_error(error) from error
         return Opened(Origin("local", "a plain model"), stream, f"locum-{self._generator.model}")
+
+    def forward(self, model: str, request: CompletionRequest) -> None:
+        """None: an engine on this machine is waited for by a thread."""
 
     def count_failure(self, error: BaseException) -> None:
         """Nothing: the status of the answer tells it."""

@@ -2,17 +2,19 @@
 
 Notable: the parser is llhttp (through httptools), which refuses a length told in two ways; uvicorn's protocol around
 it sets no limit on headers, so both limits are here: bytes, and seconds until they are whole. The gateway finds in
-``scope["extensions"]`` how to drop a connection whose client has stopped reading. Not here: bodies (``asgi``).
+``scope["extensions"]`` how to drop a connection whose client has stopped reading, and how to be told that one is gone.
+Not here: bodies (``asgi``).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from locum.gateway.asgi import ABORT
+from locum.gateway.asgi import ABORT, GONE
 from locum.gateway.errors import ApiError
 
 HEADER_BYTES_MAX = 32 << 10
@@ -27,6 +29,7 @@ class GuardedHttp(HttpToolsProtocol):
     _in_headers = True
     _deadline: asyncio.TimerHandle | None = None
     _too_large = False
+    _gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The clock of the first request's headers starts with the connection."""
@@ -34,9 +37,24 @@ class GuardedHttp(HttpToolsProtocol):
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clock, and tell who wants to know."""
         self._disarm()
         super().connection_lost(exc)
+        if self._gone is not None:
+            self._gone()
+
+    def when_gone(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Call something when the client is gone, until what is returned is called.
+
+        Cheaper for each request than a task that waits for it.
+        """
+        self._gone = call
+
+        def forget() -> None:
+            if self._gone is call:
+                self._gone = None
+
+        return forget
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before the headers are whole."""
@@ -53,7 +71,7 @@ class GuardedHttp(HttpToolsProtocol):
         if self._deadline is None:
             self._arm()
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["extensions"] = {ABORT: self.transport.abort}
+        cast("dict[str, Any]", self.scope)["extensions"] = {ABORT: self.transport.abort, GONE: self.when_gone}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Refuse headers that came in one large piece, too."""

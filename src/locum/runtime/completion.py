@@ -7,7 +7,7 @@ and refuses what it cannot do with ``runtime-unsupported-option`` instead of ign
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from locum.schema.message import Message, ToolCall
@@ -48,6 +48,8 @@ class CompletionRequest:
         grammar: the answer must be in the language of this GBNF grammar (start symbol ``root``).
         tools: functions that may be called.
         tool_choice: auto, none, required, or the name of the one to call.
+        parallel_tool_calls: whether an answer may hold several calls; None leaves it to the engine. An engine is only
+            asked for it; whoever needs it holds answers to it (``Chunk.with_one_call``).
         adapter: LoRA adapter to answer with, by its name; None is the base alone.
         truncate: when the prompt does not fit the context, drop its oldest part and say so, instead of an error.
         whole: nobody reads the pieces as they come, so that an engine for which that is cheaper may give a stream's
@@ -71,6 +73,7 @@ class CompletionRequest:
     grammar: str | None = None
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
+    parallel_tool_calls: bool | None = None
     adapter: str | None = None
     truncate: bool = False
     whole: bool = False
@@ -143,6 +146,13 @@ class Chunk:
     tool_calls: tuple[ToolCallDelta, ...] = ()
     final: Completion | None = None
     truncated_tokens: int = 0
+
+    def with_one_call(self) -> Chunk:
+        """The same without any tool call but the first."""
+        final = self.final
+        if final is not None and len(final.tool_calls) > 1:
+            final = replace(final, tool_calls=final.tool_calls[:1])
+        return replace(self, tool_calls=tuple(call for call in self.tool_calls if call.index == 0), final=final)
 
 
 class FinishedStream:

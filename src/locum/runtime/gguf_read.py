@@ -67,6 +67,7 @@ class GgufHeader:
     Attributes:
         metadata: scalar and string values by key; of an array, its length.
         array_types: GGUF's number of the element type of each array, by key.
+        array_starts: where in the file the elements of each array begin, by key.
         tensors: (name, dimensions, type's name) in the order of the file.
     """
 
@@ -74,6 +75,7 @@ class GgufHeader:
     metadata: dict[str, Any] = field(default_factory=dict)
     tensors: list[tuple[str, tuple[int, ...], str]] = field(default_factory=list)
     array_types: dict[str, int] = field(default_factory=dict)
+    array_starts: dict[str, int] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -160,6 +162,7 @@ class _Reader:
         elif kind == _STRING:
             header.metadata[key] = self._string(key, MAX_STRING_BYTES)
         elif kind == _ARRAY:
+            header.array_starts[key] = self._at + 12  # after the elements' type and their count
             header.array_types[key], header.metadata[key] = self._array(key)
         elif kind in _FORMATS:
             layout = _FORMATS[kind]

@@ -1,24 +1,14 @@
-"""A bounded pool of keep-alive connections to one server, for threads: one POST, its answer whole or as it comes.
+"""A bounded pool of keep-alive connections to one server: straight, through a proxy, with TLS.
 
-Notable: llhttp (through httptools) on sockets of our own, because a gateway's processor time goes into exactly this: a
-POST costs a tenth of what it does through httpx. One place, ``Exchange._receive``, stands under every read: there the
-deadline, the silence between two bytes and the size cap are kept, so that a server that trickles bytes, headers
-included, cannot hold a thread. A length told in two ways is refused by the parser.
-``Exchange.abort`` stops a read from any thread. Redirects are answers like any other.
-Not here: retries, keys, what the bodies mean (``runtime.openai``).
-
-    PoolError
-    ├── ConnectError     no connection: name, network, TLS, proxy
-    ├── SilenceError     a time-out, between bytes or of the whole
-    ├── BrokenOffError   the server ended the connection, or does not speak HTTP
-    ├── SizeError        more bytes than the cap
-    └── ClosedError      the pool was closed, or the exchange aborted, from this side
+Notable: sockets of our own, because a gateway's processor time goes into exactly this: a POST costs a tenth of what it
+does through httpx. A kept connection is used again only when nothing came on it in between. Redirects are answers like
+any other. Not here: a request and its answer (``http_exchange``), retries, keys, what the bodies mean
+(``runtime.openai``).
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import http.client
 import os
 import socket
@@ -27,40 +17,13 @@ import threading
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-import httptools
+from locum.runtime.http_exchange import BrokenOffError, ClosedError, ConnectError, Exchange, SilenceError, told
 
-_HEADER_BYTES_MAX = 128 << 10
-_OVERHEAD_BYTES_MAX = 256 << 10  # headers, and what chunked encoding adds
-_READ_BYTES = 1 << 16
-_DRAIN_S = 0.05
-
-
-class PoolError(Exception):
-    """Why there is no answer."""
-
-
-class ConnectError(PoolError):
-    """There is no connection: name, network, TLS or proxy."""
-
-
-class SilenceError(PoolError):
-    """The server was silent for too long, or the deadline passed."""
-
-
-class BrokenOffError(PoolError):
-    """The server ended the connection before its answer was whole, or does not speak HTTP."""
-
-
-class SizeError(PoolError):
-    """The answer is larger than the cap."""
-
-
-class ClosedError(PoolError):
-    """The pool was closed, or the exchange aborted, from this side."""
+_AHEAD_BYTES_MAX = 16 << 10  # fits a socket's buffer
 
 
 @dataclass(frozen=True)
@@ -91,220 +54,6 @@ def proxy_of(host: str, scheme: str) -> str | None:
     return proxies.get(scheme) or proxies.get("all")
 
 
-class _Answer:
-    """What llhttp calls while it reads an answer; interim answers (100, 103) are passed over."""
-
-    def __init__(self, cap: int) -> None:
-        self.parser = httptools.HttpResponseParser(self)
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.pieces: list[bytes] = []
-        self.begun = False  # status and headers are whole
-        self.whole = False
-        self.keeps = False  # the connection stays open afterwards
-        self.surplus = False  # bytes after the end, which nobody asked for
-        self._left = cap
-
-    @property
-    def ends_with_connection(self) -> bool:
-        """Whether nothing but the connection's end marks the end of the body."""
-        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
-
-    def on_message_begin(self) -> None:
-        self.surplus = self.whole
-        self.headers.clear()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.lower()] = value
-
-    def on_headers_complete(self) -> None:
-        self.status = self.parser.get_status_code()
-        self.begun = self.status >= 200
-        self.keeps = self.parser.should_keep_alive()
-        if int(self.headers.get(b"content-length", b"0")) > self._left:
-            raise SizeError
-
-    def on_body(self, piece: bytes) -> None:
-        self._left -= len(piece)
-        if self._left < 0:
-            raise SizeError
-        self.pieces.append(piece)
-
-    def on_message_complete(self) -> None:
-        self.whole = self.begun
-
-
-class Exchange:
-    """One request and its answer, on a connection of its own until it ends.
-
-    One thread reads; any thread may ``abort``.
-
-    Attributes:
-        fresh: whether the connection was made for this request.
-        any_byte: whether a byte of the answer arrived.
-        deadline_s: on the monotonic clock.
-    """
-
-    def __init__(self, pool: HttpPool, connection: socket.socket, deadline_s: float, cap: int, *, fresh: bool) -> None:
-        self.fresh = fresh
-        self.any_byte = False
-        self.deadline_s = deadline_s
-        self._pool = pool
-        self._socket = connection
-        self._answer = _Answer(cap)
-        self._cap = cap
-        self._left = cap + _OVERHEAD_BYTES_MAX
-        self._aborted = False
-        self._ended = False
-        self._state = threading.Lock()  # held while ending, so that no abort reaches a connection given to another
-        self._turn = threading.Lock()  # held while reading, so that nobody closes a descriptor that is being read
-
-    @property
-    def status(self) -> int:
-        """HTTP status of the answer."""
-        return self._answer.status
-
-    def header(self, name: str) -> str:
-        """A header of the answer; empty when absent."""
-        return self._answer.headers.get(name.encode(), b"").decode("latin-1")
-
-    def begin(self, request: bytes) -> None:
-        """Send, and read status and headers.
-
-        Raises:
-            PoolError: any of its kinds.
-        """
-        with self._reading():
-            self._socket.settimeout(max(0.001, self.deadline_s - time.monotonic()))
-            self._socket.sendall(request)
-            while not self._answer.begun:
-                if not self._receive():
-                    raise BrokenOffError("the server closed the connection without an answer")
-
-    def read(self) -> bytes:
-        """The whole body; the connection is free for others afterwards.
-
-        Raises:
-            PoolError: any of its kinds.
-        """
-        with self._reading():
-            while not self._answer.whole:
-                self._receive()
-        self.finish()
-        return b"".join(self._answer.pieces)
-
-    def read_some(self) -> bytes:
-        """What has arrived, waiting for at least one byte; empty at the proper end of the body.
-
-        Raises:
-            PoolError: any of its kinds.
-        """
-        answer = self._answer
-        with self._reading():
-            while not answer.pieces and not answer.whole:
-                self._receive()
-            piece = b"".join(answer.pieces)
-            answer.pieces.clear()
-        return piece
-
-    def finish(self) -> None:
-        """Give the connection back when nothing more can come on it, else close it; a second call does nothing."""
-        answer = self._answer
-        if not answer.whole and not self._ended:  # the end of a stream: its last bytes are on the way at most
-            self.deadline_s = min(self.deadline_s, time.monotonic() + _DRAIN_S)
-            with contextlib.suppress(PoolError), self._reading():
-                self._receive()
-        clean = answer.whole and not answer.surplus and not answer.ends_with_connection
-        self._end(reuse=clean and answer.keeps)
-
-    def abort(self) -> None:
-        """Stop, from any thread; who reads gets a ClosedError. A second call does nothing."""
-        with self._state:
-            if self._ended:
-                return
-            self._aborted = True
-            with contextlib.suppress(OSError):  # not SSLSocket's own, which would forget its TLS state under the reader
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-        if self._turn.acquire(blocking=False):
-            try:
-                self._end(reuse=False)
-            finally:
-                self._turn.release()
-
-    def _receive(self) -> bool:
-        """Read what comes next, within the limits of time and size; False at the connection's end.
-
-        Raises:
-            PoolError: any of its kinds; an end in the midst of an answer is a BrokenOffError.
-        """
-        left_s = self.deadline_s - time.monotonic()
-        if left_s <= 0:
-            raise SilenceError("total")
-        of_whole = not self.any_byte or left_s < self._pool.idle_s
-        self._socket.settimeout(left_s if of_whole else self._pool.idle_s)
-        try:
-            piece = self._socket.recv(_READ_BYTES)
-        except TimeoutError:
-            raise SilenceError("total" if of_whole else "idle") from None
-        answer = self._answer
-        if not piece:
-            if answer.begun and not answer.ends_with_connection:
-                raise BrokenOffError("the server closed the connection in the midst of its answer")
-            answer.whole = answer.begun
-            return False
-        self.any_byte = True
-        self._left -= len(piece)
-        if self._left < 0:
-            raise SizeError
-        try:
-            answer.parser.feed_data(piece)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if isinstance(error.__context__, SizeError):  # raised in a callback, wrapped by the parser
-                raise SizeError from None
-            if not answer.whole:
-                raise BrokenOffError(f"not HTTP: {_said(error)}") from None
-            answer.surplus = True
-        if not answer.begun and self._cap + _OVERHEAD_BYTES_MAX - self._left > _HEADER_BYTES_MAX:
-            raise SizeError
-        return True
-
-    @contextlib.contextmanager
-    def _reading(self) -> Generator[None, None, None]:
-        """Foreign exceptions become ours, and whatever goes wrong ends the exchange."""
-        with self._turn:
-            try:
-                if self._aborted:
-                    raise ClosedError
-                yield
-            except PoolError:
-                self._end(reuse=False)
-                if self._aborted:
-                    raise ClosedError from None
-                raise
-            except TimeoutError:
-                self._end(reuse=False)
-                raise SilenceError("total") from None
-            except OSError as error:
-                self._end(reuse=False)
-                if self._aborted:
-                    raise ClosedError from None
-                raise BrokenOffError(_said(error)) from error
-            except BaseException:
-                self._end(reuse=False)
-                raise
-        if self._aborted:  # between the last read and the release of the turn
-            self.abort()
-            raise ClosedError
-
-    def _end(self, *, reuse: bool) -> None:
-        with self._state:
-            if self._ended:
-                return
-            self._ended = True
-            reuse = reuse and not self._aborted
-        self._pool.give_back(self, self._socket, reuse=reuse)
-
-
 class HttpPool:
     """Connections to one server.
 
@@ -330,8 +79,30 @@ class HttpPool:
         self._tls = _tls_context() if address.tls else None
         self.closed = False
 
+    def ahead(self, request: bytes, deadline_s: float, cap: int) -> Exchange | None:
+        """Send a small request on a kept connection, without waiting; None when it cannot be sent at once.
+
+        Whoever has an event loop waits with ``Exchange.advance``, then releases the exchange and hands it to ``post``.
+        """
+        if self.closed or len(request) > _AHEAD_BYTES_MAX or not self._places.acquire(blocking=False):
+            return None
+        connection = self._unused()
+        if connection is None:
+            self._places.release()
+            return None
+        try:
+            exchange = self._begun(connection, deadline_s, cap, fresh=False)
+        except ClosedError:
+            return None
+        return exchange if exchange.send_now(request) else None
+
     def post(
-        self, request: bytes, deadline_s: float, cap: int, watch: Callable[[Exchange], None] | None = None
+        self,
+        request: bytes,
+        deadline_s: float,
+        cap: int,
+        watch: Callable[[Exchange], None] | None = None,
+        ahead: Exchange | None = None,
     ) -> Exchange:
         """Send one request; returns when status and headers of the answer are there.
 
@@ -343,11 +114,12 @@ class HttpPool:
             deadline_s: on the monotonic clock; holds for the exchange to its end.
             cap: most bytes of the answer's body.
             watch: told of each exchange before anything is sent, so that another thread can abort it.
+            ahead: the request was sent already, by ``ahead``; this is its exchange.
 
         Raises:
             PoolError: any of its kinds.
         """
-        exchange = self._open(deadline_s, cap, fresh=False)
+        exchange = ahead or self._open(deadline_s, cap, fresh=False)
         try:
             if watch is not None:
                 watch(exchange)
@@ -396,7 +168,10 @@ class HttpPool:
         except BaseException:
             self._places.release()
             raise
-        exchange = Exchange(self, connection, deadline_s, cap, fresh=made)
+        return self._begun(connection, deadline_s, cap, fresh=made)
+
+    def _begun(self, connection: socket.socket, deadline_s: float, cap: int, *, fresh: bool) -> Exchange:
+        exchange = Exchange(self, connection, deadline_s, cap, fresh=fresh)
         with self._lock:
             self._busy.add(exchange)
             closed = self.closed
@@ -422,7 +197,7 @@ class HttpPool:
             link = self._link(limit_s)
             link.connect()
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ConnectError(_said(error)) from error
+            raise ConnectError(told(error)) from error
         return link.sock
 
     def _link(self, limit_s: float) -> http.client.HTTPConnection:
@@ -463,8 +238,3 @@ def _is_quiet(connection: socket.socket) -> bool:
     except OSError:
         return False
     return False
-
-
-def _said(error: Exception) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

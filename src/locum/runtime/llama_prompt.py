@@ -1,13 +1,18 @@
 """Prompts as tokens: rendering, counting, and shortening what does not fit the context.
 
-Notable: template and tokenizer run in the engine's process, so what is counted is what will be read. Nothing is
-shortened unless the request asks for it, and what was dropped is counted. Not here: answering (``llamacpp``,
-``openvino_generator``).
+Notable: template and tokenizer run in the engine's process, so what is counted is what will be read. A message that
+holds the name of a control token (``<|im_end|>``) would be read as that token, and could forge turns; such a name is
+kept out of the template and read as the letters it is made of (``Piece``; a vocabulary that begins every text with a
+space does so there, too). Nothing is shortened unless the request asks for it, and what was dropped is counted. Not
+here: answering (``llamacpp``, ``openvino_generator``).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from locum.core.errors import UserError
@@ -41,17 +46,32 @@ class TokenizerProcess(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of a prompt.
+
+    Attributes:
+        literal: read as the letters it is made of; else names of control tokens are those tokens.
+    """
+
+    text: str
+    literal: bool = False
+
+
 class Prompts:
     """Turns requests into prompts.
 
     Args:
         process: with the model.
         template: whether the model has a chat template.
+        control: names of the control tokens that a message cannot mean; none leaves messages as they are.
     """
 
-    def __init__(self, process: TokenizerProcess, *, template: bool) -> None:
+    def __init__(self, process: TokenizerProcess, *, template: bool, control: Sequence[str] = ()) -> None:
         self._process = process
         self._template = template
+        longest_first = sorted(control, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first))) if control else None
 
     @property
     def n_ctx(self) -> int:
@@ -82,6 +102,52 @@ class Prompts:
             return request.prompt
         self.require_template()
         return self._post("/apply-template", chat_fields(request))["prompt"]
+
+    def control_in(self, request: CompletionRequest) -> str | None:
+        """The name of a control token that a message holds as text; None when there is none, and for a raw prompt."""
+        if self._control is None or request.prompt is not None:
+            return None
+        found = (self._control.search(message.content) for message in request.messages)
+        return next((match[0] for match in found if match is not None), None)
+
+    def pieces(self, request: CompletionRequest) -> list[Piece]:
+        """The prompt, in parts that are read as they should be; one part unless a message names a control token.
+
+        Raises:
+            UserError: as ``render``; or the template changes messages so much that their parts are not found again.
+        """
+        if self._control is None or self.control_in(request) is None:
+            return [Piece(self.render(request))]
+        word = secrets.token_hex(8)  # which no message holds and hardly a template changes
+        names: list[str] = []
+
+        def put_aside(match: re.Match[str]) -> str:
+            names.append(match[0])
+            return f"q{word}q{len(names) - 1}q"
+
+        messages = tuple(
+            replace(message, content=self._control.sub(put_aside, message.content)) for message in request.messages
+        )
+        parts = re.split(f"q{word}q([0-9]+)q", self.render(replace(request, messages=messages)))
+        if any(word in part.lower() for part in parts):
+            raise UserError(
+                "runtime-chat-template",
+                f"the chat template rewrites messages, so {names[0]!r} in one of them cannot be told from its own",
+                where=self._process.where,
+                fix="take it out of the message",
+            )
+        return [Piece(names[int(part)], literal=True) if place % 2 else Piece(part) for place, part in enumerate(parts)]
+
+    def ids(self, pieces: Sequence[Piece]) -> list[int]:
+        """Token ids of a prompt, with the tokens that begin every prompt."""
+        if len(pieces) == 1:
+            return self.tokens(pieces[0].text)
+        made: list[int] = []
+        for place, piece in enumerate(pieces):
+            special = not piece.literal
+            body = {"content": piece.text, "add_special": place == 0, "parse_special": special}
+            made += self._post("/tokenize", body)["tokens"] if piece.text or place == 0 else []
+        return made
 
     def tokens(self, text: str, *, whole: bool = True) -> list[int]:
         """Token ids of a text.
@@ -127,7 +193,7 @@ class Prompts:
         return not request.tools and not calls and 2 * length < self.n_ctx
 
     def _count(self, request: CompletionRequest) -> int:
-        return len(self.tokens(self.render(request)))
+        return len(self.ids(self.pieces(request)))
 
     def _drop_turns(self, request: CompletionRequest, room: int) -> CompletionRequest:
         messages = request.messages

@@ -85,6 +85,8 @@ def chat_fields(request: CompletionRequest) -> dict[str, Any]:
             choice = "required"
         body["tools"] = [_tool(tool) for tool in tools]
         body["tool_choice"] = choice
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
     return body
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from locum.core.errors import LocumError, UserError
 from locum.runtime.llama_client import EngineRefusedError
 from locum.runtime.llama_process import LlamaProcess
-from locum.runtime.llama_prompt import Prompts
+from locum.runtime.llama_prompt import Piece, Prompts
 from locum.runtime.llama_request import TEXT_PATH, bounded, refusal
 from locum.runtime.protocol import Scores
 
@@ -57,7 +57,7 @@ def token_tree(continuations: Sequence[Sequence[int]]) -> Node:
 def score_continuations(
     process: LlamaProcess,
     prompts: Prompts,
-    text: str,
+    pieces: Sequence[Piece],
     continuations: Sequence[str],
     fields: dict[str, Any],
     timeout_s: float,
@@ -67,7 +67,7 @@ def score_continuations(
     Args:
         process: with the model.
         prompts: its tokenizer.
-        text: the prompt.
+        pieces: the prompt.
         continuations: texts.
         fields: further fields of each request (the adapter).
         timeout_s: for all of it.
@@ -79,8 +79,8 @@ def score_continuations(
         UserError: prompt and continuation together are longer than the context.
         LocumError: as ``LlamaProcess.post``.
     """
-    prompt = prompts.tokens(text)
-    sequences = [_continue(prompts, text, prompt, continuation) for continuation in continuations]
+    prompt = prompts.ids(pieces)
+    sequences = [_continue(prompts, pieces, prompt, continuation) for continuation in continuations]
     longest = len(prompt) + max((len(sequence) for sequence in sequences), default=0)
     if longest > prompts.n_ctx:
         raise UserError(
@@ -106,9 +106,10 @@ def score_continuations(
     return Scores(scores, greedy)
 
 
-def _continue(prompts: Prompts, text: str, prompt: list[int], continuation: str) -> list[int]:
+def _continue(prompts: Prompts, pieces: Sequence[Piece], prompt: list[int], continuation: str) -> list[int]:
     """Tokens after the prompt's: of both texts in one piece, unless a token would reach across the border."""
-    together = prompts.tokens(text + continuation)
+    *before, last = pieces
+    together = prompts.ids([*before, Piece(last.text + continuation)])
     if together[: len(prompt)] == prompt:
         return together[len(prompt) :]
     return prompts.tokens(continuation, whole=False)

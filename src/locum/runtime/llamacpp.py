@@ -1,6 +1,7 @@
 """Text from GGUF files through llama.cpp: answers, streams, and the weighing of given continuations.
 
-Notable: several requests are answered in one batch; each has a connection to the engine's process of its own, and a
+Notable: names of control tokens in a message are read as text, so a conversation that holds one goes as token ids.
+Several requests are answered in one batch; each has a connection to the engine's process of its own, and a
 whole answer is a stream that was read to its end, so both are the same text. Closing a stream ends the connection,
 and llama.cpp stops with the next token. At temperature 0 the packaged library wrote the same text whether it was alone
 or in a batch, read the prompt anew or kept it, wrote ahead or not; builds for wider vectors choose their arithmetic by
@@ -22,6 +23,7 @@ from locum.core.errors import LocumError, ModelFileError, UserError
 from locum.core.text import one_line
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.runtime.gguf_check import GgufHeader, check_gguf
+from locum.runtime.gguf_vocabulary import control_tokens
 from locum.runtime.llama_client import EngineRefusedError
 from locum.runtime.llama_process import LlamaProcess, Turn
 from locum.runtime.llama_prompt import Prompts
@@ -76,7 +78,8 @@ class LlamaGenerator:
             check=lambda: check_template(self._templates, str(path)),
             probe=probe_template if self._templates else None,
         )
-        self._prompts = Prompts(self.process, template=bool(self._templates))
+        control = control_tokens(path, header) if self._templates else ()
+        self._prompts = Prompts(self.process, template=bool(self._templates), control=control)
 
     @property
     def model(self) -> str:
@@ -128,13 +131,24 @@ class LlamaGenerator:
             body["grammar"] = grammar
         request, truncated = self._prompts.fit(request)
         body |= sampling_fields(request, self.n_ctx)
-        if request.prompt is None and request.logprobs is None:
+        forged = self._prompts.control_in(request)
+        if forged is not None and request.tools and request.tool_choice != "none":
+            raise UserError(
+                "runtime-unsupported-option",
+                f"a message holds {forged!r}, a token of this model's own, and together with tools it cannot be read "
+                "as text",
+                where=self.process.where,
+                fix="take it out of the message, or ask without tools",
+            )
+        if request.prompt is None and request.logprobs is None and forged is None:
             self._prompts.require_template()
             path = CHAT_PATH
             body |= chat_fields(request) | {"stream_options": {"include_usage": True}}
         else:
             path = TEXT_PATH
-            body |= text_fields(self._prompts.render(request), request.logprobs)
+            pieces = self._prompts.pieces(request)
+            prompt = pieces[0].text if len(pieces) == 1 else self._prompts.ids(pieces)
+            body |= text_fields(prompt, request.logprobs)
         try:
             turn = self.process.stream(path, body, self._settings.timeout_s)
         except EngineRefusedError as error:
@@ -164,8 +178,8 @@ class LlamaGenerator:
             LocumError: as ``complete``.
         """
         fields = self._adapter_field(request.adapter)
-        text = self._prompts.render(request)
-        return score_continuations(self.process, self._prompts, text, continuations, fields, self._settings.timeout_s)
+        pieces = self._prompts.pieces(request)
+        return score_continuations(self.process, self._prompts, pieces, continuations, fields, self._settings.timeout_s)
 
     def render(self, request: CompletionRequest) -> str:
         """The text that the model reads for a request: its messages through the chat template, or its raw prompt.
@@ -177,7 +191,7 @@ class LlamaGenerator:
 
     def prompt_tokens(self, request: CompletionRequest) -> list[int]:
         """Ids of the tokens that the model reads for a request, the template's included."""
-        return self._prompts.tokens(self._prompts.render(request))
+        return self._prompts.ids(self._prompts.pieces(request))
 
     def count_tokens(self, request: CompletionRequest) -> int:
         """How many tokens the prompt of a request has, the template's included."""

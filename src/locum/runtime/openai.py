@@ -4,42 +4,40 @@ Notable: one deadline covers an answer with all its retries, on the monotonic cl
 (429, 5xx, lost connections), with full jitter, and a ``Retry-After`` that fits the deadline is honoured; nothing is
 retried once the caller has seen a part of the answer. All attempts carry one idempotency key and count as one
 request. A circuit breaker leaves a failing server alone. Redirects are not followed, bodies are capped, and the key
-comes from the named environment variable and appears in no message. Not here: the documents (``openai_wire``),
-streams (``openai_stream``), connections (``http_pool``), spending caps.
+appears in no message. Not here: where to connect and with which key (``openai_address``), the documents
+(``openai_wire``), streams (``openai_stream``), connections (``http_pool``), spending caps.
 """
 
 from __future__ import annotations
 
 import email.utils
-import ipaddress
 import math
-import os
 import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import orjson
 
-from locum.core.errors import LocumError, UpstreamError, UserError
+from locum.core.errors import LocumError, UpstreamError
 from locum.core.text import one_line
 from locum.runtime.breaker import CircuitBreaker, CircuitOpenError
 from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
-from locum.runtime.http_pool import (
-    Address,
+from locum.runtime.http_exchange import (
     BrokenOffError,
     ClosedError,
     ConnectError,
     Exchange,
-    HttpPool,
     PoolError,
     SilenceError,
     SizeError,
-    proxy_of,
 )
+from locum.runtime.http_pool import HttpPool
+from locum.runtime.openai_address import address_of, checked_url, read_key
 from locum.runtime.openai_stream import BadChunkError, OpenAiStream, StreamRefusedError, Watch, WholeStream
 from locum.runtime.openai_wire import (
     BAD_DOCUMENT,
@@ -50,7 +48,7 @@ from locum.runtime.openai_wire import (
     said,
     said_code,
 )
-from locum.runtime.protocol import CompletionStream
+from locum.runtime.protocol import CompletionStream, Forwarded
 from locum.schema.task import LlmSpec
 
 _BODY_BYTES_MAX = 16 << 20
@@ -69,7 +67,6 @@ _SERVER_FAILED = frozenset(
         "upstream-broken-off",
     }
 )
-_LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 
 T = TypeVar("T")
 
@@ -97,10 +94,10 @@ class OpenAiGenerator:
         breaker: CircuitBreaker | None = None,
     ) -> None:
         self._llm = llm
-        url = _checked_url(llm.base_url or "")
-        self._key = _read_key(llm.api_key_env)
+        url = checked_url(llm.base_url or "")
+        self._key = read_key(llm.api_key_env)
         self._path = url.path.rstrip("/")
-        self._address = _address(url)
+        self._address = address_of(url)
         self._where = f"{url.scheme}://{self._address.netloc}"
         self._closing = threading.Event()
         self._sleep = sleep or self._closing.wait
@@ -135,17 +132,15 @@ class OpenAiGenerator:
             UpstreamError: no proper answer in time; the code says why.
             LocumError: the generator is closed, or OpenAI's API lacks an option of the request.
         """
-        return self._whole(request, request_body(request, self.model), None)
+        return self._whole(self._sender(request, request_body(request, self.model)), None)
 
-    def _whole(self, request: CompletionRequest, body: Document, watch: Watch | None) -> Completion:
-        send = self._sender(request, body, watch)
-
+    def _whole(self, sender: _Sender, watch: Watch | None) -> Completion:
         def attempt(deadline_s: float, turn: int) -> Completion:
-            completion = self._parse(send(deadline_s, _BODY_BYTES_MAX).read())
+            completion = self._parse(self._send(sender, deadline_s, _BODY_BYTES_MAX, watch).read())
             self.breaker.succeeded(turn)
             return completion
 
-        completion, attempts = self._retrying(attempt)
+        completion, attempts = self._retrying(attempt, sender.ahead)
         self._note(completion, attempts)
         return completion
 
@@ -160,12 +155,12 @@ class OpenAiGenerator:
         """
         body = request_body(request, self.model)
         if request.whole:
-            return WholeStream(partial(self._whole, request, body))
+            return WholeStream(partial(self._whole, self._sender(request, body)))
         body["stream"] = True
-        send = self._sender(request, body, None)
+        sender = self._sender(request, body)
 
         def attempt(deadline_s: float, turn: int) -> tuple[Exchange | Completion, int]:
-            exchange = send(deadline_s, _STREAM_BYTES_MAX)
+            exchange = self._send(sender, deadline_s, _STREAM_BYTES_MAX, None)
             if exchange.header("content-type").startswith("text/event-stream"):
                 return exchange, turn
             completion = self._parse(exchange.read())
@@ -178,17 +173,37 @@ class OpenAiGenerator:
             return FinishedStream(answer)
         return OpenAiStream(answer, self.model, {"attempts": str(attempts)}, self._stream_end(turn))
 
+    def forward(self, request: CompletionRequest) -> Forwarded | None:
+        """Send a request for the whole answer at once, for an event loop that waits for it without a thread.
+
+        What is sent is the first attempt; whether it is the last is decided when the stream is read, as ``complete``
+        does it. None when it cannot be sent without waiting: no kept connection is free, it is large, the circuit is
+        not closed.
+
+        Raises:
+            LocumError: OpenAI's API lacks an option of the request.
+        """
+        sender = self._sender(request, request_body(request, self.model))
+        if self._closing.is_set() or not self.breaker.is_closed:
+            return None
+        turn, deadline_s = self.breaker.admit(), time.monotonic() + self._llm.timeout_s
+        exchange = self._pool.ahead(sender.message(), deadline_s, _BODY_BYTES_MAX)
+        if exchange is None:
+            return None
+        sender.ahead = _Ahead(exchange, turn, deadline_s)
+        return Forwarded(WholeStream(partial(self._whole, sender), exchange), exchange)
+
     def close(self) -> None:
         """Stop what is under way and close the connections; a second call does nothing."""
         self._closing.set()
         self._pool.close()
 
-    def _retrying(self, attempt: Callable[[float, int], T]) -> tuple[T, int]:
-        """Attempts until one returns; with it, how many there were."""
-        deadline_s = time.monotonic() + self._llm.timeout_s
+    def _retrying(self, attempt: Callable[[float, int], T], ahead: _Ahead | None = None) -> tuple[T, int]:
+        """Attempts until one returns; with it, how many there were. The first one may be under way already."""
+        deadline_s = ahead.deadline_s if ahead is not None else time.monotonic() + self._llm.timeout_s
         failed: UpstreamError | None = None
         for number in range(1, _ATTEMPTS_MAX + 1):
-            turn = self._admit(failed)
+            turn = ahead.turn if ahead is not None and number == 1 else self._admit(failed)
             try:
                 return self._tried(attempt, deadline_s, turn), number
             except _Retry as retry:
@@ -235,22 +250,17 @@ class OpenAiGenerator:
         else:
             self.breaker.succeeded(turn)
 
-    def _sender(
-        self, request: CompletionRequest, body: Document, watch: Watch | None
-    ) -> Callable[[float, int], Exchange]:
-        """Sends one request, as often as it is called, and gives the answer's beginning when its status is 200."""
+    def _sender(self, request: CompletionRequest, body: Document) -> _Sender:
         path = self._path + ("/chat/completions" if request.prompt is None else "/completions")
-        head = self._head(path, stream="stream" in body)
+        return _Sender(body, self._head(path, stream="stream" in body), self._adapt)
 
-        def send(deadline_s: float, cap: int) -> Exchange:
-            self._adapt(body)
-            encoded = encode(body)
-            message = b"%scontent-length: %d\r\n\r\n%s" % (head, len(encoded), encoded)
-            exchange = self._pool.post(message, deadline_s, cap, watch)
-            self._check(exchange, body)
-            return exchange
-
-        return send
+    def _send(self, sender: _Sender, deadline_s: float, cap: int, watch: Watch | None) -> Exchange:
+        """Send a request, and give the answer's beginning when its status is 200."""
+        sent, sender.ahead = sender.ahead, None
+        message = sender.message()
+        exchange = self._pool.post(message, deadline_s, cap, watch, sent.exchange if sent is not None else None)
+        self._check(exchange, sender.body)
+        return exchange
 
     def _head(self, path: str, *, stream: bool) -> bytes:
         """Request line and headers; the idempotency key is the same for all attempts."""
@@ -384,6 +394,31 @@ class OpenAiGenerator:
         return UpstreamError(code, cause, fix=fix, where=self._where)
 
 
+@dataclass(frozen=True)
+class _Ahead:
+    """A first attempt that is under way."""
+
+    exchange: Exchange
+    turn: int
+    deadline_s: float
+
+
+@dataclass
+class _Sender:
+    """A request, as it is sent once or several times; ``adapt`` gives its fields the names that the server wants."""
+
+    body: Document
+    head: bytes
+    adapt: Callable[[Document], None]
+    ahead: _Ahead | None = None
+
+    def message(self) -> bytes:
+        """Request line, headers and body."""
+        self.adapt(self.body)
+        encoded = encode(self.body)
+        return b"%scontent-length: %d\r\n\r\n%s" % (self.head, len(encoded), encoded)
+
+
 class _Retry(Exception):
     """A failure that may pass; carries the error to raise when it does not, and how long to wait."""
 
@@ -420,70 +455,3 @@ def _retry_after_s(value: str) -> float | None:
     except (ValueError, OverflowError):
         return None
     return max(0.0, after_s) if math.isfinite(after_s) else None
-
-
-def _checked_url(base_url: str) -> SplitResult:
-    """The URL, when a key may be sent to it.
-
-    Raises:
-        UserError: ``upstream-url``.
-    """
-    try:
-        url = urlsplit(base_url)
-        sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError as error:
-        raise UserError("upstream-url", f"llm.base_url is malformed: {error}") from error
-    if not sound or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
-        raise UserError("upstream-url", "llm.base_url must be https://HOST/v1, in ASCII")
-    if "@" in url.netloc or url.query or url.fragment:
-        raise UserError(
-            "upstream-url",
-            "llm.base_url holds a user name, query or fragment",
-            fix="keep only https://HOST/v1; name the key's environment variable in llm.api_key_env",
-        )
-    if url.scheme == "http" and not _is_local(url.hostname or ""):
-        raise UserError(
-            "upstream-url",
-            f"http:// to {url.hostname} would send prompts and key unencrypted",
-            fix="use https://; http:// is for this machine and private networks",
-        )
-    return url
-
-
-def _address(url: SplitResult) -> Address:
-    """Where to connect; a proxy of the environment is for the world outside, not for this machine.
-
-    Raises:
-        UserError: ``upstream-proxy``.
-    """
-    host, tls = url.hostname or "", url.scheme == "https"
-    proxy = None if _is_local(host) else proxy_of(host, url.scheme)
-    if proxy is not None and "://" not in proxy:
-        proxy = f"http://{proxy}"
-    if proxy is not None and not proxy.startswith("http://"):
-        scheme = proxy.partition("://")[0]
-        raise UserError(
-            "upstream-proxy",
-            f"the environment names a {scheme}:// proxy for {host}, which cannot be used",
-            fix="set HTTPS_PROXY to an http:// proxy, or add the host to NO_PROXY",
-        )
-    return Address(host, url.port or (443 if tls else 80), tls, proxy)
-
-
-def _is_local(host: str) -> bool:
-    """Whether a host is this machine, a private address, or a name that only a local network has."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host or host.lower().endswith(_LOCAL_SUFFIXES)
-    return address.is_loopback or address.is_private or address.is_link_local
-
-
-def _read_key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        state = "holds characters that no key has" if key else "is not set"
-        raise UserError("upstream-key-missing", f"environment variable {variable} {state}", fix=f"export {variable}=…")
-    return key

@@ -17,7 +17,7 @@ import orjson
 
 from locum.core.errors import LocumError
 from locum.runtime.completion import Chunk, Completion, FinishedStream, TokenLogprob, ToolCallDelta
-from locum.runtime.http_pool import BrokenOffError, ClosedError, Exchange, PoolError, SizeError
+from locum.runtime.http_exchange import BrokenOffError, ClosedError, Exchange, PoolError, SizeError
 from locum.runtime.openai_wire import BAD_DOCUMENT, Document, Told, made_completion, read_logprobs, text_of
 from locum.schema.message import ToolCall
 
@@ -191,11 +191,12 @@ class WholeStream:
 
     Args:
         ask: sends the request and waits; tells of each exchange that it begins.
+        sent: the exchange of a request that was sent already.
     """
 
-    def __init__(self, ask: Callable[[Watch], Completion]) -> None:
+    def __init__(self, ask: Callable[[Watch], Completion], sent: Exchange | None = None) -> None:
         self._ask = ask
-        self._exchange: Exchange | None = None
+        self._exchange = sent
         self._answer: FinishedStream | None = None
         self._closed = False
 

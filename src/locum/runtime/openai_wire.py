@@ -114,11 +114,14 @@ def _tool_fields(request: CompletionRequest) -> Document:
         }
         for tool in request.tools
     ]
+    fields: Document = {"tools": tools}
     choice = request.tool_choice
-    if choice == "auto":
-        return {"tools": tools}
-    named = choice if choice in ("none", "required") else {"type": "function", "function": {"name": choice}}
-    return {"tools": tools, "tool_choice": named}
+    if choice != "auto":
+        named = choice if choice in ("none", "required") else {"type": "function", "function": {"name": choice}}
+        fields["tool_choice"] = named
+    if request.parallel_tool_calls is not None:
+        fields["parallel_tool_calls"] = request.parallel_tool_calls
+    return fields
 
 
 def read_completion(body: bytes, asked: str) -> Completion:

@@ -8,9 +8,11 @@ whoever has an event loop calls from threads of its own. Not here: any engine.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from functools import cache
+from typing import Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +127,31 @@ class CompletionStream(Protocol):
         ...
 
 
+class Stop:
+    """The wish to end an answer that is being made, which any thread may have at any time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: list[CompletionStream] = []
+        self.is_set = False
+
+    def set(self) -> None:
+        """Close what is being read, and whatever would be from now on; a second call does nothing."""
+        with self._lock:
+            self.is_set = True
+            running, self._running = self._running, []
+        for stream in running:
+            stream.close()
+
+    def closes(self, stream: CompletionStream) -> None:
+        """Close this stream, too, when the wish comes; at once when it is there already."""
+        with self._lock:
+            self._running.append(stream)
+            late = self.is_set
+        if late:
+            self.set()
+
+
 @runtime_checkable
 class Generator(Protocol):
     """A model that writes text: the LLM, or a small decoder."""
@@ -145,6 +172,68 @@ class Generator(Protocol):
     def close(self) -> None:
         """Release connections and child processes; a second call does nothing."""
         ...
+
+
+class Arrival(Protocol):
+    """An answer on its way, for an event loop that waits for it without a thread; used from that loop only.
+
+    ``release`` is called once, when ``advance`` said so, after ``expire``, or to give up; the descriptor must not be
+    watched any more then.
+    """
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when there is something for ``advance``."""
+        ...
+
+    @property
+    def wait_s(self) -> float:
+        """For how long nothing may come; after that, ``expire``."""
+        ...
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the stream can be read to its end at once, without waiting; else a thread has to read it."""
+        ...
+
+    def advance(self) -> bool:
+        """Take what has come, without waiting; whether the loop is to wait no longer."""
+        ...
+
+    def expire(self) -> None:
+        """Nothing came within ``wait_s``; whoever reads the stream is told."""
+        ...
+
+    def release(self) -> None:
+        """The loop waits no longer."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Forwarded:
+    """A request that was sent: its answer as a stream, to be read when it has arrived."""
+
+    stream: CompletionStream
+    arrival: Arrival
+
+
+@runtime_checkable
+class Forwarder(Protocol):
+    """A generator that can send a request without waiting."""
+
+    def forward(self, request: CompletionRequest) -> Forwarded | None:
+        """Send, and return at once; None when that cannot be, and ``stream`` is to be asked from a thread."""
+        ...
+
+
+def forwarder_of(generator: Generator) -> Forwarder | None:
+    """The generator as one that can forward; None when it cannot."""
+    return cast("Forwarder", generator) if _can_forward(type(generator)) else None
+
+
+@cache
+def _can_forward(kind: type) -> bool:
+    """Looked up once for each kind: a protocol's check takes longer than to send a request."""
+    return issubclass(kind, Forwarder)
 
 
 @runtime_checkable

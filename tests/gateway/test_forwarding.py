@@ -1,0 +1,249 @@
+"""Requests that go on to an LLM: whole answers without a thread, hand-overs, embeddings; and clients that leave."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from locum.bundle.student import open_bundle
+from locum.core.errors import LocumError, UpstreamError, UserError
+from locum.gateway.batching import LimitedGenerator
+from locum.gateway.bundle_target import BundleTarget
+from locum.gateway.errors import ApiError
+from locum.gateway.pool import DaemonPool
+from locum.gateway.settings import Settings
+from locum.runtime.completion import Chunk, CompletionRequest, ToolCallDelta
+from locum.schema.message import Message, ToolCall
+from locum.testing import ChunkGenerator, FakeEmbedder, FakeGenerator, Scripted
+from locum.testing.bundles import pico_bundle, pico_task
+from locum.testing.chunks import final
+
+UNSURE = "good morning"
+SLOW = Scripted(body=b" " * 1024, drip_s=0.05, repeat=400)
+"""An answer that takes 20 seconds, whose client is missed as soon as it is gone."""
+
+
+def _soon(condition: Any, limit_s: float = 5.0) -> float:
+    start_s = time.monotonic()
+    while not condition() and time.monotonic() - start_s < limit_s:
+        time.sleep(0.005)
+    assert condition(), "it did not come to be"
+    return time.monotonic() - start_s
+
+
+def _begun(gateway: Any, path: str, body: dict) -> socket.socket:
+    """A request on a socket of its own."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    raw = socket.create_connection((host, int(port)))
+    data = json.dumps(body).encode()
+    raw.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+    return raw
+
+
+def _chat(model: str, text: str = UNSURE) -> dict:
+    return {"model": model, "messages": [{"role": "user", "content": text}]}
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the pools that were given work."""
+    names: list[str] = []
+    submit = DaemonPool.submit
+
+    def counted(self: DaemonPool, work: Any) -> Any:
+        names.append(self._name)
+        return submit(self, work)
+
+    monkeypatch.setattr(DaemonPool, "submit", counted)
+    return names
+
+
+@pytest.mark.engines
+def test_a_whole_answer_takes_no_thread_once_there_is_a_connection(start, submitted: list[str]):
+    gateway = start(script=["first", "second", "third"])
+    assert gateway.ask(model="pico@llm").json()["choices"][0]["message"]["content"] == "first"
+    assert submitted.count("answer") == 1
+    for text in ("second", "third"):
+        response = gateway.ask(model="pico@llm")
+        assert response.json()["choices"][0]["message"]["content"] == text
+        assert (response.headers["x-locum-route"], response.headers["x-locum-certificate"]) == ("llm", "none")
+    assert submitted.count("answer") == 1
+    assert gateway.upstream.connections == 1
+    assert gateway.metric('locum_requests_total{route="llm",status="200"}') == 3
+
+
+@pytest.mark.engines
+def test_fault_51_forwarded_answers_do_not_mix(start):
+    def said(body: Any) -> Scripted:
+        text = body["messages"][-1]["content"]
+        return Scripted(text, delay_s=0.001 * (len(text) % 7))
+
+    gateway = start(script=said)
+    texts = ["x" * length for length in range(1, 25)] * 10
+    with ThreadPoolExecutor(24) as pool:
+        for text, response in zip(texts, pool.map(lambda text: gateway.ask(text, "pico@llm"), texts), strict=True):
+            assert response.json()["choices"][0]["message"]["content"] == text
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("model", ["pico@llm", "pico"])
+def test_a_client_that_leaves_stops_the_llm_within_a_second(start, model: str):
+    gateway = start(script=["cash", SLOW, "cash"])
+    gateway.ask(UNSURE, "pico@llm")
+    raw = _begun(gateway, "/v1/chat/completions", _chat(model))
+    _soon(lambda: len(gateway.upstream.received) == 2)
+    raw.close()
+    assert _soon(gateway.upstream.gone.is_set) < 1
+    _soon(lambda: gateway.metric("locum_cancellations_total") == 1)
+    assert gateway.metric("locum_llm_failures_total") == 0, "the LLM did nothing wrong"
+    assert gateway.ask(UNSURE, model).status_code == 200
+    assert gateway.metric("locum_in_flight") == 0
+
+
+@pytest.mark.engines
+def test_a_failure_while_the_loop_waits_is_told_and_counted(start):
+    gateway = start(script=["a", Scripted(status=400, body=b'{"error":{"message":"no such model"}}'), "b"])
+    gateway.ask(model="pico@llm")
+    failed = gateway.ask(model="pico@llm")
+    assert failed.status_code == 502 and failed.json()["error"]["code"] == "llm_failed"
+    assert "no such model" in failed.json()["error"]["message"]
+    assert gateway.metric("locum_llm_failures_total") == 1
+    assert gateway.ask(model="pico@llm").status_code == 200
+
+
+@pytest.mark.engines
+def test_the_limit_of_requests_with_the_llm_holds_without_threads(start, tmp_path: Path):
+    settings = Settings(llm_concurrency=2, log_file=tmp_path / "log")
+    gateway = start(script=[Scripted("ok", delay_s=0.4)], settings=settings)
+    for _ in range(2):
+        with ThreadPoolExecutor(6) as pool:
+            found = sorted(pool.map(lambda _: gateway.ask(model="pico@llm").status_code, range(6)))
+        assert found == [200, 200, 503, 503, 503, 503]
+    assert gateway.ask(model="pico@llm").status_code == 200
+
+
+ASKED = CompletionRequest((Message("user", UNSURE),), whole=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (LocumError("runtime-child-died", "killed at /home/me"), 502, "llm_failed"),
+        (LocumError("runtime-engine-failed", "0xdead"), 502, "llm_failed"),
+        (UserError("runtime-chat-template", "it has none"), 502, "llm_failed"),
+        (LocumError("runtime-too-long", "4,000 tokens do not fit 2,048"), 400, "context_length_exceeded"),
+    ],
+)
+def test_an_llm_in_a_file_that_fails_a_hand_over_is_named(tmp_path: Path, error: LocumError, status: int, code: str):
+    pico_bundle(tmp_path / "b", task_text=pico_task(base_url="http://127.0.0.1:9/v1", model="m"))
+    target = BundleTarget(open_bundle(tmp_path / "b", FakeGenerator([error], model="qwen-file"), threads=1))
+    with pytest.raises(ApiError) as caught:
+        target.open("pico", ASKED)
+    assert (caught.value.status, caught.value.code) == (status, code)
+    if status == 502:
+        assert "'qwen-file'" in caught.value.message and error.code in caught.value.message
+        assert "/home" not in caught.value.message and "0xdead" not in caught.value.message
+    target.close()
+
+
+def test_an_llm_in_a_file_that_breaks_off_is_not_the_students_engine():
+    broken = LocumError("runtime-child-died", "the process was killed")
+    limited = LimitedGenerator(ChunkGenerator(["one ", broken]), 1)
+    with limited.stream(ASKED) as stream:
+        assert next(stream).text == "one "
+        with pytest.raises(UpstreamError) as caught:
+            next(stream)
+    assert caught.value.code == "runtime-child-died"
+    limited.stream(ASKED).close()
+
+
+class _SlowEmbedder(FakeEmbedder):
+    """Takes a while for each call, and counts its texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def embed(self, texts):
+        self.sizes.append(len(texts))
+        time.sleep(0.2)
+        return super().embed(texts)
+
+
+@pytest.mark.engines
+def test_embeddings_of_many_texts_are_the_same_in_parts(start_model):
+    embedder = _SlowEmbedder()
+    gateway = start_model(None, embedder)
+    texts = [f"text {number}" for number in range(70)]
+    body = {"model": "tiny", "input": texts}
+    data = gateway.http.post("/v1/embeddings", json=body).json()
+    assert embedder.sizes == [32, 32, 6]
+    rows = np.array([each["embedding"] for each in data["data"]], dtype=np.float32)
+    assert np.array_equal(rows, FakeEmbedder().embed(texts))
+    assert data["usage"]["prompt_tokens"] == sum(FakeEmbedder().count_tokens(text) for text in texts)
+
+
+@pytest.mark.engines
+def test_embeddings_stop_when_the_client_leaves(start_model):
+    embedder = _SlowEmbedder()
+    gateway = start_model(None, embedder)
+    raw = _begun(gateway, "/v1/embeddings", {"model": "tiny", "input": ["a text"] * 512})
+    _soon(lambda: embedder.sizes)
+    raw.close()
+    assert _soon(lambda: gateway.metric("locum_cancellations_total") == 1) < 1
+    done = len(embedder.sizes)
+    time.sleep(0.6)
+    assert len(embedder.sizes) <= done + 1 < 16
+    assert gateway.metric('locum_requests_total{route="none",status="499"}') == 1
+    assert gateway.http.post("/v1/embeddings", json={"model": "tiny", "input": "a"}).status_code == 200
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+CALLS = tuple(ToolCall(f"call_{number}", "weather", f'{{"day":{number}}}') for number in range(3))
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize(("wish", "count"), [(None, 3), (True, 3), (False, 1)])
+def test_parallel_tool_calls_false_gives_one_call_whatever_the_engine_does(start_model, wish: bool | None, count: int):
+    seen: list[bool | None] = []
+
+    def calls(request: CompletionRequest) -> list[Chunk]:
+        seen.append(request.parallel_tool_calls)
+        deltas = [ToolCallDelta(place, call.arguments, call.id, call.name) for place, call in enumerate(CALLS)]
+        return [*(Chunk(tool_calls=(delta,)) for delta in deltas), final(finish_reason="tool_calls", tool_calls=CALLS)]
+
+    gateway = start_model(ChunkGenerator(calls))
+    fields = {} if wish is None else {"parallel_tool_calls": wish}
+    body = {**_chat("tiny"), "tools": [TOOL], **fields}
+    whole = gateway.http.post("/v1/chat/completions", json=body).json()["choices"][0]
+    assert len(whole["message"]["tool_calls"]) == count and whole["finish_reason"] == "tool_calls"
+    with gateway.client().chat.completions.stream(model="tiny", messages=body["messages"], tools=[TOOL], **fields) as s:
+        streamed = s.get_final_completion().choices[0].message.tool_calls
+    assert [call.function.arguments for call in streamed or ()] == [call.arguments for call in CALLS[:count]]
+    tool = {"type": "function", **TOOL["function"]}
+    made = {"model": "tiny", "input": "hi", "tools": [tool], **fields}
+    response = gateway.http.post("/v1/responses", json=made).json()
+    assert sum(item["type"] == "function_call" for item in response["output"]) == count
+    assert response["parallel_tool_calls"] is (wish is not False)
+    assert seen == [wish] * 3
+
+
+def test_the_wish_for_one_call_reaches_every_engine():
+    from locum.runtime.completion import Tool
+    from locum.runtime.llama_request import chat_fields
+    from locum.runtime.openai_wire import request_body
+
+    for wish in (True, False):
+        request = CompletionRequest(
+            ASKED.messages, tools=(Tool("f", "", {"type": "object"}),), parallel_tool_calls=wish
+        )
+        assert request_body(request, "m")["parallel_tool_calls"] is wish
+        assert chat_fields(request)["parallel_tool_calls"] is wish
+    assert "parallel_tool_calls" not in request_body(CompletionRequest(ASKED.messages, parallel_tool_calls=True), "m")
