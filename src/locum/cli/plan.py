@@ -58,6 +58,8 @@ def _print(plan: Plan) -> None:
     if plan.llm_calls:
         price = "price unknown" if plan.llm_cost is None else f"about {plan.llm_cost:.4f} in your currency"
         console.print(f"LLM       {plan.llm_calls} calls, {price}")
+    if plan.answers is not None:
+        console.print(f"Answers   at most {plan.answers.max_tokens} tokens: {plan.answers.why}")
     need = plan.labels
     console.print(
         f"Labels    at most {need.max_error:.1%} wrong with {need.confidence:.0%} confidence: "

@@ -102,6 +102,7 @@ def conclude(
         why_chosen=choice.why,
         ladder=tuple(_candidate_report(outcome, choice.name) for outcome in climbed.outcomes),
         stopped_early=climbed.stopped_early,
+        answers=work.answers,
         llm=llm.report if llm else None,
         comparisons=_comparisons(climbed, student, llm, work.task.metric),
         certificate=certificate,

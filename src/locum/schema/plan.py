@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from locum.schema.answers import AnswerLimit
 from locum.schema.base import Document
 from locum.schema.candidate import Candidate
 
@@ -38,7 +39,11 @@ class LabelNeed(Document):
 
 
 class Plan(Document):
-    """Steps, cost, time, downloads and labels."""
+    """Steps, cost, time, downloads and labels.
+
+    Attributes:
+        answers: how long a written answer may be, as far as can be told before; None for kinds that write none.
+    """
 
     task: str
     steps: tuple[PlannedStep, ...]
@@ -50,4 +55,5 @@ class Plan(Document):
     llm_calls: int
     llm_cost: float | None
     labels: LabelNeed
+    answers: AnswerLimit | None
     warnings: tuple[str, ...]
