@@ -8,12 +8,12 @@ prompt and its tokens, one after the other. The figures come from the functions 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from locum.data.inspect import Inspection
 from locum.data.splits import sizes
 from locum.fit.ladder import DataSize
-from locum.fit.time import latency_ms
+from locum.fit.written import CHARS_PER_TOKEN, instruction_tokens, writer_estimate, writing
 from locum.pipeline.answer_limit import guess_limit, writes
 from locum.pipeline.rung import maker
 from locum.pipeline.workspace import split_addresses
@@ -30,8 +30,6 @@ ASSUMED = DataSize(train_rows=10_000, mean_chars=80, labels=2)
 
 _HELD_OUT: tuple[SplitName, ...] = ("dev", "calibration", "test")
 _ROWS_OF_A_FILE = 1000
-_CHARS_PER_TOKEN = 4.4
-_PROMPT_TOKENS = 120  # instruction, the kind's own words and the chat template's
 _LEAST_ANSWER_TOKENS = 4
 _LABEL_TOKENS = 8
 _TIMED_ANSWERS = 20
@@ -89,11 +87,11 @@ def expect(task: Task, seen: Inspection | None) -> Expected:
     most = limit.max_tokens if limit else task.generation.max_tokens or own
     answer = most if seen is None else min(most, _answer_tokens(seen, task, "chars_p50"))
     return Expected(
-        size=size,
+        size=replace(size, answer_tokens=answer),
         held_out=held_out,
         answer_tokens=answer,
         limit=limit,
-        instruction_tokens=_PROMPT_TOKENS + round(len(task.instruction) / _CHARS_PER_TOKEN),
+        instruction_tokens=instruction_tokens(task),
     )
 
 
@@ -106,16 +104,9 @@ def answer_s(task: Task, candidate: Candidate, expected: Expected, device: Devic
     entry = catalogue().get(candidate.base)
     if entry is None:
         return None
-    shown = task.generation.examples if candidate.method == "few_shot" else 0
-    tokens = expected.prompt_tokens + shown * (expected.size.row_tokens + expected.answer_tokens)
-    once_ms = latency_ms(
-        entry.facts,
-        "q4_1",
-        device,
-        input_tokens=min(tokens, task.generation.context),
-        output_tokens=expected.answer_tokens * (1 + task.generation.samples),
-    )
-    return None if once_ms is None else once_ms / 1e3
+    answer = writing(task, candidate.method, expected.size.row_tokens, expected.answer_tokens)
+    here_ms = writer_estimate(candidate.base, candidate.method, entry.facts, answer, device).latency_ms
+    return None if here_ms is None else here_ms / 1e3
 
 
 def measuring_s(each_s: float | None, expected: Expected) -> float | None:
@@ -138,7 +129,7 @@ def _data_size(task: Task, seen: Inspection) -> DataSize:
 
 def _answer_tokens(seen: Inspection, task: Task, length: str) -> int:
     """Tokens of a right answer, guessed from the characters of its columns."""
-    return max(_LEAST_ANSWER_TOKENS, round(_chars(seen, task.data.output, length) / _CHARS_PER_TOKEN))
+    return max(_LEAST_ANSWER_TOKENS, round(_chars(seen, task.data.output, length) / CHARS_PER_TOKEN))
 
 
 def _chars(seen: Inspection, names: str | tuple[str, ...], length: str = "chars") -> float:
