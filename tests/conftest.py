@@ -201,7 +201,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     (root / "site" / "sitecustomize.py").write_text(NO_NETWORK)
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(root / "site"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(root / "site"), os.environ.get("PYTHONPATH")])),
         "LOCUM_OFFLINE": "1",
         "LOCUM_CACHE": str(root / "cache"),
         "REACHED": str(root / "reached"),

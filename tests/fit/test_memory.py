@@ -69,7 +69,7 @@ def test_serving_memory_by_hand():
     estimate = serving_memory(TINY, "int8", tokens=8)
     assert estimate.parts_mb["weights"] == 1400 / 1e6
     assert "key-value cache" not in estimate.parts_mb
-    generating = serving_memory(TINY, "f16", tokens=8, generates=True)
+    generating = serving_memory(TINY, "f16", tokens=8, cache_tokens=8)
     assert generating.parts_mb["key-value cache"] == 2 * 4 * 5 * 8 * 2 / 1e6
     assert generating.parts_mb["libraries"] == SERVING_LIBRARIES_MB
 

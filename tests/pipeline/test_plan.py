@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from locum.cli.plan import plan as plan_command
 from locum.core.errors import DataError, DeviceError, SourceError, TaskFileError
 from locum.pipeline.forecast import ASSUMED
 from locum.pipeline.plan import make_plan
@@ -157,7 +158,7 @@ def seconds(plan: Plan) -> dict[str, float]:
 def test_written_answers_are_planned_as_they_are_made(talk: Any) -> None:
     plan = make_plan(talk.change(**WRITTEN))
     names = [f"SmolLM2-135M-Instruct/{method}" for method in ("prompt", "few_shot", "full")]
-    assert [step.name for step in plan.steps][2:-1] == [
+    assert [step.name for step in plan.steps][3:-1] == [
         *(f"{step}-{name}" for name in names[:2] for step in ("prompt", "measure")),
         *(f"{step}-{names[2]}" for step in ("train", "export", "measure")),
     ]
@@ -167,6 +168,20 @@ def test_written_answers_are_planned_as_they_are_made(talk: Any) -> None:
     assert took[f"measure-{names[1]}"] > 1.1 * took[f"measure-{names[0]}"]  # whose prompts are longer
     assert plan.labels.available == 200
     assert plan.warnings == ()
+    inputs = [candidate.estimate.inputs for candidate in plan.ladder]
+    assert [each["tokens written"] for each in inputs] == [7, 7, 7]  # of 32 characters
+    assert int(inputs[1]["tokens read"]) > int(inputs[0]["tokens read"]) == int(inputs[2]["tokens read"])
+
+
+def test_the_table_shows_what_latency_comes_from(
+    talk: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    plan_command(talk.change(**WRITTEN), None, False)
+    shown = capsys.readouterr().out.splitlines()
+    line = next(line for line in shown if line.startswith("SmolLM2-135M-Instruct/prompt from:"))
+    assert "tokens written 7" in line and "tokens of cache 8,192" in line and "memory GB/s" in line
+    assert any(line.startswith("Answers   at most 512 tokens: 99 in 100") for line in shown)  # chat's least
 
 
 def test_time_to_answer_goes_by_rows_and_samples_and_searching_by_its_calls(talk: Any) -> None:

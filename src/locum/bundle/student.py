@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from locum.bundle.task import read_task
 from locum.bundle.verify import verify
-from locum.bundle.write import CERTIFICATE, MODEL, POLICY, TASK
+from locum.bundle.write import CERTIFICATE, MODEL, POLICY
 from locum.cascade.policy import Mode
 from locum.cascade.router import AuditResult, LlmFailure, Router, llm_hash
 from locum.core.errors import LocumError, UpstreamError, UserError
@@ -27,7 +28,6 @@ from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Gene
 from locum.schema.bundle import Manifest
 from locum.schema.certificate import Answer, Certificate, Policy
 from locum.schema.task import LlmSpec, Task
-from locum.schema.taskfile import parse_task
 from locum.students.classifier import ClassifierStudent
 from locum.students.open import open_student
 from locum.students.protocol import StudentModel
@@ -234,7 +234,7 @@ def open_bundle(
     """
     folder = Path(path)
     manifest = verify(folder)
-    task = parse_task((folder / TASK).read_text(encoding="utf-8"), str(folder / TASK))
+    task = read_task(folder)
     certificate = Certificate.from_json((folder / CERTIFICATE).read_bytes(), str(folder / CERTIFICATE))
     policy = Policy.from_json((folder / POLICY).read_bytes(), str(folder / POLICY))
     model = open_student(folder / MODEL, task, threads=threads, engine=engine)

@@ -37,17 +37,24 @@ def _print(plan: Plan) -> None:
     for step in plan.steps:
         steps.add_row(plain(step.name), plain(step.what), "done" if step.done else _seconds(step.seconds))
     console.print(steps)
-    ladder = Table("candidate", "size", "memory", "training", "", title="Ladder, cheapest first", title_justify="left")
+    ladder = Table(
+        "candidate", "size", "memory", "latency", "training", "", title="Ladder, cheapest first", title_justify="left"
+    )
     for candidate in plan.ladder:
         guess = candidate.estimate
         ladder.add_row(
             plain(candidate.name),
             _mb(guess.size_mb),
             _mb(guess.memory_mb),
+            _ms(guess.latency_ms),
             _seconds(guess.train_s),
             plain(candidate.skipped or ""),
         )
     console.print(ladder)
+    for candidate in plan.ladder:
+        if candidate.estimate.inputs:
+            figures = ", ".join(f"{name} {_figure(value)}" for name, value in candidate.estimate.inputs.items())
+            console.print(f"[dim]{plain(candidate.name)} from: {plain(figures)}[/dim]")
     for download in plan.downloads:
         state = "cached" if download.cached else _mb(download.size_mb)
         console.print(f"download  {plain(download.what)}: {state}  [dim]{plain(download.address)}[/dim]")
@@ -61,6 +68,8 @@ def _print(plan: Plan) -> None:
     if plan.llm_calls:
         price = "price unknown" if plan.llm_cost is None else f"about {plan.llm_cost:.4f} in your currency"
         console.print(f"LLM       {plan.llm_calls} calls, {price}")
+    if plan.answers is not None:
+        console.print(f"Answers   at most {plan.answers.max_tokens} tokens: {plan.answers.why}")
     need = plan.labels
     console.print(
         f"Labels    at most {need.max_error:.1%} wrong with {need.confidence:.0%} confidence: "
@@ -76,6 +85,16 @@ def _seconds(seconds: float | None) -> str:
     if seconds is None:
         return "?"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _ms(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return "?"
+    return f"{milliseconds:,.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"
+
+
+def _figure(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 def _mb(size: float | None) -> str:

@@ -16,14 +16,11 @@ from typing import Any
 
 from locum.core.errors import LocumError
 from locum.models.base_files import read_json
+from locum.models.gguf_split import PATTERNS, WHOLE_TOKENS
 
 NO_FORM_FIX = "export a classifier to ONNX instead; for text, start from SmolLM2 or another base of Llama or Qwen2"
 
-_QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_LLAMA3 = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-_BY_PATTERN = {_QWEN2: "qwen2", _LLAMA3: "llama-bpe"}
+_BY_PATTERN = {pattern: name for name, pattern in PATTERNS.items()}
 _ROLES = {
     "bos": ("<|im_start|>", "<s>", "<|begin_of_text|>"),
     "eos": ("<|im_end|>", "<|endoftext|>", "</s>", "<|end_of_text|>"),
@@ -68,6 +65,8 @@ def write_vocabulary(writer: Any, path: Path, size: int, chat: Chat | None = Non
     if not _harmless(content.get("normalizer")):
         raise _refused(path, f"this normalizer: {json.dumps(content['normalizer'])[:200]}")
     split = pre_tokenizer_name(content.get("pre_tokenizer"), path)
+    if bool(model.get("ignore_merges")) != (split in WHOLE_TOKENS):  # llama.cpp goes by the name in this, too
+        raise _refused(path, f"ignore_merges {model.get('ignore_merges')} with a split of {split!r}")
     tokens = [f"[UNUSED{place}]" for place in range(size)]
     types = [TokenType.UNUSED] * size
     for token, place in model.get("vocab", {}).items():

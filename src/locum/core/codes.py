@@ -145,6 +145,7 @@ CODES: dict[str, str] = {
     "models-lfs-pointer": "A Git LFS pointer stands where a base's file should be.",
     "models-unsupported": "A base's architecture is not one that Locum trains.",
     "models-tokenizer-mismatch": "A tokenizer gives ids that the model has no embedding for.",
+    "models-tokenizer-split": "A GGUF base splits text in a way that Locum cannot repeat in training.",
     "models-nan": "Weights hold NaN or infinity.",
     "models-depth": "The depth asked for is not within the layers of the base.",
     # train

@@ -34,6 +34,7 @@ class ColumnView(Document):
         missing: share of rows without a value.
         distinct: how many different values; capped at 5,000.
         chars: mean length of a value as text.
+        chars_p50, chars_p99: length that half of the values, and 99 in 100, do not exceed.
         samples: the first few values, cut to one line.
         looks_like: what the column seems to be for.
         why: the reason for that.
@@ -44,6 +45,8 @@ class ColumnView(Document):
     missing: float
     distinct: int
     chars: float
+    chars_p50: int
+    chars_p99: int
     samples: tuple[str, ...]
     looks_like: Literal["input", "output", "id", "other"]
     why: str
@@ -158,6 +161,8 @@ def _view(tally: Tally, rows: int, found: Proposal | None, inputs: Sequence[str]
         missing=round(1 - tally.filled / rows, 4),
         distinct=len(tally.values),
         chars=round(tally.mean_chars, 1),
+        chars_p50=tally.chars_at(0.5),
+        chars_p99=tally.chars_at(0.99),
         samples=tuple(tally.samples),
         looks_like=looks_like,
         why=why,

@@ -7,6 +7,7 @@ column's values are long and mostly different; an id's are all different and hav
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Tally:
     Attributes:
         filled: rows with a value.
         values: how often each value was seen, up to 5,000 different ones.
+        lengths: how many values have so many characters.
         samples: the first few values, cut to one line.
     """
 
@@ -47,6 +49,7 @@ class Tally:
     types: Counter[str] = field(default_factory=Counter[str])
     values: Counter[str] = field(default_factory=Counter[str])
     distinct_full: bool = False
+    lengths: Counter[int] = field(default_factory=Counter[int])
     samples: list[str] = field(default_factory=list[str])
 
     def take(self, value: Any) -> None:
@@ -56,6 +59,7 @@ class Tally:
             return
         self.filled += 1
         self.chars += len(text)
+        self.lengths[len(text)] += 1
         self.words += len(text.split())
         self.types[_type_of(value, text)] += 1
         start = text[:1000]
@@ -75,6 +79,15 @@ class Tally:
     def mean_chars(self) -> float:
         """Mean length of a value."""
         return self.chars / self.filled if self.filled else 0.0
+
+    def chars_at(self, share: float) -> int:
+        """The least length that a share of the values does not exceed; 0 when there is no value."""
+        wanted, seen = math.ceil(share * self.filled), 0
+        for length in sorted(self.lengths):
+            seen += self.lengths[length]
+            if seen >= wanted:
+                return length
+        return 0
 
     @property
     def repeats(self) -> float:

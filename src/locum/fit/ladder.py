@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from locum.fit import memory, time
+from locum.fit.written import CHARS_PER_TOKEN, writer_estimate, writing
 from locum.schema.candidate import Candidate, Estimate, Family, Method
 from locum.schema.device import DeviceProfile
 from locum.schema.kinds import Kind
@@ -67,7 +68,6 @@ _WEIGHTS: dict[Method, float] = {
 _EPOCHS: dict[Family, float] = {"linear": 1.0, "encoder": 10.0, "decoder": 2.0}
 PROMPTED: tuple[Method, ...] = ("prompt", "few_shot")
 _MIN_DEPTH = 4
-_CHARS_PER_TOKEN = 4.4  # English text under a vocabulary of 30 to 50 thousand
 _BATCH_ROWS = 32
 _CANDIDATE_TOKENS = 256  # an encoder that ranks cuts candidates there
 _TEXTS_TRAINED = 3  # that it reads for a row in training: the query and two candidates
@@ -75,16 +75,21 @@ _TEXTS_TRAINED = 3  # that it reads for a row in training: the query and two can
 
 @dataclass(frozen=True)
 class DataSize:
-    """How much there is to learn from."""
+    """How much there is to learn from.
+
+    Attributes:
+        answer_tokens: of a middling right answer, as a student writes it; None when that is not known.
+    """
 
     train_rows: int
     mean_chars: float
     labels: int
+    answer_tokens: int | None = None
 
     @property
     def row_tokens(self) -> int:
         """Tokens of a middling row, two special ones included."""
-        return round(self.mean_chars / _CHARS_PER_TOKEN) + 2
+        return round(self.mean_chars / CHARS_PER_TOKEN) + 2
 
     @property
     def tokens(self) -> int:
@@ -121,7 +126,7 @@ def make_ladder(task: Task, size: DataSize, machines: Machines, mixed: DataSize 
     for spec, budget_s in zip(wanted, budgets, strict=True):
         facts = _facts(spec.base) if spec.base else None
         learned = mixed if spec.multitask and mixed is not None else size
-        candidate = _candidate(task.kind, spec, facts, size, learned, machines, budget_s)
+        candidate = _candidate(task, spec, facts, size, learned, machines, budget_s)
         reason = _over(candidate, task.budget, machines) or _too_shallow(candidate, budget_s)
         ladder.append(candidate.model_copy(update={"skipped": reason}) if reason else candidate)
     return tuple(ladder)
@@ -184,7 +189,7 @@ def _facts(base: str) -> BaseFacts | None:
 
 
 def _candidate(
-    kind: Kind,
+    task: Task,
     spec: StudentSpec,
     facts: BaseFacts | None,
     size: DataSize,
@@ -193,6 +198,7 @@ def _candidate(
     budget_s: float,
 ) -> Candidate:
     """A candidate that answers rows of one size and learns from those of another, which differ for several tasks."""
+    kind = task.kind
     if spec.base is None:
         estimate = Estimate(train_s=1 + size.train_rows / 2000, memory_mb=memory.SERVING_LIBRARIES_MB)
         name = "bm25" if kind == "rank" else "tfidf"
@@ -222,7 +228,7 @@ def _candidate(
         depth=depth,
         multitask=spec.multitask,
         parameters=memory.kept_parameters(facts, depth),
-        estimate=_estimate(spec, facts, depth, size, learned, machines, passes),
+        estimate=_estimate(task, spec, facts, depth, size, learned, machines, passes),
     )
 
 
@@ -231,7 +237,7 @@ def _read_one_by_one(size: DataSize) -> tuple[DataSize, float]:
     tokens = min(size.row_tokens, _CANDIDATE_TOKENS)
     passes = size.row_tokens / tokens
     rows = round(size.train_rows * min(passes, _TEXTS_TRAINED))
-    return DataSize(train_rows=rows, mean_chars=(tokens - 2) * _CHARS_PER_TOKEN, labels=size.labels), passes
+    return DataSize(train_rows=rows, mean_chars=(tokens - 2) * CHARS_PER_TOKEN, labels=size.labels), passes
 
 
 def _name(spec: StudentSpec, depth: int | None) -> str:
@@ -250,6 +256,7 @@ def _training_seconds(
 
 
 def _estimate(
+    task: Task,
     spec: StudentSpec,
     facts: BaseFacts,
     depth: int | None,
@@ -258,9 +265,8 @@ def _estimate(
     machines: Machines,
     passes: float,
 ) -> Estimate:
-    """What a student costs that reads ``passes`` texts for an answer."""
-    tokens = size.row_tokens
-    latency_ms = time.latency_ms(facts, "int8", machines.serving, input_tokens=tokens, depth=depth)
+    """What a student costs that writes an answer, or reads ``passes`` texts for one."""
+    served = _served(task, spec, facts, depth, size, machines.serving, passes)
     trained = spec.method not in PROMPTED
     training = memory.training_memory(
         facts,
@@ -269,13 +275,34 @@ def _estimate(
         sequence=learned.row_tokens,
         depth=depth,
     )
+    return served.model_copy(
+        update={
+            "train_s": _training_seconds(facts, spec.method, learned, machines.training, depth) if trained else None,
+            "train_memory_mb": training.total_mb if trained else None,
+            "download_mb": plan_base(spec.base or "").size_mb or 0.0,
+        }
+    )
+
+
+def _served(
+    task: Task,
+    spec: StudentSpec,
+    facts: BaseFacts,
+    depth: int | None,
+    size: DataSize,
+    device: DeviceProfile,
+    passes: float,
+) -> Estimate:
+    if spec.method in PROMPTED or task.kind in ("extract", "generate"):
+        answer = writing(task, spec.method, size.row_tokens, size.answer_tokens or 0)
+        estimate = writer_estimate(spec.base or "", spec.method, facts, answer, device, depth)
+        return estimate if size.answer_tokens is not None else estimate.model_copy(update={"latency_ms": None})
+    tokens = size.row_tokens
+    latency_ms = time.latency_ms(facts, "int8", device, input_tokens=tokens, depth=depth)
     return Estimate(
-        train_s=_training_seconds(facts, spec.method, learned, machines.training, depth) if trained else None,
-        train_memory_mb=training.total_mb if trained else None,
         size_mb=memory.size_mb(facts, "int8", depth),
         memory_mb=memory.serving_memory(facts, "int8", tokens=tokens, depth=depth).total_mb,
         latency_ms=latency_ms * passes if latency_ms is not None else None,
-        download_mb=plan_base(spec.base or "").size_mb or 0.0,
     )
 
 
@@ -291,8 +318,15 @@ def _over(candidate: Candidate, budget: Budget, machines: Machines) -> str | Non
     )
     for what, value, limit, unit, whose in limits:
         if value is not None and limit is not None and value > limit:
-            return f"its estimated {what} of {_short(value)} {unit} is over the {_short(limit)} {unit} of the {whose}"
+            over = f"its estimated {what} of {_short(value)} {unit} is over the {_short(limit)} {unit} of the {whose}"
+            return over + (_length(guess) if what == "latency" else "")
     return None
+
+
+def _length(guess: Estimate) -> str:
+    """What makes an answer long, where one is written."""
+    read, written = guess.inputs.get("tokens read"), guess.inputs.get("tokens written")
+    return "" if written is None else f" (it reads about {read} tokens and writes {written})"
 
 
 def _short(value: float) -> str:

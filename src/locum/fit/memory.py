@@ -148,18 +148,18 @@ def training_memory(
 
 
 def serving_memory(
-    facts: BaseFacts, weights: WeightFormat, *, tokens: int, depth: int | None = None, generates: bool = False
+    facts: BaseFacts, weights: WeightFormat, *, tokens: int, depth: int | None = None, cache_tokens: int = 0
 ) -> MemoryEstimate:
-    """Memory to serve a student, one request at a time.
+    """Memory to serve a student.
 
-    weights · bytes + two blocks' activations + (when it generates) key-value cache 2·layers·h_kv·tokens·2 bytes
+    weights · bytes + two blocks' activations + (when it writes) key-value cache 2·layers·h_kv·2 bytes a token
 
     Args:
         facts: the base.
         weights: how weights are stored.
-        tokens: longest request, answer included.
+        tokens: read at once.
         depth: layers kept; None keeps all.
-        generates: whether it writes tokens and so keeps a key-value cache (f16).
+        cache_tokens: when it writes: the context that is set aside for all its slots together, in f16.
 
     Returns:
         The estimate, by part.
@@ -171,11 +171,16 @@ def serving_memory(
         "weights": parameters * WEIGHT_BYTES[weights] / 1e6,
         "activations": 2 * activation_bytes_per_token(facts, tokens) * tokens / 1e6,
     }
-    if generates:
-        key_value_width = facts.hidden * facts.key_value_heads / facts.heads
-        parts["key-value cache"] = 2 * layers * key_value_width * tokens * 2 / 1e6
+    if cache_tokens:
+        parts["key-value cache"] = cache_bytes_per_token(facts, depth) * cache_tokens / 1e6
     inputs: dict[str, str | float] = {"parameters": parameters, "format": weights, "layers": layers, "tokens": tokens}
     return MemoryEstimate("serving", parts, inputs)
+
+
+def cache_bytes_per_token(facts: BaseFacts, depth: int | None = None) -> float:
+    """Bytes of keys and values that are kept for a token: 2·layers·h_kv values in f16."""
+    layers = facts.layers if depth is None else depth
+    return 2 * layers * (facts.hidden * facts.key_value_heads / facts.heads) * 2
 
 
 def size_mb(facts: BaseFacts, weights: WeightFormat, depth: int | None = None) -> float:

@@ -8,7 +8,7 @@ Not here: measuring latency (``evaluate``).
 
 from __future__ import annotations
 
-from locum.fit.memory import WEIGHT_BYTES, WeightFormat, embedding_parameters, kept_parameters
+from locum.fit.memory import WEIGHT_BYTES, WeightFormat, cache_bytes_per_token, embedding_parameters, kept_parameters
 from locum.schema.candidate import Method
 from locum.schema.device import DeviceProfile
 from locum.sources.facts import BaseFacts
@@ -95,7 +95,7 @@ def latency_ms(
     """Milliseconds to answer one request: overhead + max(arithmetic, weights once) + output · max(…) each.
 
     The input goes through at once and reads all blocks once; every written token reads them again, the output
-    embedding with them.
+    embedding and what is cached of the tokens before with them (of half the answer, on average).
 
     Args:
         facts: the base.
@@ -116,7 +116,8 @@ def latency_ms(
     block_bytes = (parameters - embedding_parameters(facts)) * WEIGHT_BYTES[weights]
     flops = forward_flops(facts, input_tokens, sequence=input_tokens, depth=depth)
     prefill_s = max(flops / rate, block_bytes / bandwidth)
-    each_s = max(2.0 * parameters / rate, parameters * WEIGHT_BYTES[weights] / bandwidth)
+    cached = cache_bytes_per_token(facts, depth) * (input_tokens + output_tokens / 2)
+    each_s = max(2.0 * parameters / rate, (parameters * WEIGHT_BYTES[weights] + cached) / bandwidth)
     return OVERHEAD_MS + 1e3 * (prefill_s + output_tokens * each_s)
 
 

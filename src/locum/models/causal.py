@@ -16,7 +16,7 @@ from locum.core.errors import ModelFileError
 from locum.core.files import disk_errors
 from locum.models.base_files import BaseFiles
 from locum.models.body import load_transformer, quiet_transformers
-from locum.models.tokenizer import TOKENIZER_NAME, write_tokenizer
+from locum.models.tokenizer import TOKENIZER_NAME, convert_gguf_tokenizer, write_tokenizer
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -57,19 +57,11 @@ def load_chat_tokenizer(base: BaseFiles) -> Any:
     """The tokenizer of a base, with its chat template or the plain one.
 
     Raises:
-        ModelFileError: it has no fast tokenizer, or no token that ends a text.
+        ModelFileError: it has no fast tokenizer, or no token that ends a text; or as ``convert_gguf_tokenizer``.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
     where = str(base.root / (base.gguf or TOKENIZER_NAME))
     with quiet_transformers():
-        try:
-            if base.gguf:
-                tokenizer: Any = AutoTokenizer.from_pretrained(base.root, gguf_file=base.gguf, local_files_only=True)
-            else:  # the very file, never rebuilt by a class of the architecture
-                tokenizer = PreTrainedTokenizerFast.from_pretrained(base.root, local_files_only=True)
-        except Exception as error:  # conversion fails with many classes of error; all mean the same to the user
-            raise ModelFileError("models-damaged", f"its tokenizer cannot be read: {error}", where=where) from error
+        tokenizer = convert_gguf_tokenizer(base.root / base.gguf) if base.gguf else _own_tokenizer(base, where)
     if not tokenizer.eos_token:
         raise ModelFileError(
             "models-tokenizer-mismatch",
@@ -81,6 +73,16 @@ def load_chat_tokenizer(base: BaseFiles) -> Any:
         named = tokenizer.chat_template or {}
         tokenizer.chat_template = named.get("default", PLAIN_TEMPLATE)
     return tokenizer
+
+
+def _own_tokenizer(base: BaseFiles, where: str) -> Any:
+    """The very file, never rebuilt by a class of the architecture."""
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(base.root, local_files_only=True)
+    except Exception as error:  # it fails with many classes of error; all mean the same to the user
+        raise ModelFileError("models-damaged", f"its tokenizer cannot be read: {error}", where=where) from error
 
 
 def save_causal(model: Any, tokenizer: Any, base: BaseFiles, folder: Path, stop_ids: list[int]) -> None:

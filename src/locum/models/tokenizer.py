@@ -1,16 +1,19 @@
 """The tokenizer of a base as one ``tokenizer.json``: copied from its folder, or converted from GGUF.
 
 Notable: training reads the very file that serving will read, through the same class
-(``runtime.tokenize.TextTokenizer``), so both cut and split a text alike. Not here: chat templates.
+(``runtime.tokenize.TextTokenizer``), so both cut and split a text alike. What transformers converts from GGUF is made
+to split as the file says (``gguf_split``). Not here: chat templates.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from locum.core.errors import ModelFileError
 from locum.core.files import write_bytes
 from locum.models.base_files import BaseFiles, refuse_pointer
+from locum.models.gguf_split import split_as_gguf
 from locum.runtime.tokenize import TextTokenizer
 
 TOKENIZER_NAME = "tokenizer.json"
@@ -23,7 +26,7 @@ def write_tokenizer(base: BaseFiles, folder: Path) -> Path:
         The path of the ``tokenizer.json`` written.
 
     Raises:
-        ModelFileError: the base has no fast tokenizer.
+        ModelFileError: the base has no fast tokenizer, or splits text in a way that is not known here.
     """
     target = folder / TOKENIZER_NAME
     if base.gguf is None:
@@ -38,17 +41,28 @@ def write_tokenizer(base: BaseFiles, folder: Path) -> Path:
         refuse_pointer(source)
         write_bytes(target, source.read_bytes())
         return target
+    tokenizer = convert_gguf_tokenizer(base.root / base.gguf)
+    text = tokenizer.backend_tokenizer.to_str()
+    write_bytes(target, text.encode())
+    return target
+
+
+def convert_gguf_tokenizer(path: Path) -> Any:
+    """Transformers' tokenizer of a GGUF file, which splits text as the file says.
+
+    Raises:
+        ModelFileError: it cannot be converted, or splits text in a way that is not known here.
+    """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base.root, gguf_file=base.gguf, local_files_only=True)
-        text = tokenizer.backend_tokenizer.to_str()
+        tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     except Exception as error:  # conversion fails with many classes of error; all mean the same to the user
         raise ModelFileError(
-            "models-damaged", f"its tokenizer cannot be converted: {error}", where=str(base.root / base.gguf)
+            "models-damaged", f"its tokenizer cannot be converted: {error}", where=str(path)
         ) from error
-    write_bytes(target, text.encode())
-    return target
+    split_as_gguf(tokenizer.backend_tokenizer, path)
+    return tokenizer
 
 
 def open_tokenizer(path: Path, max_tokens: int, vocabulary: int) -> TextTokenizer:

@@ -19,6 +19,7 @@ from locum.core.errors import Interrupted
 from locum.core.lock import folder_lock
 from locum.core.progress import track
 from locum.data.verify import verify_splits
+from locum.pipeline.answer_limit import limit_answers
 from locum.pipeline.built import Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.conclude import Conclusion, conclude
@@ -100,6 +101,7 @@ def _build(work: Workspace) -> Run:
     data, card = prepare_data(work)
     data = add_mixture(work, data, card)
     device, ladder = decide_ladder(work, data, card)
+    work = limit_answers(work, data, ladder)
     climbed = climb(work, data, ladder, card.noise_ceiling)
     chosen = pick(work, data, climbed)
     llm = ask_llm(work, data)

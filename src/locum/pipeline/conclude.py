@@ -103,6 +103,7 @@ def conclude(
         ladder=tuple(_candidate_report(outcome, student) for outcome in climbed.outcomes),
         stopped_early=climbed.stopped_early,
         refit=chosen.refit,
+        answers=work.answers,
         llm=llm.report if llm else None,
         comparisons=_comparisons(climbed, student, llm, work.task.metric),
         multitask=multitask_reports(climbed.students, data.mixture, work.task.metric),

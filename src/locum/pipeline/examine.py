@@ -17,8 +17,9 @@ import orjson
 
 from locum.bundle.report import read_report
 from locum.bundle.student import NO_REDACTION, open_bundle
+from locum.bundle.task import read_task
 from locum.bundle.verify import verify
-from locum.bundle.write import MODEL, TASK, replace_certificate
+from locum.bundle.write import MODEL, replace_certificate
 from locum.cascade.certify import certify
 from locum.cascade.policy import make_policy
 from locum.cascade.summary import system_summary
@@ -40,7 +41,6 @@ from locum.schema.evaluation import Evaluation, Latency
 from locum.schema.model import ModelSpec
 from locum.schema.report import BuildReport
 from locum.schema.task import Guarantee, Task
-from locum.schema.taskfile import parse_task
 from locum.students.open import open_drafter, read_confidence
 from locum.tasks import open_kind
 
@@ -65,7 +65,7 @@ def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path, engine: str 
     """
     with open_bundle(bundle, engine=engine) as student:
         void, threshold = student.void, student.certificate.threshold
-    task = _task(bundle)
+    task = read_task(bundle)
     rows = read_labelled(data, task)
     with lent_judge(task, task.llm, data.with_suffix(".judge-answers.jsonl")):
         examined = _examine(bundle, task, rows, "test", engine=engine, timed=True)
@@ -112,7 +112,7 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
     """
     manifest = verify(bundle)
     _require_fresh(bundle, data)
-    task = _task(bundle)
+    task = read_task(bundle)
     wanted = guarantee or task.guarantee
     rows = read_labelled(data, task)
     judge = data.with_suffix(".judge-answers.jsonl")
@@ -175,10 +175,6 @@ def learned_files(report: BuildReport) -> list[SourceFile]:
     others = (mixed for each in report.multitask if each.student == report.chosen for mixed in each.tasks)
     files = [*report.data.files, *(file for other in others for file in other.mixed.files)]
     return [file for file in files if file.split in ("train", "dev")]
-
-
-def _task(bundle: Path) -> Task:
-    return parse_task((bundle / TASK).read_text(encoding="utf-8"), str(bundle / TASK))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from locum.data.inspect import Inspection
 from locum.data.splits import sizes
 from locum.fit.ladder import DataSize
-from locum.fit.time import latency_ms
+from locum.fit.written import CHARS_PER_TOKEN, instruction_tokens, writer_estimate, writing
+from locum.pipeline.answer_limit import guess_limit, writes
 from locum.pipeline.rung import maker
 from locum.pipeline.workspace import split_addresses
+from locum.schema.answers import AnswerLimit
 from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
 from locum.schema.device import DeviceProfile
@@ -28,9 +30,8 @@ ASSUMED = DataSize(train_rows=10_000, mean_chars=80, labels=2)
 
 _HELD_OUT: tuple[SplitName, ...] = ("dev", "calibration", "test")
 _ROWS_OF_A_FILE = 1000
-_CHARS_PER_TOKEN = 4.4
-_PROMPT_TOKENS = 120  # instruction, the kind's own words and the chat template's
 _LEAST_ANSWER_TOKENS = 4
+_LABEL_TOKENS = 8
 _TIMED_ANSWERS = 20
 _TIMED_S = 20.0
 _LINEAR_S = 0.001
@@ -44,6 +45,7 @@ class Expected:
         size: of the training rows.
         held_out: rows of dev, calibration and test.
         answer_tokens: of a middling written answer; of a label or a list of places a few.
+        limit: of written answers; None for kinds that write none.
         instruction_tokens: that every prompt begins with.
         training_rows: of the training file, what is left when the held-out rows are taken from it.
     """
@@ -51,6 +53,7 @@ class Expected:
     size: DataSize
     held_out: dict[SplitName, int]
     answer_tokens: int
+    limit: AnswerLimit | None
     instruction_tokens: int
     training_rows: int
 
@@ -81,17 +84,21 @@ def expect(task: Task, seen: Inspection | None) -> Expected:
     rows = size.train_rows if seen is None else seen.rows
     addresses = split_addresses(task)
     carved = sizes(rows, [name for name in _HELD_OUT if name in addresses], task)
-    most = task.max_held_out
+    cap = task.max_held_out
     whole: dict[SplitName, int] = {name: carved.get(name, _ROWS_OF_A_FILE) for name in _HELD_OUT}
-    held_out: dict[SplitName, int] = {name: min(count, most or count) for name, count in whole.items()}
-    limit = task.generation.max_tokens or (open_kind(task).decoding.max_tokens if task.kind != "classify" else 8)
-    chars = None if seen is None else _chars(seen, task.data.output)
-    answer = limit if chars is None else min(limit, max(_LEAST_ANSWER_TOKENS, round(chars / _CHARS_PER_TOKEN)))
+    held_out: dict[SplitName, int] = {name: min(count, cap or count) for name, count in whole.items()}
+    limit = (
+        guess_limit(task, None if seen is None else _answer_tokens(seen, task, "chars_p99")) if writes(task) else None
+    )
+    own = open_kind(task).decoding.max_tokens if task.kind != "classify" else _LABEL_TOKENS
+    most = limit.max_tokens if limit else task.generation.max_tokens or own
+    answer = most if seen is None else min(most, _answer_tokens(seen, task, "chars_p50"))
     return Expected(
-        size=size,
+        size=replace(size, answer_tokens=answer),
         held_out=held_out,
         answer_tokens=answer,
-        instruction_tokens=_PROMPT_TOKENS + round(len(task.instruction) / _CHARS_PER_TOKEN),
+        limit=limit,
+        instruction_tokens=instruction_tokens(task),
         training_rows=min(size.train_rows, max(1, rows - sum(carved.values()))),
     )
 
@@ -105,16 +112,9 @@ def answer_s(task: Task, candidate: Candidate, expected: Expected, device: Devic
     entry = catalogue().get(candidate.base)
     if entry is None:
         return None
-    shown = task.generation.examples if candidate.method == "few_shot" else 0
-    tokens = expected.prompt_tokens + shown * (expected.size.row_tokens + expected.answer_tokens)
-    once_ms = latency_ms(
-        entry.facts,
-        "q4_1",
-        device,
-        input_tokens=min(tokens, task.generation.context),
-        output_tokens=expected.answer_tokens * (1 + task.generation.samples),
-    )
-    return None if once_ms is None else once_ms / 1e3
+    answer = writing(task, candidate.method, expected.size.row_tokens, expected.answer_tokens)
+    here_ms = writer_estimate(candidate.base, candidate.method, entry.facts, answer, device).latency_ms
+    return None if here_ms is None else here_ms / 1e3
 
 
 def measuring_s(each_s: float | None, expected: Expected) -> float | None:
@@ -135,8 +135,15 @@ def _data_size(task: Task, seen: Inspection) -> DataSize:
     return DataSize(train_rows=rows, mean_chars=min(chars, float(task.data.max_field_chars)), labels=labels)
 
 
-def _chars(seen: Inspection, names: str | tuple[str, ...]) -> float:
-    """Mean characters of some columns together; of an object, where a name reaches into one."""
+def _answer_tokens(seen: Inspection, task: Task, length: str) -> int:
+    """Tokens of a right answer, guessed from the characters of its columns."""
+    return max(_LEAST_ANSWER_TOKENS, round(_chars(seen, task.data.output, length) / CHARS_PER_TOKEN))
+
+
+def _chars(seen: Inspection, names: str | tuple[str, ...], length: str = "chars") -> float:
+    """Characters of some columns together, the mean unless another length is asked; of an object, where a name
+    reaches into one.
+    """
     wanted = {name if any(column.name == name for column in seen.columns) else name.split(".")[0]
               for name in ((names,) if isinstance(names, str) else names)}  # fmt: skip
-    return sum(column.chars for column in seen.columns if column.name in wanted)
+    return sum(getattr(column, length) for column in seen.columns if column.name in wanted)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 
 from locum.core.files import write_json
 from locum.fit.device import profile_device
 from locum.fit.devices import find_device
 from locum.fit.ladder import DataSize, Machines, make_ladder, mixture_size
+from locum.fit.written import CHARS_PER_TOKEN
+from locum.pipeline.answer_limit import right_answers
 from locum.pipeline.built import Prepared
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
@@ -35,6 +38,8 @@ def decide_ladder(work: Workspace, data: Prepared, card: DataCard) -> tuple[Devi
             "data": data.key,
             "students": task.students if task.students == "auto" else [spec.to_json() for spec in task.students],
             "budget": task.budget.to_json(),
+            "asked": task.instruction,
+            "generation": task.generation.to_json(),
             "threads": work.threads,
             **({"mixture": data.mixture.key, "mixing": data.mixture.temperature} if data.mixture else {}),
         },
@@ -43,7 +48,7 @@ def decide_ladder(work: Workspace, data: Prepared, card: DataCard) -> tuple[Devi
 
     def decide(out: Path) -> None:
         device = profile_device(work.out, measure=True)
-        ladder = make_ladder(task, data_size(card), Machines(device, serves_on(task, device)), mixed)
+        ladder = make_ladder(task, data_size(task, data, card), Machines(device, serves_on(task, device)), mixed)
         write_json(out / "device.json", device.to_json())
         write_json(out / "ladder.json", [candidate.to_json() for candidate in ladder])
 
@@ -58,7 +63,13 @@ def serves_on(task: Task, here: DeviceProfile) -> DeviceProfile:
     return here if task.budget.device == "this" else find_device(task.budget.device)
 
 
-def data_size(card: DataCard) -> DataSize:
-    """How much there is to learn from."""
+def data_size(task: Task, data: Prepared, card: DataCard) -> DataSize:
+    """How much there is to learn from, and how long the median right answer is, guessed from its characters."""
     train = card.splits["train"]
-    return DataSize(train_rows=train.rows, mean_chars=train.chars_p50, labels=len(card.labels))
+    lengths = [len(answer) for answer in right_answers(task, data)]
+    return DataSize(
+        train_rows=train.rows,
+        mean_chars=train.chars_p50,
+        labels=len(card.labels),
+        answer_tokens=max(1, round(median(lengths) / CHARS_PER_TOKEN)) if lengths else None,
+    )

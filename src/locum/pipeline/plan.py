@@ -90,6 +90,7 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
         llm_cost=cost,
         labels=labels,
         multitask=_mix(sizes, task.multitask),
+        answers=expected.limit,
         warnings=tuple(warnings),
     )
 
@@ -181,6 +182,8 @@ def _steps(
         *([step("mixture", "mix the rows of the tasks", 2.0)] if files.others else []),
         step("ladder", "measure the device and decide the candidates", 1.0),
     ]
+    if expected.limit is not None and expected.limit.source != "task":
+        steps.append(step("answers", "count the tokens of right answers", 5.0))
     budgets = training_budgets(task.kind, [each.method for each in ladder], task.budget.build_minutes * 60)
     for candidate, budget_s in zip(ladder, budgets, strict=True):
         if candidate.skipped is not None:

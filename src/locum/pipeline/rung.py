@@ -79,10 +79,11 @@ def measure_student(
     """
     labels = maker(work.task.kind, candidate) == "classify"
     scoring = {} if labels else {"kind": open_kind(work.task, data.labels).prompt_hash}
+    limit = {} if work.answers is None else {"answer_tokens": work.answers.max_tokens}
     step = Step(
         f"measure-refit-{candidate.name}" if before else f"measure-{candidate.name}",
         f"measure {candidate.name}",
-        {"export": made.key, **scoring},
+        {"export": made.key, **scoring, **limit},
     )
     answers = work.steps.run(step, lambda out: _measure(work, data, made.model, out, before))
     served = answers / "model"
@@ -126,5 +127,9 @@ def _calibrate(work: Workspace, data: Prepared, model: Path, out: Path, before: 
         dev = Answers.load(out / "dev.jsonl")
         confidence = dev.fit_confidence(open_kind(work.task, data.labels), list(iterate(data.folder, "dev")))
         write_json(served / CONFIDENCE, confidence.to_json())
-        changed = {"files": {**spec.files, CONFIDENCE: sha256_file(served / CONFIDENCE)}}
+        limit = work.answers.max_tokens if work.answers is not None else None
+        changed = {
+            "files": {**spec.files, CONFIDENCE: sha256_file(served / CONFIDENCE)},
+            "answer_tokens": limit,
+        }
     write_json(served / "model.json", spec.model_copy(update=changed).to_json())

@@ -12,6 +12,7 @@ from pathlib import Path
 from locum.core.errors import TaskFileError
 from locum.core.files import sha256_bytes
 from locum.pipeline.steps import StepCache
+from locum.schema.answers import AnswerLimit
 from locum.schema.data import SplitName
 from locum.schema.task import SPLITS, Task
 from locum.schema.taskfile import MAX_BYTES, parse_task
@@ -38,6 +39,7 @@ class Workspace:
         threads: CPU threads for every step.
         offline: nothing may be downloaded.
         others: tasks to learn from beside it.
+        answers: how long an answer may be; None until that is known, and for kinds that write none.
     """
 
     task: Task
@@ -48,6 +50,7 @@ class Workspace:
     threads: int
     offline: bool = False
     others: tuple[OtherTask, ...] = ()
+    answers: AnswerLimit | None = None
 
     @property
     def task_hash(self) -> str:

@@ -126,6 +126,8 @@ def _limits(report: BuildReport, rung: CandidateReport | None) -> str:
         lines.append(f"Too rare in the data for a statement of their own: {names}.")
     if rung is not None and rung.trained is not None:
         lines.append(f"It reads the first {rung.trained.max_tokens} tokens of an input; what follows is cut.")
+    if report.answers is not None:
+        lines.append(f"It writes at most {report.answers.max_tokens} tokens: {report.answers.why}.")
     if report.data.noise_ceiling < 1:
         ceiling = text.percent(report.data.noise_ceiling, 2)
         lines.append(f"The data contradicts itself: no model could exceed {ceiling} accuracy on it.")

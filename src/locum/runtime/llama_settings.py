@@ -26,6 +26,10 @@ _CACHE_REUSE_LEAST = 1
 _MIB_PER_MB = 1e6 / 2**20
 
 
+STUDENT_SLOTS = 4
+"""Prompts that a student which writes reads at once; each has a cache of its own."""
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """How llama.cpp serves a GGUF file.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from locum.schema.base import Document
 from locum.schema.task import Method as Method
 
@@ -11,7 +13,11 @@ Family = Literal["linear", "encoder", "decoder"]
 
 
 class Estimate(Document):
-    """What a candidate is expected to cost, before anything is downloaded; None where unknown."""
+    """What a candidate is expected to cost, before anything is downloaded; None where unknown.
+
+    Attributes:
+        inputs: what memory and latency were worked out from, by name; empty where that is the input's length alone.
+    """
 
     train_s: float | None = None
     train_memory_mb: float | None = None
@@ -19,6 +25,7 @@ class Estimate(Document):
     memory_mb: float | None = None
     latency_ms: float | None = None
     download_mb: float = 0.0
+    inputs: dict[str, str | int | float] = Field(default_factory=dict[str, str | int | float])
 
 
 class Candidate(Document):

@@ -24,6 +24,7 @@ class ModelSpec(Document):
         max_tokens: longer inputs are cut there, and counted.
         temperature: logits are divided by it before the softmax (fitted on dev; 1.0 before that).
         purpose: what the model is for: labels of a text, tags of its tokens, a vector, text, or an order of texts.
+        answer_tokens: most tokens of a written answer, where the task file does not say; None for what writes none.
         files: SHA-256 of every file of the folder but this one.
         weights: name of the file with the weights, e.g. ``model.onnx``.
         pooling: how token embeddings become one (only engine llamacpp, where the head stands outside the file).
@@ -41,6 +42,7 @@ class ModelSpec(Document):
     temperature: float = 1.0
     purpose: Purpose = "classify"
     pooling: Literal["mean", "last"] | None = None
+    answer_tokens: int | None = None
     files: dict[str, str]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from locum.schema.answers import AnswerLimit
 from locum.schema.base import Document
 from locum.schema.candidate import Candidate
 
@@ -46,7 +47,11 @@ class LabelNeed(Document):
 
 
 class Plan(Document):
-    """Steps, cost, time, downloads and labels."""
+    """Steps, cost, time, downloads and labels.
+
+    Attributes:
+        answers: how long a written answer may be, as far as can be told before; None for kinds that write none.
+    """
 
     task: str
     steps: tuple[PlannedStep, ...]
@@ -58,5 +63,6 @@ class Plan(Document):
     llm_calls: int
     llm_cost: float | None
     labels: LabelNeed
+    answers: AnswerLimit | None
     multitask: tuple[PlannedMix, ...] = ()
     warnings: tuple[str, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from locum.schema.answers import AnswerLimit
 from locum.schema.base import Document
 from locum.schema.candidate import Candidate
 from locum.schema.certificate import Certificate
@@ -74,6 +75,7 @@ class BuildReport(Document):
         system: route shares and accuracy of the cascade on the test split (``local_share``,
             ``error_local``, ``accuracy_system`` when an LLM answered).
         right_means: what makes an answer right, in words; None for labels.
+        answers: how long a written answer may be; None for kinds that write none.
         stopped_early: why the ladder ended before its last rung, if it did.
         refit: whether the chosen student was trained again on train and dev together, in one sentence; empty for kinds
             where that is not done.
@@ -93,6 +95,7 @@ class BuildReport(Document):
     ladder: tuple[CandidateReport, ...]
     stopped_early: str | None
     refit: str = ""
+    answers: AnswerLimit | None = None
     llm: LlmReport | None
     comparisons: tuple[Comparison, ...]
     multitask: tuple[MultitaskReport, ...] = ()

@@ -202,7 +202,7 @@ class GenerationSpec(Document):
     """How answers are written, for the kinds that write them."""
 
     max_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        default=None, description="Most tokens of an answer; default: the kind's own."
+        default=None, description="Most tokens of an answer; default: room for nearly all right answers in train."
     )
     context: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
         default=2048, description="Most tokens of a prompt and its answer together."
@@ -300,6 +300,13 @@ class Task(Document):
     def correct_at(self) -> float:
         """The row score from which a graded answer counts as correct; 1 where answers are right or wrong."""
         return self.target.correct_at or CORRECT_AT.get(self.form, 1.0)
+
+    def with_answers_of(self, tokens: int | None) -> Self:
+        """The task with a limit for its answers, when it has none of its own."""
+        if tokens is None or self.generation.max_tokens is not None:
+            return self
+        generation = self.generation.model_copy(update={"max_tokens": tokens})
+        return self.model_copy(update={"generation": generation})
 
     @field_validator("profile", "answer_schema", "scorer")
     @classmethod

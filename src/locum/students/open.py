@@ -11,7 +11,7 @@ from pathlib import Path
 from locum.core.cpu import usable_cores
 from locum.core.errors import DataError, ModelFileError, UserError
 from locum.core.registry import Registry
-from locum.runtime.llama_settings import EngineSettings
+from locum.runtime.llama_settings import STUDENT_SLOTS, EngineSettings
 from locum.runtime.model_files import verify_folder
 from locum.runtime.open import open_classifier, open_model
 from locum.schema.confidence import ConfidenceModel
@@ -26,8 +26,6 @@ from locum.students.writing import WritingStudent
 from locum.tasks import open_kind
 
 PROMPT, CONFIDENCE = "prompt.json", "confidence.json"
-SLOTS = 4
-"""Prompts that a writing student reads at once."""
 ANSWER_S = 600.0
 """Longest time for one answer, waiting in line included."""
 
@@ -94,14 +92,14 @@ def open_writing(folder: Path, spec: ModelSpec, task: Task, threads: int) -> Dra
         prompt,
         pool=pool,
         samples=task.generation.samples,
-        concurrency=SLOTS,
+        concurrency=STUDENT_SLOTS,
     )
 
 
 def patient_settings(threads: int, task: Task) -> EngineSettings:
     """How llama.cpp serves a student: a loaded machine may be silent for long and is not dead."""
     return EngineSettings(
-        threads=threads, n_ctx=task.generation.context, slots=SLOTS, timeout_s=ANSWER_S, idle_s=ANSWER_S / 4
+        threads=threads, n_ctx=task.generation.context, slots=STUDENT_SLOTS, timeout_s=ANSWER_S, idle_s=ANSWER_S / 4
     )
 
 

@@ -35,7 +35,7 @@ class Chat(Written):
     """Answers to messages."""
 
     name = "chat"
-    tokens = 512
+    tokens = least = 512
 
     def target(self, row: Row) -> str | None:
         """The gold text; None when the gold answer is a list of instructions."""

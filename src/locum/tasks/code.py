@@ -56,7 +56,7 @@ class Code(Written):
 
     name = "code"
     addition = "Answer with Python code alone. Use nothing but the standard library."
-    tokens = 512
+    tokens = least = 512
 
     def parse(self, completion: str, text: str) -> str | None:
         """The program: the code that a model wrote, behind the input's head where it goes on from there."""

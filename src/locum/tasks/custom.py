@@ -19,7 +19,7 @@ class Custom(Written):
     """Answers with a score of the user's choice."""
 
     name = "custom"
-    tokens = 256
+    tokens = least = 256
 
     def fault(self, row: Row) -> str | None:
         """Any text is a gold answer; that there is such a scorer is settled here, before anything is trained.

@@ -32,6 +32,7 @@ class Extract(Written):
 
     name = "extract"
     tokens = 256
+    spread = 2.0  # JSON that is laid out over lines
 
     def __init__(self, task: Task, labels: tuple[str, ...], prompt: Prompt) -> None:
         self.schema: Mapping[str, Any] = task.answer_schema or {}

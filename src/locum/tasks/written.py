@@ -8,6 +8,7 @@ tuned, so a tuned student is asked as it was taught. Not here: any one kind.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -28,6 +29,7 @@ _THOUGHT_START = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _READ_CHARS = 200_000
 _REPEATED_WORDS = 4
+_ENDING_TOKENS = 8  # of the turn's end, and of a word or two around an answer
 
 
 class GoldFault(ValueError):
@@ -45,7 +47,10 @@ class Written:
     Attributes:
         name: the form.
         addition: what the system message says after the instruction.
-        tokens: most tokens of an answer, unless the task says.
+        tokens: most tokens of an answer where neither the task nor its right answers say.
+        least: fewest that an answer is allowed, however short the right ones are; ``tokens`` where a model may have to
+            write more than the right answers hold (working, words around code).
+        spread: how much longer than the right ones an answer may be and still be read.
         sample: an input of the form that the kind reads, to hash the form of the question by.
         version: of how answers are read and scored; part of the prompt's hash.
     """
@@ -53,6 +58,8 @@ class Written:
     name: ClassVar[str]
     addition: ClassVar[str] = ""
     tokens: ClassVar[int] = 128
+    least: ClassVar[int] = 16
+    spread: ClassVar[float] = 1.25
     sample: ClassVar[str] = "\0"
     version: ClassVar[int] = 1
 
@@ -84,6 +91,11 @@ class Written:
     def decoding(self) -> Decoding:
         """Greedy, to the end of the turn, or as many tokens as the task allows."""
         return Decoding(max_tokens=self.task.generation.max_tokens or self.tokens)
+
+    def allowed_tokens(self, long_tokens: int) -> int:
+        """Most tokens of an answer, given what nearly all right answers do not exceed; at most half of the context."""
+        wanted = math.ceil(self.spread * long_tokens) + _ENDING_TOKENS
+        return min(max(wanted, self.least), self.task.generation.context // 2)
 
     def messages(self, text: str, shots: Sequence[Row] = ()) -> tuple[Message, ...]:
         """System message, worked examples as turns, and the input as the last user message."""

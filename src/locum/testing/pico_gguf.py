@@ -88,7 +88,14 @@ class PicoDecoder:
 
 
 def pico_gguf(
-    path: Path, *, seed: int = 0, template: str | None = CHATML, n_ctx: int = 512, pooling: int | None = None
+    path: Path,
+    *,
+    seed: int = 0,
+    template: str | None = CHATML,
+    n_ctx: int = 512,
+    pooling: int | None = None,
+    split: str | None = "gpt-2",
+    merges: Sequence[tuple[str, str]] = (),
 ) -> PicoDecoder:
     """Write a random decoder.
 
@@ -98,8 +105,11 @@ def pico_gguf(
         template: its chat template, None for none.
         n_ctx: context that it says it was trained for.
         pooling: llama.cpp's number of how its embeddings are pooled; None says nothing.
+        split: name of how text is split before BPE; None says nothing.
+        merges: pairs of texts that are joined, the most urgent first; each makes a token, beside those of single bytes.
     """
-    tokens = (*(_spelled(byte) for byte in range(256)), *_SPECIAL)
+    joined = [("".join(map(_spelled, a.encode())), "".join(map(_spelled, b.encode()))) for a, b in merges]
+    tokens = (*(_spelled(byte) for byte in range(256)), *dict.fromkeys(a + b for a, b in joined), *_SPECIAL)
     weights = _random_weights(np.random.default_rng(seed), len(tokens))
     end = len(tokens) - 1
     metadata: dict[str, tuple[int, Any]] = {
@@ -116,14 +126,15 @@ def pico_gguf(
         "llama.rope.dimension_count": (_U32, _WIDTH // _HEADS),
         "llama.vocab_size": (_U32, len(tokens)),
         "tokenizer.ggml.model": (_STRING, "gpt2"),
-        "tokenizer.ggml.pre": (_STRING, "gpt-2"),
         "tokenizer.ggml.tokens": (_ARRAY, (_STRING, tokens)),
-        "tokenizer.ggml.token_type": (_ARRAY, (_I32, [1] * 256 + [3] * len(_SPECIAL))),
-        "tokenizer.ggml.merges": (_ARRAY, (_STRING, ())),
+        "tokenizer.ggml.token_type": (_ARRAY, (_I32, [1] * (len(tokens) - len(_SPECIAL)) + [3] * len(_SPECIAL))),
+        "tokenizer.ggml.merges": (_ARRAY, (_STRING, [f"{a} {b}" for a, b in joined])),
         "tokenizer.ggml.bos_token_id": (_U32, end - 1),
         "tokenizer.ggml.eos_token_id": (_U32, end),
         "tokenizer.ggml.add_bos_token": (_BOOL, False),
     }
+    if split is not None:
+        metadata["tokenizer.ggml.pre"] = (_STRING, split)
     if template is not None:
         metadata["tokenizer.chat_template"] = (_STRING, template)
     if pooling is not None:
