@@ -1,15 +1,15 @@
-"""What the terminal says of a finished build: ladder, verdict, certificate."""
+"""What the terminal says of a finished build: ladder, verdict, judge, certificate."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
-from locum.report.terminal import ladder_table
+from locum.report.terminal import judge_line, ladder_table
 from locum.schema.report import BuildReport
 
 
 def print_report(report: BuildReport, console: Console) -> None:
-    """Print the ladder as a table, the verdict, why this student and engine, and the certificate in one sentence."""
+    """Print the ladder as a table, the verdict, why this student and engine, the judge, and the certificate."""
     console.print()
     console.print(ladder_table(report))
     console.print()
@@ -18,5 +18,7 @@ def print_report(report: BuildReport, console: Console) -> None:
     engines = next((rung.engines for rung in report.ladder if rung.chosen), None)
     if engines is not None and engines.n:
         console.print(f"Engine: {engines.why}", markup=False)
+    if (judged := judge_line(report)) is not None:
+        console.print(f"Judge: {judged}", markup=False)
     console.print(f"Certificate: {report.certificate.statement}", markup=False)
     console.print()

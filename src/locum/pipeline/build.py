@@ -22,7 +22,7 @@ from locum.data.verify import verify_splits
 from locum.pipeline.built import Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.conclude import Conclusion, conclude
-from locum.pipeline.judge import lent_judge
+from locum.pipeline.judge import examine_judge, lent_judge, read_human
 from locum.pipeline.ladder import decide_ladder
 from locum.pipeline.llm import ask_llm, resolve_llm
 from locum.pipeline.preflight import check_environment
@@ -95,13 +95,15 @@ def _graceful() -> Generator[None, None, None]:
 
 
 def _build(work: Workspace) -> Run:
+    graded = read_human(work)
     data, card = prepare_data(work)
+    judge = examine_judge(work, data, graded)
     device, ladder = decide_ladder(work, data, card)
     climbed = climb(work, data, ladder, card.noise_ceiling)
     llm = ask_llm(work, data)
     verify_splits(data.folder)
     with track("certify and report"):
-        result = conclude(work, data, card, device, climbed, llm, datetime.now(UTC))
+        result = conclude(work, data, card, device, climbed, llm, judge, datetime.now(UTC))
         bundle = _bundle(work, data, result)
     return Run(bundle, result.report)
 
@@ -167,6 +169,7 @@ def summary(report: BuildReport, bundle: Path) -> dict[str, Any]:
         "wall_s": report.wall_s,
         "candidates": candidates,
         "llm": report.llm.to_json() if report.llm else None,
+        "judge": report.judge.to_json() if report.judge else None,
         "certificate": report.certificate.to_json(),
         "parity": chosen.parity.to_json() if chosen.parity else None,
         "system": report.system,

@@ -32,6 +32,7 @@ from locum.schema.certificate import Certificate, Policy
 from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import Comparison
+from locum.schema.judging import JudgeReport
 from locum.schema.report import BuildReport, CandidateReport
 
 _LIBRARIES = (
@@ -65,6 +66,7 @@ def conclude(
     device: DeviceProfile,
     climbed: Climb,
     llm: LlmAnswers | None,
+    judge: JudgeReport | None,
     now: datetime,
 ) -> Conclusion:
     """Choose, certify and report.
@@ -76,6 +78,7 @@ def conclude(
         device: what it ran on.
         climbed: the ladder, built.
         llm: the LLM's answers, when one is configured.
+        judge: how far the judge's verdicts are people's, where an LLM judges.
         now: the certificate's date of issue.
 
     Raises:
@@ -86,7 +89,7 @@ def conclude(
         [as_rung(student) for student in climbed.students], metric=work.task.metric, at_least=target.at_least
     )
     student = next(student for student in climbed.students if student.candidate.name == choice.name)
-    certificate = _certify(work, data, card, student, llm, now)
+    certificate = _certify(work, data, card, student, llm, judge, now)
     policy = make_policy(certificate, student.spec.name, has_llm=work.task.llm is not None)
     system = _system(student, certificate, llm)
     saving = cost.cost(llm.report.cost_per_1000 if llm else None, system["local_share"] or 0.0, policy.audit_rate)
@@ -94,7 +97,8 @@ def conclude(
         task=work.task.name,
         instruction=work.task.instruction,
         kind=work.task.kind,
-        right_means=said_of_right(work.task),
+        right_means=said_of_right(work.task, judge),
+        judge=judge,
         metric=work.task.metric,
         target=target.at_least,
         verdict=_verdict(student, work.task.metric, certificate, target.at_least),
@@ -136,7 +140,13 @@ def versions() -> dict[str, str]:
 
 
 def _certify(
-    work: Workspace, data: Prepared, card: DataCard, student: BuiltStudent, llm: LlmAnswers | None, now: datetime
+    work: Workspace,
+    data: Prepared,
+    card: DataCard,
+    student: BuiltStudent,
+    llm: LlmAnswers | None,
+    judge: JudgeReport | None,
+    now: datetime,
 ) -> Certificate:
     dev, calibration = student.scored("dev"), student.scored("calibration")
     kind = task_kind(work, data)
@@ -154,7 +164,8 @@ def _certify(
         },
         rare_labels=tuple(card.rare_labels),
         reference=Reference(dev.confidence, dev.correct),
-        right_means=said_of_right(work.task),
+        right_means=said_of_right(work.task, judge),
+        judge=judge,
         now=now,
     )
 

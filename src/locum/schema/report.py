@@ -10,6 +10,7 @@ from locum.schema.certificate import Certificate
 from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import Comparison, EngineChoice, Evaluation, Latency, WrongExample
+from locum.schema.judging import JudgeReport
 from locum.schema.model import Parity
 from locum.schema.training import GeneratorParity, Trained
 
@@ -70,6 +71,7 @@ class BuildReport(Document):
         system: route shares and accuracy of the cascade on the test split (``local_share``,
             ``error_local``, ``accuracy_system`` when an LLM answered).
         right_means: what makes an answer right, in words; None for labels.
+        judge: who judged, and how far that is people's verdict; None where no LLM judges.
         stopped_early: why the ladder ended before its last rung, if it did.
     """
 
@@ -78,6 +80,7 @@ class BuildReport(Document):
     instruction: str
     kind: str
     right_means: str | None = None
+    judge: JudgeReport | None = None
     metric: str
     target: float | None
     verdict: str
