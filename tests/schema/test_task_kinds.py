@@ -85,7 +85,8 @@ def test_a_judge_goes_by_its_own_criterion_and_grades_and_may_be_compared_with_p
     assert plain.judged is not None
     assert (plain.judged.grades, plain.judged.human) == (5, None)
     assert plain.judged.criterion.startswith("Does the answer do what the task asks")
-    own = 'judge: {criterion: " Is it kind? ", grades: 2, human: [judged.csv, "https://x.example/j.csv"], reference: gold}\n'
+    human = '[judged.csv, "https://x.example/j.csv"]'
+    own = f'judge: {{criterion: " Is it kind? ", grades: 2, human: {human}, reference: gold}}\n'
     task = parse_task(text("custom", between=JUDGED + own))
     assert task.judged is not None
     assert (task.judged.criterion, task.judged.grades, task.judged.answer) == ("Is it kind?", 2, "answer")
@@ -96,10 +97,10 @@ def test_a_judge_goes_by_its_own_criterion_and_grades_and_may_be_compared_with_p
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        (text("custom", between="scorer: exact\njudge: {grades: 2}\n"), "judge is for scorer: judge, and the scorer"),
+        (text("custom", between="scorer: exact\njudge: {grades: 2}\n"), "judge is for scorer: judge, which"),
         (
             text("qa", end="judge: {grades: 2}\n"),
-            "task.yaml:10: judge: judge is for scorer: judge, and the scorer is None",
+            "task.yaml:10: judge: judge is for scorer: judge, which",
         ),
         (
             text("custom", between=JUDGED, end="judge: {grades: 1}\n"),

@@ -333,7 +333,7 @@ class Task(Document):
     @classmethod
     def _judge_judges(cls, judge: JudgeSpec | None, info: ValidationInfo) -> JudgeSpec | None:
         if judge is not None and "scorer" in info.data and info.data["scorer"] != "judge":
-            raise ValueError(f"judge is for scorer: judge, and the scorer is {info.data['scorer']!r}")
+            raise ValueError("judge is for scorer: judge, which this task does not have")
         return judge
 
     @field_validator("llm")
