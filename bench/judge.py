@@ -46,11 +46,11 @@ COLUMNS = [
     "always the commoner", "kappa", "kinder by", "unreadable", "s a verdict",
 ]  # fmt: skip
 CAPTION = (
-    "A judge's verdict, right or wrong, against the one that the data set holds, in brackets the 95 % interval (Wilson;"
-    " Student's for the difference). Right: share of answers that the data set, or the judge, takes as right. Always"
-    " the commoner: agreement of a judge that gives every answer the verdict that most of them have. Kappa: Cohen's, 0"
-    " is chance; – where all verdicts are the same one. Kinder by: mean of the judge's grade (1 wrong, 2 right) less the"
-    " data set's. An unreadable verdict counts as wrong."
+    "A judge's verdict, right or wrong, against the one that the data set holds, in brackets the 95 % interval"
+    " (Wilson; Student's for the difference). Right: share of answers that the data set, or the judge, takes as"
+    " right. Always the commoner: agreement of a judge that gives every answer the verdict that most of them have."
+    " Kappa: Cohen's, 0 is chance; – where all verdicts are the same one. Kinder by: mean of the judge's grade (1"
+    " wrong, 2 right) less the data set's. An unreadable verdict counts as wrong."
 )
 
 
