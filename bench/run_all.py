@@ -21,6 +21,7 @@ SCRIPTS = (
     "ranking.py",
     "applications.py",
     "confidence.py",
+    "judge.py",
 )
 
 

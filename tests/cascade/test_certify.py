@@ -13,6 +13,9 @@ from locum.cascade.labels import label_arithmetic
 from locum.core.errors import UserError
 from locum.evaluate.predictions import Predictions
 from locum.schema.certificate import Certificate
+from locum.schema.evaluation import Interval
+from locum.schema.judging import JudgeAgreement, JudgeReport
+from locum.schema.kinds import judged_right_means
 from locum.schema.task import Guarantee, GuaranteeKind
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -258,3 +261,53 @@ def test_temperature_is_fitted_on_dev_rows_with_scores_only() -> None:
     assert fit_temperature(unusable) == 1.0
     with pytest.raises(ValueError, match="not on calibration"):
         fit_temperature(Predictions("m", "calibration", labels, "x", logits, gold))
+
+
+def judged(agreement: JudgeAgreement | None = None) -> JudgeReport:
+    return JudgeReport(model="gpt-x", criterion="Is it right?", grades=5, right_from=4, agreement=agreement)
+
+
+def by_people() -> JudgeAgreement:
+    right = Interval(value=0.85, low=0.7941, high=0.8926, method="wilson")
+    return JudgeAgreement(
+        n=200, unreadable=1, equal=right, kappa=0.5, kappa_quadratic=0.6, right=right, kappa_right=0.6,
+        judged_right=130, judged_right_only=20, people_right=120, kinder_by=None,
+    )  # fmt: skip
+
+
+def by_judge(
+    agreement: JudgeAgreement | None, accuracy: float = 0.85, kind: GuaranteeKind = "selective"
+) -> Certificate:
+    u, right, llm = draw(1000, accuracy, 0)
+    means = judged_right_means("gpt-x", 4, 5)
+    return certify(
+        guarantee(kind), u, right, hashes=HASHES, now=NOW, llm_correct=llm, right_means=means, judge=judged(agreement)
+    )
+
+
+@pytest.mark.parametrize("accuracy", [0.85, 0.1])
+def test_a_certificate_of_a_judge_says_so_with_its_agreement_beside_it(accuracy: float) -> None:
+    unmeasured, measured = by_judge(None, accuracy), by_judge(by_people(), accuracy)
+    assert measured.labels_from == "judge"
+    assert measured.threshold == unmeasured.threshold  # people's grades change what is said and not what is proved
+    says = "An answer is right when the judge, gpt-x, gives it grade 4 or more of 5. That is the judge's verdict; "
+    assert unmeasured.statement.endswith(says + "its agreement with people was not measured.")
+    figures = (
+        "on 200 answers that people graded, it agreed with them on right or wrong for 85 % (95 % interval 79.4 % to "
+        "89.3 %); of 130 that it took as right, people took 20 as wrong."
+    )
+    assert measured.statement.endswith(says + figures)
+    assert f"What is certified is the judge's verdict and not people's: {figures}" in measured.assumptions
+    assert not any("labels are right" in line for line in measured.assumptions)
+    if accuracy > 0.5:
+        assert "at most 5 % of the answers given locally are wrong by the judge's verdict;" in measured.statement
+
+
+def test_a_judge_that_is_compared_with_itself_is_told() -> None:
+    line = "The judge is that LLM, and judges its own answers beside the student's."
+    assert line in by_judge(None, kind="regret").assumptions
+    assert line not in by_judge(None).assumptions
+
+
+def test_the_best_grade_is_named_as_such() -> None:
+    assert judged_right_means("gpt-x", 5, 5) == "the judge, gpt-x, gives it the best grade, 5"

@@ -189,6 +189,11 @@ def test_a_custom_task_is_scored_by_a_judge_which_needs_an_llm(run: Any, folder:
     assert "llm must be given" in done.stderr
     assert run("init", *words, "--llm-model", "big", "--llm-url", "https://x.example/v1").status == 0
     assert (read().form, read().scorer) == ("custom", "judge")
+    written = Path("task.yaml").read_text(encoding="utf-8")
+    assert "# judge: {" in written
+    Path("task.yaml").write_text(written.replace("# judge: {", "judge: {"), encoding="utf-8")
+    assert (spec := read().judge) is not None
+    assert spec.human == "judged.csv"  # what is proposed can be read
 
 
 class Terminal(io.StringIO):

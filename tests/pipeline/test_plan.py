@@ -214,6 +214,45 @@ def test_an_llm_answers_no_more_rows_than_there_are_and_a_judge_reads_all_answer
     assert make_plan(talk.change(**task | {"guarantee": regret})).llm_calls == 400
     judged = make_plan(talk.change(**task | {"profile": "custom", "scorer": "judge"}))
     assert judged.llm_calls == 200 + 200 + 600
+    (warning,) = judged.warnings
+    assert "agreement with people will not be measured" in warning
+
+
+def judged_task(**judge: Any) -> dict[str, Any]:
+    llm = {"base_url": "https://api.example/v1", "model": "m", "price": {"input": 1, "output": 1}}
+    scored = {"profile": "custom", "scorer": "judge", "judge": judge, "llm": llm, "students": PROMPTED[:1]}
+    return WRITTEN | scored
+
+
+def test_answers_that_people_graded_are_calls_of_the_judge(talk: Any) -> None:
+    rows = [{"said": f"say {n}", "reply": "Well.", "marks": 1 + n % 5} for n in range(30)]
+    file = talk.folder / "judged.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    named = {"answer": "reply", "grade": "marks"}
+    without = make_plan(talk.change(**judged_task(grades=5)))
+    plan = make_plan(talk.change(**judged_task(human="judged.jsonl", **named)))
+    assert plan.llm_calls == without.llm_calls + 30
+    assert plan.llm_cost is not None and without.llm_cost is not None
+    assert plan.llm_cost == pytest.approx(without.llm_cost * plan.llm_calls / without.llm_calls)
+    assert plan.warnings == ()
+    assert [item.what for item in plan.downloads][:2] == ["train data", "answers that people graded"]
+    remote = make_plan(talk.change(**judged_task(human="https://data.example/judged.jsonl", **named)))
+    assert remote.llm_calls == without.llm_calls + 200
+    assert any("200 are assumed" in line for line in remote.warnings)
+
+
+def test_faults_of_answers_that_people_graded_are_found_by_the_plan(talk: Any) -> None:
+    (talk.folder / "judged.csv").write_text("said,answer,grade\na,b,9\nc,,1\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        make_plan(talk.change(**judged_task(human="judged.csv")))
+    assert "judged.csv:2: no grade" in str(caught.value)
+    assert "judged.csv:3: an empty answer" in str(caught.value)
+    with pytest.raises(DataError, match="did you mean 'grade' for 'grades'"):
+        make_plan(talk.change(**judged_task(human="judged.csv", grade="grades")))
+    task = judged_task(human="gone.csv")
+    with pytest.raises(SourceError) as missing:
+        make_plan(talk.change(**task | {"data": task["data"] | {"test": "gone-too.jsonl"}}))
+    assert "gone-too.jsonl; judge.human: there is no" in str(missing.value)
 
 
 @pytest.mark.parametrize(

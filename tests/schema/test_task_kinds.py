@@ -76,6 +76,66 @@ def test_a_judge_is_the_tasks_llm() -> None:
     assert (task.scorer, task.llm and task.llm.model) == ("judge", "judge.gguf")
 
 
+JUDGED = "scorer: judge\nllm: {model: judge.gguf}\n"
+
+
+def test_a_judge_goes_by_its_own_criterion_and_grades_and_may_be_compared_with_people() -> None:
+    plain = parse_task(text("custom", between=JUDGED))
+    assert plain.judge is None
+    assert plain.judged is not None
+    assert (plain.judged.grades, plain.judged.human) == (5, None)
+    assert plain.judged.criterion.startswith("Does the answer do what the task asks")
+    human = '[judged.csv, "https://x.example/j.csv"]'
+    own = f'judge: {{criterion: " Is it kind? ", grades: 2, human: {human}, reference: gold}}\n'
+    task = parse_task(text("custom", between=JUDGED + own))
+    assert task.judged is not None
+    assert (task.judged.criterion, task.judged.grades, task.judged.answer) == ("Is it kind?", 2, "answer")
+    assert task.judged.human == ("judged.csv", "https://x.example/j.csv")
+    assert parse_task(text("custom")).judged is None  # a scorer of another name
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (text("custom", between="scorer: exact\njudge: {grades: 2}\n"), "judge is for scorer: judge, which"),
+        (
+            text("qa", end="judge: {grades: 2}\n"),
+            "task.yaml:10: judge: judge is for scorer: judge, which",
+        ),
+        (
+            text("custom", between=JUDGED, end="judge: {grades: 1}\n"),
+            "judge.grades: must be greater than or equal to 2",
+        ),
+        (
+            text("custom", between=JUDGED, end='judge: {criterion: " "}\n'),
+            "judge.criterion: String should have at least 1",
+        ),
+        (text("custom", between=JUDGED, end="judge: {creterion: x}\n"), "did you mean 'criterion'?"),
+        (text("custom", between=JUDGED, end="judge: {grade: points}\n"), "grade: for answers that people graded, and"),
+        (
+            text("custom", between=JUDGED, end="judge: {human: j.csv, answer: x, grade: x}\n"),
+            "columns of their own, and two are the same",
+        ),
+        (
+            text("custom", between=JUDGED, end="judge: {human: j.csv, answer: text}\n"),
+            "data: the input 'text' is also named under judge",
+        ),
+        (
+            text("custom", between=JUDGED, end="judge: {human: j.csv, sha256: abc}\n"),
+            "judge.sha256: String should match",
+        ),
+    ],
+)
+def test_faults_of_a_judge_are_told_with_their_line(source: str, expected: str) -> None:
+    assert expected in faults(source)
+
+
+def test_faults_of_a_judge_are_told_with_all_others() -> None:
+    message = faults(text("custom", between=JUDGED, end="judge: {grades: 1, human: 3}\ntarget: {metric: blue}\n"))
+    assert message.startswith("3 faults")
+    assert "task.yaml:12: judge.grades" in message
+
+
 def test_several_outputs_and_inputs_are_fine_where_answers_are_written() -> None:
     task = parse_task(text("code", inputs="[head, doc]", outputs="[canonical_solution, test, entry_point]"))
     assert task.data.output == ("canonical_solution", "test", "entry_point")

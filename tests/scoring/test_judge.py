@@ -12,9 +12,10 @@ from sklearn.metrics import cohen_kappa_score
 from locum.core.errors import UserError
 from locum.schema.message import Message
 from locum.scoring.judge import Rubric, agreement, judge
-from locum.stats.intervals import wilson
+from locum.stats.intervals import mean_interval, wilson
 
 FAITHFUL = Rubric("Is the summary faithful to the text?")
+RIGHT = Rubric("Is the answer right?", 2)
 
 
 @pytest.mark.parametrize(
@@ -83,33 +84,81 @@ def test_an_empty_answer_is_not_worth_asking_about() -> None:
     assert judge(never, FAITHFUL, "Sum up", "  ", quote=json.dumps).grade == 1
 
 
-def test_agreement_is_scikit_learns_kappa_and_a_wilson_interval() -> None:
+def test_agreement_is_scikit_learns_kappas_and_wilson_intervals() -> None:
     generator = np.random.default_rng(0)
     human = generator.integers(1, 6, 80).tolist()
     grades = [person if generator.random() < 0.6 else int(generator.integers(1, 6)) for person in human]
-    found = agreement(grades, human)
+    found = agreement(grades, human, FAITHFUL, 0.75)
     assert found.kappa == pytest.approx(cohen_kappa_score(grades, human))
-    assert agreement(grades, human, weights="quadratic").kappa > found.kappa
-    assert found.accuracy == wilson(sum(a == b for a, b in zip(grades, human, strict=True)), 80)
-    assert (found.n, found.invalid) == (80, 0)
+    assert found.kappa_quadratic == pytest.approx(cohen_kappa_score(grades, human, weights="quadratic"))
+    assert found.kappa_quadratic > found.kappa
+    assert found.equal == wilson(sum(a == b for a, b in zip(grades, human, strict=True)), 80)
+    right, people = [grade >= 4 for grade in grades], [person >= 4 for person in human]
+    assert found.right == wilson(sum(a == b for a, b in zip(right, people, strict=True)), 80)
+    assert found.kappa_right == pytest.approx(cohen_kappa_score(right, people))
+    assert (found.n, found.unreadable, found.judged_right, found.people_right) == (80, 0, sum(right), sum(people))
+    assert found.judged_right_only == sum(a and not b for a, b in zip(right, people, strict=True))
+    assert found.kinder_by == mean_interval([a - b for a, b in zip(grades, human, strict=True)])
 
 
 def test_cohens_example() -> None:
     """Cohen (1960) in the form of every textbook: 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no; kappa 0.4."""
     grades = [2] * 25 + [1] * 25
     human = [2] * 20 + [1] * 5 + [2] * 10 + [1] * 15
-    assert agreement(grades, human).kappa == pytest.approx(0.4)
+    found = agreement(grades, human, RIGHT)
+    assert found.kappa == found.kappa_quadratic == found.kappa_right == pytest.approx(0.4)
+    assert found.equal == found.right == wilson(35, 50)
+    assert (found.judged_right, found.judged_right_only, found.people_right) == (25, 5, 30)
 
 
-def test_rows_without_a_verdict_count_against_the_judge() -> None:
-    found = agreement([1, None, 2, None], [1, 1, 2, 2])
-    assert found.kappa == 1.0
-    assert (found.accuracy.value, found.invalid) == (0.5, 2)
+def test_a_weighted_kappa_by_hand_goes_by_grades_and_not_by_which_were_given() -> None:
+    """1-1, 2-2, 5-2, 5-5: a mean square of 9/4, and of 96/16 over all pairs of 1, 2, 5, 5 with 1, 2, 2, 5."""
+    found = agreement([1, 2, 5, 5], [1, 2, 2, 5], FAITHFUL)
+    assert found.kappa_quadratic == pytest.approx(1 - (9 / 4) / (96 / 16))
+    by_rank = cohen_kappa_score([1, 2, 5, 5], [1, 2, 2, 5], weights="quadratic")  # which takes 5 for the third grade
+    assert by_rank != pytest.approx(found.kappa_quadratic)
+    assert found.kappa == pytest.approx((0.75 - 5 / 16) / (1 - 5 / 16))
 
 
-def test_kappa_of_one_grade_alone_is_unknown() -> None:
-    assert math.isnan(agreement([3, 3], [3, 3]).kappa)
-    assert math.isnan(agreement([None], [3]).kappa)
+def test_rows_without_a_verdict_count_against_the_judge_as_they_are_scored() -> None:
+    found = agreement([1, None, 2, None], [1, 1, 2, 2], RIGHT)
+    assert found.kappa == 1.0  # of the verdicts there are
+    assert (found.equal.value, found.unreadable) == (0.5, 2)
+    assert found.right.value == 0.75  # no verdict counts as wrong, which people said of the second too
+    assert found.kappa_right == pytest.approx(cohen_kappa_score([0, 0, 1, 0], [0, 0, 1, 1]))
+    assert found.kinder_by == mean_interval([0, 0])
+
+
+def test_a_kind_judge_is_above_people_and_takes_wrong_answers_as_right() -> None:
+    found = agreement([5, 5, 5, 4], [5, 3, 4, 2], FAITHFUL)
+    assert found.kinder_by is not None
+    assert found.kinder_by.value == 1.25
+    assert (found.judged_right, found.judged_right_only, found.people_right) == (3, 2, 1)
+    assert agreement([5, 5, 5, 4], [5, 3, 4, 2], FAITHFUL, 0.75).judged_right_only == 2
+
+
+def test_what_is_not_defined_is_unknown() -> None:
+    one_grade = agreement([3, 3], [3, 3], FAITHFUL)
+    assert math.isnan(one_grade.kappa)
+    assert math.isnan(one_grade.kappa_quadratic)
+    assert math.isnan(one_grade.kappa_right)
+    assert one_grade.equal == wilson(2, 2)
+    unread = agreement([None, None], [3, 5], FAITHFUL)
+    assert math.isnan(unread.kappa)
+    assert (unread.equal, unread.unreadable, unread.kinder_by) == (wilson(0, 2), 2, None)
+    assert unread.right.value == 0.5
+    assert agreement([2], [1], RIGHT).kinder_by is None
+    assert agreement([2, 2], [1, 2], RIGHT).kappa == 0.0  # a judge that says the same of all agrees by chance alone
+
+
+@pytest.mark.parametrize(("grades", "human"), [([], []), ([1], [1, 2]), ([6], [1]), ([1], [0])])
+def test_what_cannot_be_compared_is_refused(grades: list[int], human: list[int]) -> None:
     with pytest.raises(UserError) as caught:
-        agreement([], [])
+        agreement(grades, human, FAITHFUL)
     assert caught.value.code == "scoring-input"
+
+
+def test_the_lowest_grade_that_counts_as_right() -> None:
+    assert [FAITHFUL.right_from(at) for at in (1.0, 0.76, 0.75, 0.5, 0.01)] == [5, 5, 4, 3, 2]
+    assert RIGHT.right_from(0.3) == 2
+    assert Rubric("Good?", 4).right_from(2 / 3) == 3

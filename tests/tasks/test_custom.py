@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from task_toys import make_kind, make_row, make_rows
+from task_toys import make_kind, make_row, make_rows, task_fields
 
 from locum.core.errors import UpstreamError, UserError
 from locum.core.progress import Event, listening
+from locum.schema.judging import GradedAnswer
 from locum.schema.message import Message
+from locum.schema.task import Task
 from locum.stats.rowwise import Mean, value
-from locum.tasks.judging import judging
+from locum.tasks.judging import grade_answers, judging
 from locum.tasks.protocol import TaskKind
 from locum.tasks.scorers import load_scorer
 
@@ -154,6 +156,37 @@ def test_a_verdict_is_asked_for_once_and_no_answer_costs_nothing() -> None:
     assert isinstance(first["score"], Mean)
     assert first["score"].values.tolist() == [1, 0, 0, 0]
     assert value(again["score"]) == value(first["score"])
+
+
+def test_a_criterion_and_a_scale_of_ones_own() -> None:
+    judge = Judge()
+    kind = make_kind("custom", judge={"criterion": "Is it polite?", "grades": 3})
+    with judging(judge):
+        scores = kind.score(["say 2", "say 3"], make_rows("g", "g"))
+    assert isinstance(scores["score"], Mean)
+    assert scores["score"].values.tolist() == [0.5, 1.0]
+    assert all(shown.startswith("Criterion: Is it polite?") for shown in judge.seen)
+    hashes = {make_kind("custom", judge=spec).prompt_hash for spec in (None, {"grades": 3}, {"criterion": "Kind?"})}
+    assert len(hashes) == 3  # what was scored by one is not taken for the other
+    people = make_kind("custom", judge={"human": "judged.csv"})
+    assert people.prompt_hash == make_kind("custom").prompt_hash  # whose grades decide nothing
+
+
+def graded(answer: str, grade: int, reference: str | None = None) -> GradedAnswer:
+    return GradedAnswer(id="j:1", input="What?", answer=answer, reference=reference, grade=grade)
+
+
+def test_answers_that_people_graded_are_put_to_the_judge_as_a_students_are() -> None:
+    judge, task = Judge(), Task.model_validate(task_fields("custom"))
+    with judging(judge):
+        make_kind("custom").score(["say 4"], [make_row("gold", "What?")])
+        grades = grade_answers(task, [graded("say 4", 5, "gold"), graded("say 4", 5), graded("no grade", 1)])
+    assert grades == [4, 4, None]  # however many cannot be read
+    assert len(judge.seen) == 3  # the first is the student's own question
+    assert "Reference answer" not in judge.seen[1]
+    with pytest.raises(UserError) as caught:
+        grade_answers(task, [graded("x", 1)])
+    assert caught.value.code == "tasks-judge"
 
 
 def test_without_a_judge_nothing_is_scored() -> None:

@@ -20,6 +20,7 @@ from locum.cascade import labels as label_counts
 from locum.cascade import wording
 from locum.core.errors import UserError
 from locum.schema.certificate import Certificate
+from locum.schema.judging import JudgeReport
 from locum.schema.task import Guarantee
 from locum.stats.marginal import certify_marginal
 from locum.stats.multiplicity import split_delta
@@ -59,6 +60,7 @@ def certify(
     statements: int = 1,
     valid_days: int = VALID_DAYS,
     right_means: str | None = None,
+    judge: JudgeReport | None = None,
 ) -> Certificate:
     """Prove the guarantee on the calibration split, or say that it cannot be proved.
 
@@ -75,6 +77,8 @@ def certify(
         statements: certificates that are to hold together with the stated confidence; δ is split among them.
         valid_days: after so many days it is stale.
         right_means: what makes an answer right, in words; None where that needs no saying.
+        judge: the LLM by whose verdict an answer is right; the certificate then speaks of its verdicts, whoever gave
+            the labels, and says how far these are people's.
 
     Returns:
         The certificate; ``threshold`` None when nothing certifies.
@@ -91,6 +95,7 @@ def certify(
     if bound.threshold is None:
         missing = label_counts.labels_missing(bound, confidence, correct, llm_correct)
     issued = now.astimezone(UTC).replace(microsecond=0)
+    by = labels_from if judge is None else "judge"
     return Certificate(
         kind=guarantee.kind,
         max_error=guarantee.max_error,
@@ -103,11 +108,11 @@ def certify(
         upper_bound=bound.upper_bound,
         local_share=bound.local_share,
         method=bound.method if statements == 1 else f"{bound.method}, δ shared by {statements}",
-        statement=wording.statement(guarantee, bound, labels_from, missing, right_means),
-        assumptions=wording.assumptions(guarantee, labels_from, rare_labels, statements),
+        statement=wording.statement(guarantee, bound, by, missing, right_means, judge),
+        assumptions=wording.assumptions(guarantee, by, rare_labels, statements, judge),
         voided_by=wording.voided_by(hashes, valid_days),
         hashes=dict(sorted(hashes.items())),
-        labels_from=labels_from,
+        labels_from=by,
         labels_missing=missing,
         slices=tuple(rare_labels),
         issued_at=issued.isoformat(),

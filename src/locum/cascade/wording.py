@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from locum.schema.judging import JudgeReport
 from locum.schema.task import Guarantee
 from locum.stats.risk import RiskBound
 
@@ -17,6 +18,8 @@ _WHY_NOT = {
     "too-few-labels": "there are too few calibration labels, even if none of the answers were wrong",
     "risk-too-high": "the share of wrong answers could not be shown to be low enough at any threshold",
 }
+_WRONG = {"gold": "wrong", "llm": "other than the LLM's", "judge": "wrong by the judge's verdict"}
+"""By who says what is right."""
 
 
 def percent(share: float) -> str:
@@ -25,12 +28,19 @@ def percent(share: float) -> str:
 
 
 def statement(
-    guarantee: Guarantee, bound: RiskBound, labels_from: str, missing: int | None, right_means: str | None = None
+    guarantee: Guarantee,
+    bound: RiskBound,
+    labels_from: str,
+    missing: int | None,
+    right_means: str | None = None,
+    judge: JudgeReport | None = None,
 ) -> str:
     """What was proved, in one sentence; or that nothing was, why, and what would help; then what "right" means."""
     defined = "" if right_means is None else f" An answer is right when {right_means}."
+    if judge is not None:
+        defined += f" That is the judge's verdict; {agreement(judge)}."
     sure, most = percent(guarantee.confidence), percent(guarantee.max_error)
-    wrong = "wrong" if labels_from == "gold" else "other than the LLM's"
+    wrong = _WRONG[labels_from]
     if bound.threshold is None:
         more = (
             f"about {missing:,} more calibration labels would be needed"
@@ -58,14 +68,37 @@ def statement(
     )
 
 
-def assumptions(guarantee: Guarantee, labels_from: str, rare_labels: Sequence[str], statements: int) -> tuple[str, ...]:
+def agreement(judge: JudgeReport) -> str:
+    """How far a judge's verdicts are people's, as half a sentence."""
+    found = judge.agreement
+    if found is None:
+        return "its agreement with people was not measured"
+    low, high = percent(round(found.right.low, 3)), percent(round(found.right.high, 3))
+    kind = ""
+    if found.judged_right:
+        kind = f"; of {found.judged_right:,} that it took as right, people took {found.judged_right_only:,} as wrong"
+    return (
+        f"on {found.n:,} answers that people graded, it agreed with them on right or wrong for "
+        f"{percent(round(found.right.value, 3))} (95 % interval {low} to {high}){kind}"
+    )
+
+
+def assumptions(
+    guarantee: Guarantee,
+    labels_from: str,
+    rare_labels: Sequence[str],
+    statements: int,
+    judge: JudgeReport | None = None,
+) -> tuple[str, ...]:
     """What must hold for the statement to be true."""
     found = [
         "The calibration rows are a random sample of the traffic that it speaks about.",
         "No choice about the student, its temperature or its prompt was made on the calibration rows.",
         "Model, tokenizer, task, decoding and redaction are those whose hashes it names.",
     ]
-    if labels_from == "gold":
+    if judge is not None:
+        found.append(f"What is certified is the judge's verdict and not people's: {agreement(judge)}.")
+    elif labels_from == "gold":
         found.append("The calibration labels are right.")
     else:
         found.append("The calibration labels were given by the LLM: it speaks of agreement with the LLM, not of truth.")
@@ -76,6 +109,8 @@ def assumptions(guarantee: Guarantee, labels_from: str, rare_labels: Sequence[st
         )
     if guarantee.kind == "regret":
         found.append("The LLM answers as it did on the calibration rows.")
+        if judge is not None:
+            found.append("The judge is that LLM, and judges its own answers beside the student's.")
         found.append("As more is answered locally, the loss against the LLM passes the promise once.")
     if statements > 1:
         found.append(f"It holds together with {statements - 1} others; the confidence is that of all of them.")

@@ -90,6 +90,13 @@ def init(
         console.print(f"\nwrote {plain(str(out))}; next: locum plan {plain(str(out))}")
 
 
+_JUDGED = (
+    "scorer: judge   # or the name of a scorer of your own",
+    '# judge: {criterion: "Is the answer …?", grades: 5, human: judged.csv}   # answers that people graded: columns',
+    "#   answer and grade; without them the judge's agreement with people is not measured",
+)
+
+
 def task_text(answers: dict[str, Any]) -> str:
     """The text of a task file, with comments for what was left at its default."""
     seen: Inspection = answers["seen"]
@@ -101,7 +108,7 @@ def task_text(answers: dict[str, Any]) -> str:
         f"name: {_quoted(answers['name'])}",
         f"kind: {seen.kind}",
         *([f"profile: {seen.profile}"] if seen.profile else []),
-        *(["scorer: judge   # or the name of a scorer of your own"] if seen.profile == "custom" else []),
+        *(_JUDGED if seen.profile == "custom" else []),
         f"instruction: {_quoted(answers['instruction'])}",
         *schema,
         "data:",

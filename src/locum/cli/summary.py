@@ -1,15 +1,15 @@
-"""What the terminal says of a finished build: ladder, verdict, certificate."""
+"""What the terminal says of a finished build: ladder, verdict, judge, certificate."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
-from locum.report.terminal import ladder_table, multitask_table
+from locum.report.terminal import judge_line, ladder_table, multitask_table
 from locum.schema.report import BuildReport
 
 
 def print_report(report: BuildReport, console: Console) -> None:
-    """Print the ladder, what learning several tasks did, the verdict, why this student and engine, the certificate."""
+    """Print the ladder, what several tasks did, the verdict, why this student and engine, judge and certificate."""
     console.print()
     console.print(ladder_table(report))
     console.print()
@@ -21,5 +21,7 @@ def print_report(report: BuildReport, console: Console) -> None:
     engines = next((rung.engines for rung in report.ladder if rung.chosen), None)
     if engines is not None and engines.n:
         console.print(f"Engine: {engines.why}", markup=False)
+    if (judged := judge_line(report)) is not None:
+        console.print(f"Judge: {judged}", markup=False)
     console.print(f"Certificate: {report.certificate.statement}", markup=False)
     console.print()

@@ -35,7 +35,7 @@ class Example(NamedTuple):
     output: str
 
 
-class _BadRow(Exception):
+class BadRow(Exception):
     """Why this row cannot be used, and what was seen."""
 
 
@@ -69,7 +69,7 @@ class ExampleReader:
         try:
             text = self._input(row)
             label = self._spans(row, text) if self._tagged else self._right_answer(row, text)
-        except _BadRow as problem:
+        except BadRow as problem:
             reason, detail = problem.args
             self._faults.add(row.place, reason, detail)
             return None
@@ -98,29 +98,34 @@ class ExampleReader:
         if self._labels and len(self._outputs) == 1:
             return self._label(row.columns.get(self._outputs[0]), row.place)
         if self._kind is None:
-            raise _BadRow("a label comes from one column", ", ".join(self._outputs))
-        found = {name: self._clean(row.columns.get(name), name) for name in self._outputs}
-        value = found[self._outputs[0]] if len(found) == 1 else found
-        if value is None:
-            raise _BadRow("no answer", "null")
-        answer = value if isinstance(value, str) else orjson.dumps(value).decode()
-        if len(answer) > self._max_chars:
-            raise _BadRow(f"the answer is longer than {self._max_chars:,} characters", one_line(answer, 40))
+            raise BadRow("a label comes from one column", ", ".join(self._outputs))
+        answer = self._written(row, self._outputs)
         fault = self._kind.fault(Row(id=row.place, input=text, output=answer))
         if fault is not None:
-            raise _BadRow("the answer cannot be used", f"{fault} ({one_line(answer, 40)})")
+            raise BadRow("the answer cannot be used", f"{fault} ({one_line(answer, 40)})")
+        return answer
+
+    def _written(self, row: RawRow, names: tuple[str, ...]) -> str:
+        """What stands in some columns as one text."""
+        found = {name: self._clean(row.columns.get(name), name) for name in names}
+        value = found[names[0]] if len(found) == 1 else found
+        if value is None:
+            raise BadRow("no answer", "null")
+        answer = value if isinstance(value, str) else orjson.dumps(value).decode()
+        if len(answer) > self._max_chars:
+            raise BadRow(f"the answer is longer than {self._max_chars:,} characters", one_line(answer, 40))
         return answer
 
     def _spans(self, row: RawRow, text: str) -> str:
         """Spans, as they stand in the normalised text."""
         raw, value = row.columns.get(self._inputs[0]), row.columns.get(self._outputs[0])
         if value is None:
-            raise _BadRow("no answer", "null; a text without spans has an empty list")
+            raise BadRow("no answer", "null; a text without spans has an empty list")
         try:
             given = read_spans(read_json(value) if isinstance(value, str) else value)
             spans = place_spans(raw if isinstance(raw, str) else text, given, text, self._count)
         except ValueError as problem:
-            raise _BadRow("the spans cannot be used", one_line(str(problem), 160)) from problem
+            raise BadRow("the spans cannot be used", one_line(str(problem), 160)) from problem
         return write_spans((start, end, self._normal(label, self._outputs[0])) for start, end, label in spans)
 
     def _clean(self, value: Any, column: str) -> Any:
@@ -133,7 +138,7 @@ class ExampleReader:
             return {str(key): self._clean(each, column) for key, each in value.items()}
         if value is None or isinstance(value, bool | int | float):
             return value
-        raise _BadRow("the answer is no JSON value", f"column {column!r} holds a {_type_name(value)}")
+        raise BadRow("the answer is no JSON value", f"column {column!r} holds a {_type_name(value)}")
 
     def _input(self, row: RawRow) -> str:
         if self._ranked:
@@ -141,24 +146,24 @@ class ExampleReader:
         if len(self._inputs) == 1:
             text = self._text(row.columns.get(self._inputs[0]), self._inputs[0], row.place)
             if not text:
-                raise _BadRow("empty input", "")
+                raise BadRow("empty input", "")
             return text
         values = {name: row.columns.get(name) for name in self._inputs}
         texts = {n: "" if value is None else self._text(value, n, row.place) for n, value in values.items()}
         if not any(texts.values()):
-            raise _BadRow("empty input", f"all of {', '.join(self._inputs)}")
+            raise BadRow("empty input", f"all of {', '.join(self._inputs)}")
         return "\n".join(f"{name}: {text}".rstrip() for name, text in texts.items())
 
     def _text(self, value: Any, column: str, place: str) -> str:
         if value is None:
-            raise _BadRow("null input", f"column {column!r}")
+            raise BadRow("null input", f"column {column!r}")
         if isinstance(value, bool | int | float):
             self._changes["number_as_text"] += 1
             value = str(value).lower() if isinstance(value, bool) else str(value)
         if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
             value = "\n".join(value)
         if not isinstance(value, str):
-            raise _BadRow("the input is not text", f"column {column!r} holds a {_type_name(value)}")
+            raise BadRow("the input is not text", f"column {column!r} holds a {_type_name(value)}")
         text = self._normal(value, column)
         if len(text) > self._max_chars:
             self.cut_count += 1
@@ -169,7 +174,7 @@ class ExampleReader:
 
     def _label(self, value: Any, place: str) -> str:
         if value is None or value == "":
-            raise _BadRow("no label", "null" if value is None else "empty")
+            raise BadRow("no label", "null" if value is None else "empty")
         kind = _type_name(value)
         if isinstance(value, float) and value.is_integer():
             value, kind = int(value), "number"
@@ -182,11 +187,11 @@ class ExampleReader:
             if text != value:
                 self._changes["label_cleaned"] += 1
         else:
-            raise _BadRow("the label is not a name or a whole number", f"{kind} {one_line(str(value), 40)}")
+            raise BadRow("the label is not a name or a whole number", f"{kind} {one_line(str(value), 40)}")
         if not text:
-            raise _BadRow("no label", "only white space")
+            raise BadRow("no label", "only white space")
         if len(text) > MAX_LABEL_CHARS:
-            raise _BadRow(f"the label is longer than {MAX_LABEL_CHARS} characters", one_line(text, 40))
+            raise BadRow(f"the label is longer than {MAX_LABEL_CHARS} characters", one_line(text, 40))
         self._kind_counts[kind] += 1
         kept = self._kinds.setdefault(kind, [])
         if len(kept) < MAX_PLACES:
@@ -197,7 +202,7 @@ class ExampleReader:
         try:
             return normalise(value, self._count)
         except NotText as error:
-            raise _BadRow("bytes that are not text (wrong encoding, or damaged)", f"column {column!r}") from error
+            raise BadRow("bytes that are not text (wrong encoding, or damaged)", f"column {column!r}") from error
 
     def _count(self, name: str) -> None:
         self._changes[name] += 1

@@ -66,6 +66,7 @@ def open_table(
     encoding: str | None = None,
     wanted: Sequence[str] = (),
     split: SplitName = "train",
+    named: str = "data.input and data.output",
 ) -> Table:
     """Look at a file or folder, and make it ready to read.
 
@@ -75,6 +76,7 @@ def open_table(
         encoding: the text encoding when it is known.
         wanted: columns that must be there, members of objects among them (``answers.text``); empty to skip the check.
         split: which part to take of a folder that holds several.
+        named: the settings that the wanted columns come from, for the message.
 
     Raises:
         DataError: it is missing, empty, damaged, of another format, or lacks a wanted column.
@@ -87,7 +89,7 @@ def open_table(
         chosen = _text_format(found, format)
         table = _open_json(found, chosen) if chosen in ("jsonl", "json") else _open_csv(found, chosen, wanted)
     table = _with_members(table, wanted)
-    _check_columns(table, wanted)
+    _check_columns(table, wanted, named)
     return table
 
 
@@ -211,7 +213,7 @@ def _member(columns: dict[str, Any], name: str) -> Any:
     return value
 
 
-def _check_columns(table: Table, wanted: Sequence[str]) -> None:
+def _check_columns(table: Table, wanted: Sequence[str], named: str) -> None:
     missing = [name for name in dict.fromkeys(wanted) if name not in table.columns]
     if not missing:
         return
@@ -223,5 +225,5 @@ def _check_columns(table: Table, wanted: Sequence[str]) -> None:
         "data-columns",
         f"{what}; the file has: {listed}",
         where=str(table.path),
-        fix=" ".join(hints) or "name one of them under data.input and data.output",
+        fix=" ".join(hints) or f"name one of them under {named}",
     )

@@ -23,7 +23,7 @@ from locum.pipeline.answer_limit import limit_answers
 from locum.pipeline.built import Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.conclude import Conclusion, conclude
-from locum.pipeline.judge import lent_judge
+from locum.pipeline.judge import examine_judge, lent_judge, read_human
 from locum.pipeline.ladder import decide_ladder
 from locum.pipeline.llm import ask_llm, resolve_llm
 from locum.pipeline.mixture import add_mixture
@@ -98,7 +98,9 @@ def _graceful() -> Generator[None, None, None]:
 
 
 def _build(work: Workspace) -> Run:
+    graded = read_human(work)
     data, card = prepare_data(work)
+    judge = examine_judge(work, data, graded)
     data = add_mixture(work, data, card)
     device, ladder = decide_ladder(work, data, card)
     work = limit_answers(work, data, ladder)
@@ -107,7 +109,7 @@ def _build(work: Workspace) -> Run:
     llm = ask_llm(work, data)
     verify_splits(data.folder)
     with track("certify and report"):
-        result = conclude(work, data, card, device, climbed, chosen, llm, datetime.now(UTC))
+        result = conclude(work, data, card, device, climbed, chosen, llm, judge, datetime.now(UTC))
         bundle = _bundle(work, data, result)
     return Run(bundle, result.report)
 
@@ -174,6 +176,7 @@ def summary(report: BuildReport, bundle: Path) -> dict[str, Any]:
         "candidates": candidates,
         "llm": report.llm.to_json() if report.llm else None,
         "multitask": [each.to_json() for each in report.multitask],
+        "judge": report.judge.to_json() if report.judge else None,
         "certificate": report.certificate.to_json(),
         "parity": chosen.parity.to_json() if chosen.parity else None,
         "system": report.system,

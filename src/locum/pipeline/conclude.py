@@ -34,6 +34,7 @@ from locum.schema.certificate import Certificate, Policy
 from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import Comparison
+from locum.schema.judging import JudgeReport
 from locum.schema.report import BuildReport, CandidateReport
 
 _LIBRARIES = (
@@ -68,6 +69,7 @@ def conclude(
     climbed: Climb,
     chosen: Chosen,
     llm: LlmAnswers | None,
+    judge: JudgeReport | None,
     now: datetime,
 ) -> Conclusion:
     """Certify and report.
@@ -80,13 +82,14 @@ def conclude(
         climbed: the ladder, built.
         chosen: the student that is served.
         llm: the LLM's answers, when one is configured.
+        judge: how far the judge's verdicts are people's, where an LLM judges.
         now: the certificate's date of issue.
 
     Raises:
         LocumError: the predictions of two students are not about the same rows.
     """
     target, student = work.task.target, chosen.student
-    certificate = _certify(work, data, card, student, llm, now)
+    certificate = _certify(work, data, card, student, llm, judge, now)
     policy = make_policy(certificate, student.spec.name, has_llm=work.task.llm is not None)
     system = _system(student, certificate, llm)
     saving = cost.cost(llm.report.cost_per_1000 if llm else None, system["local_share"] or 0.0, policy.audit_rate)
@@ -94,7 +97,8 @@ def conclude(
         task=work.task.name,
         instruction=work.task.instruction,
         kind=work.task.kind,
-        right_means=said_of_right(work.task),
+        right_means=said_of_right(work.task, judge),
+        judge=judge,
         metric=work.task.metric,
         target=target.at_least,
         verdict=_verdict(student, work.task.metric, certificate, target.at_least),
@@ -140,7 +144,13 @@ def versions() -> dict[str, str]:
 
 
 def _certify(
-    work: Workspace, data: Prepared, card: DataCard, student: BuiltStudent, llm: LlmAnswers | None, now: datetime
+    work: Workspace,
+    data: Prepared,
+    card: DataCard,
+    student: BuiltStudent,
+    llm: LlmAnswers | None,
+    judge: JudgeReport | None,
+    now: datetime,
 ) -> Certificate:
     dev, calibration = student.scored("dev"), student.scored("calibration")
     kind = task_kind(work, data)
@@ -158,7 +168,8 @@ def _certify(
         },
         rare_labels=tuple(card.rare_labels),
         reference=Reference(dev.confidence, dev.correct),
-        right_means=said_of_right(work.task),
+        right_means=said_of_right(work.task, judge),
+        judge=judge,
         now=now,
     )
 

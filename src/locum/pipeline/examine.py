@@ -31,7 +31,7 @@ from locum.evaluate import latency, metrics, runner
 from locum.evaluate.answers import answer_rows
 from locum.evaluate.llm import decoding_hash, evaluate_llm
 from locum.evaluate.scored import Scored
-from locum.pipeline.judge import lent_judge
+from locum.pipeline.judge import lent_judge, unmeasured
 from locum.pipeline.llm import said_of_right
 from locum.runtime.model_files import read_spec
 from locum.runtime.open import open_classifier, open_generator
@@ -136,12 +136,14 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
                 llm_correct = run.correct_at_best
         finally:
             generator.close()
+    judged = read_report(bundle).judge or unmeasured(task)
     certificate = certify(
         wanted,
         scored.confidence,
         scored.correct,
         llm_correct=llm_correct,
-        right_means=said_of_right(task),
+        right_means=said_of_right(task, judged),
+        judge=judged,
         hashes={
             "model": manifest.hashes["model"],
             "task": manifest.hashes["task"],

@@ -1,11 +1,14 @@
 """Lending the task's LLM as the judge: with ``scorer: judge``, whatever scores within asks it, once for every answer.
 
 Notable: verdicts are kept in ``judge-answers.jsonl``, keyed by model and question, so a build that is stopped pays for
-none twice. Not here: what the judge is shown and how a verdict is read (``tasks.judging``, ``scoring.judge``).
+none twice. Answers that people graded are read and judged before anything is trained, so what is wrong with them, or
+with the judge, costs no training. Not here: what the judge is shown and how a verdict is read (``tasks.judging``,
+``scoring.judge``).
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -13,11 +16,19 @@ from pathlib import Path
 
 from locum.core.appended import AppendedLines, read_lines
 from locum.core.files import content_hash
+from locum.core.progress import note, warn
+from locum.data.graded import Graded, also_in, read_graded
+from locum.evaluate.metrics import document
+from locum.pipeline.built import Prepared
+from locum.pipeline.workspace import Workspace, graded_addresses
 from locum.runtime.completion import CompletionRequest
 from locum.runtime.open import open_generator
+from locum.schema.judging import JudgeAgreement, JudgeReport
 from locum.schema.message import Message
-from locum.schema.task import LlmSpec, Task
-from locum.tasks.judging import judging
+from locum.schema.task import SPLITS, LlmSpec, Task
+from locum.scoring.judge import Agreement, agreement
+from locum.sources.fetch import fetch
+from locum.tasks.judging import grade_answers, judging, rubric
 
 _VERDICT_TOKENS = 200
 
@@ -58,3 +69,77 @@ def lent_judge(
 
         with judging(complete):
             yield
+
+
+def read_human(work: Workspace) -> Graded | None:
+    """The answers that people graded, fetched, verified and read; None where none are given.
+
+    Raises:
+        SourceError: the file cannot be had or does not verify.
+        DataError: its rows cannot be used as they are.
+    """
+    addresses, spec = graded_addresses(work.task), work.task.judged
+    if not addresses or spec is None:
+        return None
+    path = fetch(addresses, sha256=spec.sha256, offline=work.offline, root=work.root)
+    return read_graded(path, work.task, spec, address=addresses[0])
+
+
+def examine_judge(work: Workspace, data: Prepared, graded: Graded | None) -> JudgeReport | None:
+    """Have the lent judge grade what people graded, and compare.
+
+    Args:
+        work: the build.
+        data: its prepared data, to tell which of these answers are about inputs that also stand there.
+        graded: what people graded.
+
+    Returns:
+        None where no LLM judges; without ``graded`` a report that says nothing was measured.
+
+    Raises:
+        UpstreamError: the LLM does not answer; what came is kept.
+    """
+    report = unmeasured(work.task)
+    if report is None or graded is None:
+        if report is not None:
+            warn("the judge's agreement with people is not measured: judge.human names no answers that people graded")
+        return report
+    shared = also_in(graded.answers, data.folder, SPLITS)
+    if any(shared.values()):
+        where = ", ".join(f"{count} in {split}" for split, count in shared.items() if count)
+        note(f"inputs of answers that people graded also stand in the task's rows ({where}); only the judge sees these")
+    human = [answer.grade for answer in graded.answers]
+    found = agreement(grade_answers(work.task, graded.answers), human, rubric(work.task), work.task.correct_at)
+    file = graded.file.model_copy(update={"also_in": shared})
+    return report.model_copy(update={"agreement": _documented(found), "graded": file})
+
+
+def unmeasured(task: Task) -> JudgeReport | None:
+    """Who judges a task, and by what, before anything is known of it; None where no LLM judges."""
+    spec, llm = task.judged, task.llm
+    if spec is None or llm is None:
+        return None
+    name = llm.model if llm.base_url else Path(llm.model).name
+    right_from = rubric(task).right_from(task.correct_at)
+    return JudgeReport(model=name, criterion=spec.criterion, grades=spec.grades, right_from=right_from)
+
+
+def _documented(found: Agreement) -> JudgeAgreement:
+    """The figures as a document, where what is not defined is None."""
+
+    def known(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return JudgeAgreement(
+        n=found.n,
+        unreadable=found.unreadable,
+        equal=document(found.equal),
+        kappa=known(found.kappa),
+        kappa_quadratic=known(found.kappa_quadratic),
+        right=document(found.right),
+        kappa_right=known(found.kappa_right),
+        judged_right=found.judged_right,
+        judged_right_only=found.judged_right_only,
+        people_right=found.people_right,
+        kinder_by=document(found.kinder_by) if found.kinder_by else None,
+    )

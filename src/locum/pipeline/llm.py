@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from locum.core.text import one_line
 from locum.data.load import iterate
 from locum.evaluate.cost import cost_per_1000
 from locum.evaluate.llm import LlmRun, evaluate_llm, sample_positions
@@ -17,7 +18,8 @@ from locum.pipeline.built import Prepared
 from locum.pipeline.workspace import Workspace
 from locum.runtime.open import open_generator
 from locum.schema.data import SplitName
-from locum.schema.kinds import right_means
+from locum.schema.judging import JudgeReport
+from locum.schema.kinds import judged_right_means, right_means
 from locum.schema.report import LlmReport
 from locum.schema.task import LlmSpec, Task
 from locum.tasks import open_kind
@@ -47,8 +49,10 @@ def task_kind(work: Workspace, data: Prepared) -> TaskKind:
     return open_kind(work.task, data.labels)
 
 
-def said_of_right(task: Task) -> str | None:
+def said_of_right(task: Task, judge: JudgeReport | None) -> str | None:
     """What makes an answer right, in words; None for labels, where that needs no saying."""
+    if judge is not None:
+        return judged_right_means(one_line(judge.model, 80), judge.right_from, judge.grades)
     return None if task.kind == "classify" else right_means(task.form, task.correct_at)
 
 

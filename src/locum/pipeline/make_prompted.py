@@ -23,6 +23,7 @@ from locum.schema.data import Row
 from locum.schema.model import ModelSpec
 from locum.sources.bases import ensure_base
 from locum.students.open import PROMPT, patient_settings
+from locum.tasks import open_kind
 
 WEIGHTS, POOL = "model.gguf", "pool.jsonl"
 
@@ -34,6 +35,7 @@ def make_prompted(work: Workspace, data: Prepared, candidate: Candidate, budget_
         LocumError: the base cannot be had, or the engine failed.
     """
     task = work.task
+    scored_by = {"scored_by": open_kind(task, data.labels).prompt_hash} if task.scorer else {}
     step = Step(
         f"prompt-{candidate.name}",
         f"find a prompt for {candidate.name}",
@@ -49,6 +51,7 @@ def make_prompted(work: Workspace, data: Prepared, candidate: Candidate, budget_
             "answer_schema": task.answer_schema,
             "budget_s": budget_s,
             "seed": task.seed,
+            **scored_by,
         },
     )
     folder = work.steps.run(step, lambda out: _make(work, data, candidate, budget_s, out))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from locum.cascade.labels import label_arithmetic
 from locum.core.errors import SourceError
+from locum.data.graded import read_graded
 from locum.data.inspect import Inspection, inspect
 from locum.data.readers import open_table, wanted_columns
 from locum.fit.device import profile_device
@@ -21,7 +22,7 @@ from locum.pipeline.ladder import serves_on
 from locum.pipeline.others import TaskFiles, read_tasks
 from locum.pipeline.rung import maker
 from locum.pipeline.steps import slug
-from locum.pipeline.workspace import split_addresses
+from locum.pipeline.workspace import graded_addresses, split_addresses
 from locum.schema.candidate import Candidate
 from locum.schema.device import DeviceProfile
 from locum.schema.plan import Download, Plan, PlannedMix, PlannedStep
@@ -32,6 +33,7 @@ from locum.sources.fetch import cached
 from locum.stats.mixture import task_counts
 
 _TOKENS_PER_LABEL = (400, 12)
+_ASSUMED_GRADED = 200
 _EXPORT_S = {"linear": 2.0, "encoder": 25.0, "decoder": 90.0}
 """By family; a decoder's tokens are compared with those of the trained weights, which takes longest."""
 
@@ -73,7 +75,7 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     ladder = make_ladder(task, expected.size, Machines(here, serves_on(task, here)), mixed)
     downloads = (*data_downloads, *_base_downloads(ladder))
     steps = _steps(files, ladder, expected, here, folder)
-    calls, cost = _llm(task, ladder, expected)
+    calls, cost = _llm(task, ladder, expected, _graded(task, root, warnings))
     available = None if seen is None or task.data.calibration is not None else expected.held_out["calibration"]
     labels = label_arithmetic(task.guarantee, available)
     if available is not None and available < labels.without_errors:
@@ -148,17 +150,42 @@ def _check_columns(task: Task, root: Path) -> None:
 
 
 def _data_downloads(task: Task, root: Path, *, of: str = "") -> list[Download]:
+    named = {f"data.{split}": (f"{split} data", addresses) for split, addresses in split_addresses(task).items()}
+    if human := graded_addresses(task):
+        named["judge.human"] = ("answers that people graded", human)
     found: list[Download] = []
     missing: list[str] = []
-    for split, addresses in split_addresses(task).items():
+    for key, (what, addresses) in named.items():
         places = [str(_at(address, root)) for address in addresses]
         is_here = any(cached(place) is not None for place in places)
         if not is_here and all(isinstance(parse_address(place), PathAddress) for place in places):
-            missing.append(f"data.{split}{of}: there is no {places[0]}")
-        found.append(Download(what=f"{split} data{of}", address=addresses[0], size_mb=None, cached=is_here))
+            missing.append(f"{key}{of}: there is no {places[0]}")
+        found.append(Download(what=f"{what}{of}", address=addresses[0], size_mb=None, cached=is_here))
     if missing:
         raise SourceError("source-missing", "; ".join(missing), fix="check the path")
     return found
+
+
+def _graded(task: Task, root: Path, warnings: list[str]) -> int:
+    """How many answers that people graded the judge will grade too; read when they are here, which tells their faults.
+
+    Raises:
+        DataError: the file is here and cannot be used.
+    """
+    spec, addresses = task.judged, graded_addresses(task)
+    if spec is None:
+        return 0
+    if not addresses:
+        warnings.append(
+            "the judge's agreement with people will not be measured: name answers that people graded in judge.human"
+        )
+        return 0
+    here = (cached(str(_at(address, root))) for address in addresses)
+    file = next((found for found in here if found is not None), None)
+    if file is None:
+        warnings.append(f"the answers that people graded are not here yet: {_ASSUMED_GRADED} are assumed")
+        return _ASSUMED_GRADED
+    return len(read_graded(file, task, spec).answers)
 
 
 def _base_downloads(ladder: Sequence[Candidate]) -> list[Download]:
@@ -206,15 +233,15 @@ def _steps(
     return (*steps, step("certify", "certificate, report and bundle", 5.0))
 
 
-def _llm(task: Task, ladder: Sequence[Candidate], expected: Expected) -> tuple[int, float | None]:
-    """How many calls, and what they cost at the expected length; None without a price."""
+def _llm(task: Task, ladder: Sequence[Candidate], expected: Expected, graded: int) -> tuple[int, float | None]:
+    """How many calls, with those for answers that people graded, and what they cost; None without a price."""
     if task.llm is None:
         return 0, None
     regret = task.guarantee.kind == "regret"
     calls = min(task.llm.examples, expected.held_out["test"]) + (expected.held_out["calibration"] if regret else 0)
     if task.scorer == "judge":  # it reads every answer, the students' and the LLM's own
         students = sum(candidate.skipped is None for candidate in ladder)
-        calls += calls + students * expected.rows
+        calls += calls + students * expected.rows + graded
     if task.llm.price is None:
         return calls, None
     lengths = (expected.prompt_tokens, expected.answer_tokens)

@@ -111,3 +111,9 @@ def split_addresses(task: Task) -> dict[SplitName, tuple[str, ...]]:
         if given is not None:
             named[split] = (given,) if isinstance(given, str) else tuple(given)
     return named
+
+
+def graded_addresses(task: Task) -> tuple[str, ...]:
+    """The addresses of the answers that people graded, in the order they are tried; none where none are given."""
+    given = task.judged.human if task.judged else None
+    return (given,) if isinstance(given, str) else tuple(given or ())

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from locum.core.text import visible
-from locum.report import facts, text
+from locum.report import facts, judge, text
 from locum.schema.report import BuildReport, CandidateReport
 
 _SPECIAL = re.compile(r"([\\`*{}\[\]<>#|~$]|(?<![^\W_])_|_(?![^\W_]))")  # an underscore inside a word is harmless
@@ -42,6 +42,7 @@ def model_card(report: BuildReport, licence: str) -> str:
         f"# {markdown(report.task)}\n\n{markdown(report.verdict)}\n",
         _intended_use(report),
         _figures(report, rung),
+        *_judge(report),
         _certificate(report),
         _limits(report, rung),
         _data(report),
@@ -83,7 +84,7 @@ def _intended_use(report: BuildReport) -> str:
     shown = ", ".join(markdown(name) for name in labels[:40])
     more = f" and {len(labels) - 40} more" if len(labels) > 40 else ""
     answers = f"It answers with one of {len(labels)} labels: {shown}{more}. " if report.kind == "classify" else ""
-    right = f"An answer counts as right when {report.right_means}. " if report.right_means else ""
+    right = f"An answer counts as right when {markdown(report.right_means)}. " if report.right_means else ""
     return (
         f"## Intended use\n\nThis model does one task: {markdown(report.instruction)}\n\n"
         f"{answers}{right}It stands in for a large language model on "
@@ -101,6 +102,17 @@ def _figures(report: BuildReport, rung: CandidateReport | None) -> str:
     if calibration is not None:
         lines.append(f"| calibration error (ECE) | **{text.percent(calibration.ece, 2)}** | claimed against true |")
     return "## Figures\n\n| | | |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def _judge(report: BuildReport) -> list[str]:
+    """The section on the judge, where an LLM judged."""
+    sentences = "\n\n".join(markdown(line) for line in judge.judge_sentences(report))
+    lines = "\n".join(
+        f"| {markdown(name)} | **{markdown(value)}** | {markdown(within)} |"
+        for name, value, within in judge.judge_figures(report)
+    )
+    table = f"\n\n| | | 95 % interval |\n|---|---|---|\n{lines}" if lines else ""
+    return [f"## The judge\n\n{sentences}{table}\n"] if sentences else []
 
 
 def _certificate(report: BuildReport) -> str:

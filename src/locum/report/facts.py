@@ -19,6 +19,11 @@ _PROMISES = {
     "marginal": "at most {alpha} of all traffic is answered locally and wrong",
     "regret": "the whole system scores at most {alpha} below the LLM",
 }
+_AGAINST = {
+    "gold": "",
+    "llm": " (wrong means: differs from the LLM)",
+    "judge": " (wrong means: by the judge's verdict)",
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def promise(certificate: Certificate) -> str:
 
 def certificate_sentence(certificate: Certificate) -> str:
     """The certificate in one sentence, for the terminal and the page."""
-    against = "" if certificate.labels_from == "gold" else " (wrong means: differs from the LLM)"
+    against = _AGAINST[certificate.labels_from]
     if certificate.threshold is None:
         need = f"; about {text.count(certificate.labels_missing)} more calibration labels would be needed"
         return (

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from locum.core.files import write_json, write_text
 from locum.core.text import visible
-from locum.report import facts, plots, text
+from locum.report import facts, judge, plots, text
 from locum.schema.report import BuildReport
 
 _FILTERS = {
@@ -102,6 +102,8 @@ def render(report: BuildReport, data_extra: Mapping[str, str] | None = None) -> 
         wrong=[(example, facts.is_local(report, example)) for example in facts.most_certain_wrong(report)],
         multitask=[(each, facts.transfer_sentence(each)) for each in report.multitask],
         comparisons=[(c, plots.difference(c, reach, i)) for i, c in enumerate(report.comparisons)],
+        judge_sentences=judge.judge_sentences(report),
+        judge_figures=judge.judge_figures(report),
         plots=drawings,
         device=_flat(report.device.to_json()),
         data_extra=dict(data_extra or {}),

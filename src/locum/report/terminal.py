@@ -12,10 +12,11 @@ from rich.text import Text
 from locum.core.text import visible
 from locum.report import text
 from locum.report.facts import certificate_sentence, transfer_sentence
+from locum.report.judge import judge_line
 from locum.schema.multitask import MultitaskReport
 from locum.schema.report import BuildReport, CandidateReport
 
-__all__ = ["certificate_sentence", "ladder_table", "multitask_table"]
+__all__ = ["certificate_sentence", "judge_line", "ladder_table", "multitask_table"]
 
 
 def ladder_table(report: BuildReport) -> Table:

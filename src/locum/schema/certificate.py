@@ -28,7 +28,8 @@ class Certificate(Document):
         assumptions: what must hold for it to be true.
         voided_by: what ends it.
         hashes: SHA-256 by ``model``, ``task``, ``calibration``, ``decoding``, ``redaction``.
-        labels_from: gold labels, or labels given by the LLM (then it certifies agreement with the LLM).
+        labels_from: gold labels; labels given by the LLM (then it certifies agreement with the LLM); or the verdicts
+            of a judge (then it certifies those).
         labels_missing: about how many more calibration labels it would need, when nothing certifies.
         slices: labels too rare for the statement to say anything about them alone.
     """
@@ -49,7 +50,7 @@ class Certificate(Document):
     assumptions: tuple[str, ...]
     voided_by: tuple[str, ...]
     hashes: dict[str, str]
-    labels_from: Literal["gold", "llm"] = "gold"
+    labels_from: Literal["gold", "llm", "judge"] = "gold"
     labels_missing: int | None = None
     slices: tuple[str, ...] = ()
     issued_at: str

@@ -69,3 +69,15 @@ def right_means(form: str, correct_at: float) -> str:
     if form == "rank" and correct_at == 1.0:
         return "its first candidate is a relevant one"
     return _RIGHT[form].format(at=f"{100 * correct_at:.4g} %")
+
+
+def judged_right_means(judge: str, right_from: int, grades: int) -> str:
+    """What "right" means where an LLM judges, in words.
+
+    Args:
+        judge: the LLM's name, fit to be shown.
+        right_from: the lowest grade that counts as right.
+        grades: how many there are.
+    """
+    least = f"the best grade, {grades}" if right_from == grades else f"grade {right_from} or more of {grades}"
+    return f"the judge, {judge}, gives it {least}"

@@ -11,6 +11,7 @@ from locum.schema.certificate import Certificate
 from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import Comparison, EngineChoice, Evaluation, Latency, WrongExample
+from locum.schema.judging import JudgeReport
 from locum.schema.model import Parity
 from locum.schema.multitask import MultitaskReport
 from locum.schema.training import GeneratorParity, Trained
@@ -76,6 +77,7 @@ class BuildReport(Document):
             ``error_local``, ``accuracy_system`` when an LLM answered).
         right_means: what makes an answer right, in words; None for labels.
         answers: how long a written answer may be; None for kinds that write none.
+        judge: who judged, and how far that is people's verdict; None where no LLM judges.
         stopped_early: why the ladder ended before its last rung, if it did.
         refit: whether the chosen student was trained again on train and dev together, in one sentence; empty for kinds
             where that is not done.
@@ -87,6 +89,7 @@ class BuildReport(Document):
     instruction: str
     kind: str
     right_means: str | None = None
+    judge: JudgeReport | None = None
     metric: str
     target: float | None
     verdict: str

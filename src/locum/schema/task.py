@@ -218,6 +218,44 @@ class GenerationSpec(Document):
     )
 
 
+class JudgeSpec(Document):
+    """How the LLM judges answers, and answers that people graded, which show how far it agrees with them."""
+
+    criterion: Annotated[str, StringConstraints(min_length=1, max_length=4000, strip_whitespace=True)] = Field(
+        default=(
+            "Does the answer do what the task asks, as well as the reference answer does, and say nothing that is "
+            "wrong?"
+        ),
+        description="What makes an answer good, as a question to the judge.",
+    )
+    grades: Annotated[int, Field(ge=2, le=100)] = Field(
+        default=5, description="How many grades there are: 1 is the worst; 2 make a verdict of wrong or right."
+    )
+    human: Addresses | None = Field(
+        default=None,
+        description="Answers that people graded, a file with the task's input columns; a list is tried in order.",
+    )
+    sha256: Sha256 | None = Field(default=None, description="SHA-256 of that file; a download that differs is refused.")
+    answer: str = Field(default="answer", description="Its column with the answer that was graded.")
+    grade: str = Field(
+        default="grade",
+        description="Its column with people's grade, a whole number from 1; of 2 grades also true or false.",
+    )
+    reference: str | None = Field(
+        default=None, description="Its column with a good answer, for the judge to see; default: it sees none."
+    )
+
+    @model_validator(mode="after")
+    def _columns_are_of_a_file(self) -> Self:
+        named = sorted(self.model_fields_set & {"answer", "grade", "reference", "sha256"})
+        if self.human is None and named:
+            raise ValueError(f"{', '.join(named)}: for answers that people graded, and judge.human names no file")
+        columns = [name for name in (self.answer, self.grade, self.reference) if name is not None]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"answer, grade and reference are columns of their own, and two are the same: {columns}")
+        return self
+
+
 class Guarantee(Document):
     """The statement that the certificate proves."""
 
@@ -254,6 +292,9 @@ class Task(Document):
         default=None,
         validate_default=True,
         description="For profile custom: name of a scorer, an entry point in the group locum.scorers; or judge.",
+    )
+    judge: JudgeSpec | None = Field(
+        default=None, description="For scorer judge: what it goes by, and the answers that people graded."
     )
     instruction: Annotated[str, StringConstraints(min_length=1, max_length=8000)] = Field(
         description="The question that each input answers, in plain words."
@@ -308,6 +349,11 @@ class Task(Document):
         generation = self.generation.model_copy(update={"max_tokens": tokens})
         return self.model_copy(update={"generation": generation})
 
+    @property
+    def judged(self) -> JudgeSpec | None:
+        """How the LLM judges answers; None where another scorer does."""
+        return (self.judge or JudgeSpec()) if self.scorer == "judge" else None
+
     @field_validator("profile", "answer_schema", "scorer")
     @classmethod
     def _kind_has_what_it_needs(cls, value: Any, info: ValidationInfo) -> Any:
@@ -315,6 +361,13 @@ class Task(Document):
         if key in info.data and (info.data[key] == owner) != (value is not None):  # else that key is at fault already
             raise ValueError(f"{info.field_name} is for {key}: {owner}, which needs one")
         return value
+
+    @field_validator("judge")
+    @classmethod
+    def _judge_judges(cls, judge: JudgeSpec | None, info: ValidationInfo) -> JudgeSpec | None:
+        if judge is not None and "scorer" in info.data and info.data["scorer"] != "judge":
+            raise ValueError("judge is for scorer: judge, which this task does not have")
+        return judge
 
     @field_validator("llm")
     @classmethod
@@ -358,6 +411,18 @@ class Task(Document):
         if given and not asked:
             raise ValueError("no student learns from the tasks under multitask: give one of them multitask: true")
         return students
+
+    @field_validator("data")
+    @classmethod
+    def _graded_columns_are_no_inputs(cls, data: DataSpec, info: ValidationInfo) -> DataSpec:
+        judge = info.data.get("judge")
+        if judge is None or judge.human is None:
+            return data
+        inputs = (data.input,) if isinstance(data.input, str) else data.input
+        twice = [name for name in inputs if name in (judge.answer, judge.grade, judge.reference)]
+        if twice:
+            raise ValueError(f"the input {twice[0]!r} is also named under judge, as the answer, grade or reference")
+        return data
 
     @field_validator("target")
     @classmethod

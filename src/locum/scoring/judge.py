@@ -1,9 +1,9 @@
 """An LLM as a judge: the prompt for a graded verdict, its reading, and how far it agrees with people.
 
-Notable: a judge is only as good as its agreement with human labels, so ``agreement`` (Cohen's kappa, share of equal
-grades with its interval) belongs beside every score that a judge gave. The reasons come before the grade, which
-judges do better (Zheng et al. 2023). A verdict that cannot be read is no grade, and is counted. Not here: asking a
-model; the judge is any callable from messages to text.
+Notable: a judge is only as good as its agreement with people, so ``agreement`` (Cohen's kappa, share of equal grades,
+share of equal verdicts of right or wrong) belongs beside every score that a judge gave. The reasons come before the
+grade, which judges do better (Zheng et al. 2023). A verdict that cannot be read is no grade, and is counted. Not here:
+asking a model; the judge is any callable from messages to text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sklearn.metrics import cohen_kappa_score
 from locum.core.errors import UserError
 from locum.schema.message import Message
 from locum.scoring.counts import check_rows
-from locum.stats.intervals import Interval, wilson
+from locum.stats.intervals import Interval, mean_interval, wilson
 
 Complete = Callable[[tuple[Message, ...]], str]
 """Asks the judging model; the answer is text."""
@@ -29,6 +29,7 @@ Quote = Callable[[str], str]
 _GRADE = re.compile(
     r"(?:grade|verdict|score|rating)\W{0,6}(?:is\W{0,3})?(?<![-\d])(\d+)(?!\d|\.\d)(?:\s*/\s*(\d+))?", re.IGNORECASE
 )
+_ROUNDING = 1e-12
 _ALONE = re.compile(r"\W*(\d+)(?:\s*/\s*(\d+))?\W*")
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _SYSTEM = (
@@ -96,7 +97,19 @@ class Rubric:
         if not found or (found[0][2] and int(found[0][2]) != self.best) or not 1 <= int(found[0][1]) <= self.best:
             return Verdict(None, 0.0, text)
         grade = int(found[0][1])
-        return Verdict(grade, (grade - 1) / (self.best - 1), text)
+        return Verdict(grade, self.score(grade), text)
+
+    def score(self, grade: int) -> float:
+        """A grade as a number in [0, 1]."""
+        return (grade - 1) / (self.best - 1)
+
+    def right_from(self, correct_at: float) -> int:
+        """The lowest grade that counts as right.
+
+        Args:
+            correct_at: the score from which an answer is right, in (0, 1].
+        """
+        return next(grade for grade in range(1, self.best + 1) if self.score(grade) >= correct_at - _ROUNDING)
 
 
 def judge(
@@ -119,37 +132,79 @@ def judge(
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a judge agrees with people.
+    """How far a judge's verdicts are people's.
+
+    A row without a verdict has no equal grade and counts as judged wrong, which is how it is scored; kappas and the
+    difference are of the other rows, but for ``kappa_right``, which is of all.
 
     Attributes:
-        kappa: Cohen's kappa over the rows with a verdict; NaN when both always give one and the same grade.
-        accuracy: share of all rows with the same grade, 95 % Wilson; a row without a verdict counts as different.
         n: rows.
-        invalid: rows without a verdict.
+        unreadable: rows without a verdict.
+        equal: share of all rows with the same grade, 95 % Wilson.
+        kappa: Cohen's (1960): agreement on the grade beyond chance; NaN when both always give one and the same grade.
+        kappa_quadratic: Cohen's weighted kappa (1968), a difference weighed by its square; NaN as above.
+        right: share of all rows on which both say right or both say wrong, 95 % Wilson.
+        kappa_right: Cohen's kappa of right or wrong; NaN when both always say the same one.
+        judged_right: rows that the judge takes as right, ``judged_right_only`` of them by the judge alone.
+        people_right: rows that people take as right.
+        kinder_by: mean of the judge's grade less people's, in grades, with Student's 95 % interval; None for fewer
+            than two verdicts. Degenerate: differences that are all one have an interval of width 0.
     """
 
-    kappa: float
-    accuracy: Interval
     n: int
-    invalid: int
+    unreadable: int
+    equal: Interval
+    kappa: float
+    kappa_quadratic: float
+    right: Interval
+    kappa_right: float
+    judged_right: int
+    judged_right_only: int
+    people_right: int
+    kinder_by: Interval | None
 
 
-def agreement(
-    grades: Sequence[int | None], human: Sequence[int], *, weights: Literal["linear", "quadratic"] | None = None
-) -> Agreement:
-    """Cohen's kappa (1960) and accuracy of a judge's grades against human ones.
+def agreement(grades: Sequence[int | None], human: Sequence[int], rubric: Rubric, correct_at: float = 1.0) -> Agreement:
+    """How far a judge's grades are people's.
 
     Args:
         grades: the judge's; None where there was no verdict.
         human: the people's, on the same scale.
-        weights: for kappa on ordered grades (Cohen 1968); None counts every difference alike.
+        rubric: has the scale.
+        correct_at: from which score a grade counts as right.
 
     Raises:
-        UserError: ``scoring-input`` when there are no rows or the counts differ.
+        UserError: ``scoring-input`` when there are no rows, the counts differ, or a grade is not on the scale.
     """
     check_rows(len(grades), len(human))
-    pairs = [(grade, person) for grade, person in zip(grades, human, strict=True) if grade is not None]
-    same = sum(grade == person for grade, person in pairs)
-    several = len({grade for pair in pairs for grade in pair}) > 1
-    kappa = float(cohen_kappa_score(*zip(*pairs, strict=True), weights=weights)) if several else float(np.nan)
-    return Agreement(kappa, wilson(same, len(human)), len(human), len(human) - len(pairs))
+    off = [grade for grade in (*grades, *human) if grade is not None and not 1 <= grade <= rubric.best]
+    if off:
+        raise UserError("scoring-input", f"grade {off[0]}", fix=f"grades are whole numbers from 1 to {rubric.best}")
+    n, least = len(human), rubric.right_from(correct_at)
+    read = [(grade, person) for grade, person in zip(grades, human, strict=True) if grade is not None]
+    verdicts = [grade is not None and grade >= least for grade in grades]
+    people = [person >= least for person in human]
+    both = list(zip(verdicts, people, strict=True))
+    scale = range(1, rubric.best + 1)
+    return Agreement(
+        n=n,
+        unreadable=n - len(read),
+        equal=wilson(sum(grade == person for grade, person in read), n),
+        kappa=_kappa(read, scale),
+        kappa_quadratic=_kappa(read, scale, weights="quadratic"),
+        right=wilson(sum(judge == person for judge, person in both), n),
+        kappa_right=_kappa(both, (False, True)),
+        judged_right=sum(verdicts),
+        judged_right_only=sum(judge and not person for judge, person in both),
+        people_right=sum(people),
+        kinder_by=mean_interval([grade - person for grade, person in read]) if len(read) > 1 else None,
+    )
+
+
+def _kappa(
+    pairs: Sequence[tuple[int, int]], scale: Sequence[int], weights: Literal["linear", "quadratic"] | None = None
+) -> float:
+    """Cohen's kappa; the whole scale is named, because weights go by the places of grades on it, given or not."""
+    if len({grade for pair in pairs for grade in pair}) < 2:
+        return float(np.nan)
+    return float(cohen_kappa_score(*zip(*pairs, strict=True), labels=list(scale), weights=weights))

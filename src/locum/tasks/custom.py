@@ -39,7 +39,7 @@ class Custom(Written):
             UserError: ``tasks-scorer``, ``tasks-scorer-failed`` or ``tasks-judge``.
         """
         if self._scorer == JUDGE:
-            scores = judge_rows(self.task.instruction, outputs, rows)
+            scores = judge_rows(self.task, outputs, rows)
         else:
             pairs = zip(outputs, rows, strict=True)
             scores = [0.0 if output is None else score_one(self._scorer, output, row.output) for output, row in pairs]

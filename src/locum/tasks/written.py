@@ -67,12 +67,13 @@ class Written:
         self.task = task
         self.labels = labels
         system = "\n\n".join(part for part in (prompt.instruction.strip(), self.system_addition()) if part)
+        judged = [task.judged.criterion, task.judged.grades] if task.judged else []
         self._head = (Message("system", system), *self._turns(prompt.examples))
         self._hash = content_hash(
             {
                 "head": [[message.role, message.content] for message in self._head],
                 "form": self.ask(self.sample),
-                "reader": [self.name, self.version, task.correct_at, task.scorer],
+                "reader": [self.name, self.version, task.correct_at, task.scorer, *judged],
                 "neighbours": [prompt.neighbours, prompt.pool],
             }
         )

@@ -27,6 +27,7 @@ from locum.schema.evaluation import (
     RiskPoint,
     WrongExample,
 )
+from locum.schema.judging import GradedFile, JudgeAgreement, JudgeReport
 from locum.schema.model import Parity
 from locum.schema.multitask import LearnedTask, MixedTask, MultitaskReport
 from locum.schema.report import BuildReport, CandidateReport, Cost, LlmReport
@@ -487,4 +488,56 @@ def example_report(n_labels: int = 77, *, certified: bool = True, llm: bool = Tr
         },
         created_at="2026-01-15T10:12:44+00:00",
         wall_s=741.3,
+    )
+
+
+def example_judge(*, measured: bool = True) -> JudgeReport:
+    """A judge that is kinder than people; without an agreement when not ``measured``."""
+    judge = JudgeReport(model="large-model", criterion="Is the answer right and polite?", grades=5, right_from=4)
+    if not measured:
+        return judge
+    agreement = JudgeAgreement(
+        n=200,
+        unreadable=3,
+        equal=wilson(120, 200),
+        kappa=0.48,
+        kappa_quadratic=0.66,
+        right=wilson(170, 200),
+        kappa_right=0.69,
+        judged_right=130,
+        judged_right_only=20,
+        people_right=120,
+        kinder_by=Interval(value=0.31, low=0.18, high=0.44, method="student"),
+    )
+    graded = GradedFile(
+        address="judged.csv",
+        sha256=sha256_bytes(b"judged"),
+        bytes=48_213,
+        rows=200,
+        format="csv",
+        encoding="utf-8",
+        copies=2,
+        references=150,
+        also_in={"train": 40, "dev": 0, "calibration": 7, "test": 9},
+    )
+    return judge.model_copy(update={"agreement": agreement, "graded": graded})
+
+
+def judged_report(*, measured: bool = True, llm: bool = True) -> BuildReport:
+    """A report of a task whose answers are written and judged: no labels, and the verdicts of ``example_judge``."""
+    report = example_report(2, llm=llm)
+    without = {"labels": (), "per_label": (), "confusion": ()}
+
+    def graded(rung: CandidateReport) -> CandidateReport:
+        evaluations = {"dev": rung.dev, "test": rung.test}
+        return rung.model_copy(update={k: e and e.model_copy(update=without) for k, e in evaluations.items()})
+
+    return report.model_copy(
+        update={
+            "kind": "generate",
+            "right_means": "the judge, large-model, gives it grade 4 or more of 5",
+            "judge": example_judge(measured=measured),
+            "ladder": tuple(graded(rung) for rung in report.ladder),
+            "certificate": report.certificate.model_copy(update={"labels_from": "judge"}),
+        }
     )
