@@ -14,7 +14,8 @@ from locum.report.card import model_card
 from locum.report.facts import transfer_sentence
 from locum.report.page import render
 from locum.schema.report import BuildReport
-from locum.testing.reports import example_multitask, example_report
+from locum.testing.multitask import example_multitask
+from locum.testing.reports import example_report
 
 SAID = {
     "gain": "A gain from learning receipts, too: SmolLM2-135M-Instruct/full-multitask is better.",

@@ -29,7 +29,6 @@ from locum.schema.evaluation import (
 )
 from locum.schema.judging import GradedFile, JudgeAgreement, JudgeReport
 from locum.schema.model import Parity
-from locum.schema.multitask import LearnedTask, MixedTask, MultitaskReport
 from locum.schema.report import BuildReport, CandidateReport, Cost, LlmReport
 from locum.schema.training import Trained
 
@@ -351,70 +350,6 @@ def _llm(teacher: _Answers, labels: tuple[str, ...]) -> LlmReport:
         cost_per_1000=0.072,
         failures=1,
     )
-
-
-def example_multitask(verdict: str = "gain") -> MultitaskReport:
-    """A student of a task ``invoices`` that learned ``receipts``, too.
-
-    Args:
-        verdict: ``gain``, ``harm``, ``no difference shown`` or ``not compared``.
-    """
-    value = {"gain": 0.04, "harm": -0.05}.get(verdict, 0.01)
-    student, alone = "SmolLM2-135M-Instruct/full-multitask", "SmolLM2-135M-Instruct/full"
-    low, high = (value - 0.02, value + 0.02)
-    said = f"{student} is better" if verdict == "gain" else f"{alone} is better"
-    comparison = Comparison(
-        a=student,
-        b=alone,
-        metric="field_f1",
-        n=200,
-        difference=Interval(value=value, low=low, high=high, method="paired bootstrap"),
-        p_value=None,
-        test="paired-bootstrap",
-        verdict=f"{said}." if verdict in ("gain", "harm") else "No difference was shown.",
-    )
-    compared = verdict != "not compared"
-    return MultitaskReport.model_validate(
-        {
-            "student": student,
-            "mixing": 2.0,
-            "tasks": (
-                _learned("invoices", rows=900, share=0.6, losses=(2.11, 0.31), leaked=0),
-                _learned("receipts", rows=400, share=0.4, losses=(1.94, 0.42), leaked=7),
-            ),
-            "alone": alone if compared else None,
-            "score": wilson(170, 200),
-            "alone_score": wilson(162, 200) if compared else None,
-            "comparison": comparison if compared else None,
-            "verdict": verdict,
-        }
-    )
-
-
-def _learned(task: str, *, rows: int, share: float, losses: tuple[float, float], leaked: int) -> LearnedTask:
-    file = SourceFile(
-        split="train",
-        address=f"{task}.jsonl",
-        sha256=sha256_bytes(task.encode()),
-        bytes=90_000,
-        rows=rows,
-        format="jsonl",
-        encoding="utf-8",
-    )
-    places = tuple(f"{task}.jsonl:{row}" for row in range(leaked))
-    mixed = MixedTask(
-        task=task,
-        train=rows,
-        dev=120,
-        leaked=leaked,
-        places=places,
-        only_checked=0,
-        chars=180,
-        data=sha256_bytes(task.encode()),
-        files=(file,),
-    )
-    base, tuned = losses
-    return LearnedTask(task=task, rows=rows, share=share, dev_loss_base=base, dev_loss=tuned, mixed=mixed)
 
 
 def example_report(n_labels: int = 77, *, certified: bool = True, llm: bool = True, seed: int = 0) -> BuildReport:
