@@ -40,7 +40,8 @@ CAPTION = (
     " (Q4_K_M), prompted, on a sample; – is not measured. p50: one message through the served engine; answers/s: in"
     " batches of 32. Local: share of calibration rows answered locally under the certificate; it speaks of rows like"
     " those, and clinc150's test rows hold ten times their share of out-of-scope messages. Build: the sum of the steps'"
-    " recorded seconds, over resumed runs where there were any; the budget was 12 minutes each."
+    " recorded seconds, over resumed runs where there were any; the budget was 12 minutes each. Other"
+    " work ran beside the training at lower priority, so fewer epochs fitted; beside headlines_gold's timing, too."
 )
 
 
