@@ -57,7 +57,7 @@ def pick(work: Workspace, data: Prepared, climbed: Climb) -> Chosen:
         at_least=work.task.target.at_least,
     )
     student = next(student for student in climbed.students if student.candidate.name == choice.name)
-    if student.training is None or student.trained is None:
+    if work.task.kind != "classify" or student.training is None or student.trained is None:
         return Chosen(student, choice.why)
     served, said = _refit(work, data, student, student.trained.train_s)
     return Chosen(served, choice.why, said)
