@@ -11,6 +11,8 @@ import pytest
 
 from locum.cli.plan import plan as plan_command
 from locum.core.errors import DataError, DeviceError, SourceError, TaskFileError
+from locum.fit.devices import find_device
+from locum.pipeline import plan as planning
 from locum.pipeline.forecast import ASSUMED
 from locum.pipeline.plan import make_plan
 from locum.schema.plan import Plan
@@ -184,7 +186,11 @@ def test_the_table_shows_what_latency_comes_from(
     assert any(line.startswith("Answers   at most 512 tokens: 99 in 100") for line in shown)  # chat's least
 
 
-def test_time_to_answer_goes_by_rows_and_samples_and_searching_by_its_calls(talk: Any) -> None:
+def test_time_to_answer_goes_by_rows_and_samples_and_searching_by_its_calls(
+    talk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laptop = find_device("laptop")  # one machine for all plans: a busy one is never measured twice alike
+    monkeypatch.setattr(planning, "profile_device", lambda **_: laptop)
     name = "SmolLM2-135M-Instruct/prompt"
     task = WRITTEN | {"students": PROMPTED[:1], "budget": {"build_minutes": 600}}
     whole = seconds(make_plan(talk.change(**task)))
