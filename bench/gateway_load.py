@@ -52,7 +52,16 @@ def saturated(url: str, model: str, connections: int, seconds: float) -> dict[st
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(WRK % body_of(model))
         script.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s", "-s", script.name]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "--timeout",
+            "20s",
+            "-s",
+            script.name,
+        ]
         done = subprocess.run([*command, url + PATH], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
