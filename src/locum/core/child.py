@@ -27,7 +27,7 @@ from locum.core.progress import Event, emit, listening
 _GRACE_S = 60.0
 _WAITING = {"OMP_WAIT_POLICY": "passive"}
 """A thread that waits for another sleeps and does not spin. Where the machine does other things too, a spinning thread
-takes the core that the awaited one needs (a tuning step of 0.5 s then took up to 4 s); alone it costs about 5 %."""
+takes the core that the awaited one needs (a tuning step of 0.5 s then took up to 4 s); alone it costs up to a tenth."""
 
 
 def run_job(target: str, request: Path, out: Path, *, log: Path, threads: int) -> None:
