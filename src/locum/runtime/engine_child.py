@@ -19,8 +19,8 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from locum.core.errors import DeviceError, LocumError
 from locum.core.text import one_line
@@ -234,19 +234,23 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def line_to_parent() -> Callable[[dict[str, Any]], None]:
-    """In the child: keep what was standard output for records; from now on whatever is printed goes to the log.
+class Send(Protocol):
+    """Writes records for the parent, those of one call at once: each write wakes it."""
 
-    Returns:
-        Sends one record; any thread may call it.
-    """
+    def __call__(self, *records: dict[str, Any]) -> None:
+        """Any thread may."""
+
+
+def line_to_parent() -> Send:
+    """In the child: keep what was standard output for records; from now on whatever is printed goes to the log."""
     wire = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     lock = threading.Lock()
 
-    def send(record: dict[str, Any]) -> None:
+    def send(*records: dict[str, Any]) -> None:
+        lines = "".join(json.dumps(record) + "\n" for record in records)
         with lock:
-            wire.write(json.dumps(record) + "\n")
+            wire.write(lines)
             wire.flush()
 
     return send

@@ -21,15 +21,14 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
-from locum.runtime.engine_child import die_with_parent, line_to_parent
+from locum.runtime.engine_child import Send, die_with_parent, line_to_parent
 from locum.runtime.llama_settings import KvType
 from locum.runtime.openvino_text import AnswerText
-
-Send = Callable[[dict[str, Any]], None]
 
 _BLOCK_TOKENS = 32
 """Tokens in a block of the cache, as OpenVINO's CPU plug-in keeps it."""
@@ -164,8 +163,8 @@ class Pipeline:
             windows.extend(job.text.add([token for token, _ in self._read(job)]))
         said = self._tokenizer.decode(windows) if windows else []
         told = [self._tell(job, known, whole) for job, known, whole in zip(jobs, said[::2], said[1::2], strict=True)]
-        if not any(told):
-            self._send({"beat": True})
+        records = list(chain.from_iterable(told))
+        self._send(*(records or [{"beat": True}]))
 
     def _read(self, job: _Job) -> list[tuple[int, float]]:
         job.fresh = []
@@ -176,8 +175,8 @@ class Pipeline:
         job.output_tokens += len(job.fresh)
         return job.fresh
 
-    def _tell(self, job: _Job, known: str, whole: str) -> bool:
-        """Send what is new of an answer; whether there was anything."""
+    def _tell(self, job: _Job, known: str, whole: str) -> Iterator[dict[str, Any]]:
+        """What is new of an answer."""
         status = job.handle.get_status()
         over = status != self._genai.GenerationStatus.RUNNING
         piece = job.text.take(known, whole, last=over)
@@ -185,21 +184,19 @@ class Pipeline:
             ids = [[token] for token, _ in job.fresh] if job.logprobs else []
             spelled = self._tokenizer.decode(ids, skip_special_tokens=False) if ids else []
             tokens = [[text, logprob] for text, (_, logprob) in zip(spelled, job.fresh, strict=False)]
-            self._send({"id": job.number, "piece": piece, "tokens": tokens})
+            yield {"id": job.number, "piece": piece, "tokens": tokens}
         if over or job.text.stopped:
-            self._end(job, status)
-        return bool(piece) or over
+            yield self._end(job, status)
 
-    def _end(self, job: _Job, status: Any) -> None:
+    def _end(self, job: _Job, status: Any) -> dict[str, Any]:
         del self._jobs[job.number]
         if job.text.stopped:
             job.handle.stop()
         elif status == self._genai.GenerationStatus.IGNORED:
-            self._send({"id": job.number, "refused": "the cache is full", "code": "runtime-engine-failed"})
-            return
+            return {"id": job.number, "refused": "the cache is full", "code": "runtime-engine-failed"}
         cut = job.reason == self._genai.GenerationFinishReason.LENGTH and not job.text.stopped
         counts = {"input_tokens": job.input_tokens, "output_tokens": job.output_tokens}
-        self._send({"id": job.number, "done": {**counts, "finish_reason": "length" if cut else "stop"}})
+        return {"id": job.number, "done": {**counts, "finish_reason": "length" if cut else "stop"}}
 
     def _begin(self, number: int, request: dict[str, Any]) -> None:
         prompt = request.get("prompt")
