@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from public_data import DATASETS
+
 Rows = list[dict[str, Any]]
 
 
@@ -128,6 +130,20 @@ def _ifeval(folder: Path) -> dict[str, Rows]:
     return {"train": _lines(folder / "ifeval" / "en_input_data.jsonl")}
 
 
+def _labelled(name: str) -> Application:
+    """A set of the classification benchmark, with the rows that it has there."""
+    read, instruction = DATASETS[name]
+
+    def rows(folder: Path) -> dict[str, Rows]:
+        splits = {
+            split: [{"text": text, "label": label} for text, label in found] for split, found in read(folder).items()
+        }
+        return {split: splits[split] for split in ("train", "test")}
+
+    data = {"input": "text", "output": "label", "allow_leakage": True}  # rows of the test are removed from train
+    return Application(rows, {"kind": "classify", "instruction": instruction, "data": data}, max_chars=100_000)
+
+
 _CALL = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}},
@@ -232,6 +248,7 @@ APPLICATIONS: dict[str, Application] = {
             "generation": {"max_tokens": 256},
         },
     ),
+    **{name: _labelled(name) for name in ("headlines_gold", "trec6", "banking77")},
 }
 
 
