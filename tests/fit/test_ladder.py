@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from locum.core.errors import SourceError
 from locum.fit.ladder import (
@@ -156,6 +159,20 @@ def test_a_base_of_the_hub_that_nothing_is_known_of_stays_without_estimates(tmp_
     (candidate,) = make_ladder(task("students: [{base: 'hf://acme/bertlet', method: head}]\n"), SMALL, HERE)
     assert (candidate.name, candidate.skipped, candidate.parameters) == ("bertlet/head", None, None)
     assert candidate.estimate.memory_mb is None
+
+
+def test_a_relative_folder_is_looked_for_beside_the_task_file(tmp_path: Path) -> None:
+    folder = tmp_path / "bertlet"
+    folder.mkdir()
+    sizes = {"num_attention_heads": 2, "num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 16}
+    config = {"model_type": "bert", "vocab_size": 32, "max_position_embeddings": 64, **sizes}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file({"weight": np.zeros((32, 8), dtype=np.float32)}, folder / "model.safetensors")
+    asked = task("students: [{base: ./bertlet, method: head}]\n")
+    (candidate,) = make_ladder(asked, SMALL, HERE, root=tmp_path)
+    assert (candidate.name, candidate.base, candidate.parameters) == ("bertlet/head", "./bertlet", 256)
+    with pytest.raises(SourceError):
+        make_ladder(asked, SMALL, HERE)
 
 
 def test_the_size_counts_tokens_with_their_two_special_ones() -> None:

@@ -23,11 +23,13 @@ from locum.pipeline.prepare import prepare_data
 from locum.pipeline.steps import StepCache
 from locum.pipeline.workspace import Workspace, read_task
 from locum.schema.data import Row
-from locum.schema.judging import JudgeReport
+from locum.schema.judging import GradedAnswer, JudgeReport
 from locum.schema.task import LlmSpec
 from locum.schema.taskfile import parse_task
+from locum.sources.bases import ensure_base
 from locum.stats.rowwise import Mean
 from locum.tasks import open_kind
+from locum.tasks.judging import grade_answers
 from locum.testing import FakeUpstream, Scripted
 from locum.testing.pico_gguf import CHATML, pico_gguf
 
@@ -66,6 +68,27 @@ def test_without_a_judge_to_lend_such_a_task_cannot_be_scored(tmp_path: Path) ->
         open_kind(asked).score(["x"], ROWS[:1])
     assert caught.value.code == "tasks-judge"
     assert not (tmp_path / "judge.jsonl").exists()
+
+
+@pytest.mark.models
+def test_a_small_model_in_a_file_always_ends_with_a_grade(tmp_path: Path) -> None:
+    gguf = ensure_base("SmolLM2-135M-Instruct", format="gguf")  # by itself it grades none of these
+    asked = parse_task(f"""\
+version: 1
+name: judged
+kind: generate
+profile: custom
+scorer: judge
+instruction: Answer.
+data: {{train: t.jsonl, input: text, output: answer}}
+llm: {{model: "{gguf}"}}
+""")
+    answers = [
+        GradedAnswer(id=row.id, input=row.input, reference=row.output, answer="yes", grade=1) for row in ROWS[:2]
+    ]
+    with lent_judge(asked, asked.llm, tmp_path / "judge.jsonl"):
+        grades = grade_answers(asked, answers)
+    assert all(grade in range(1, 6) for grade in grades)
 
 
 def lines(path: Path, rows: Iterable[dict[str, Any]]) -> Path:

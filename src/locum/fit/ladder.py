@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from locum.fit import memory, time
 from locum.fit.written import CHARS_PER_TOKEN, writer_estimate, writing
@@ -105,7 +106,9 @@ class Machines:
     serving: DeviceProfile
 
 
-def make_ladder(task: Task, size: DataSize, machines: Machines, mixed: DataSize | None = None) -> tuple[Candidate, ...]:
+def make_ladder(
+    task: Task, size: DataSize, machines: Machines, mixed: DataSize | None = None, root: Path | None = None
+) -> tuple[Candidate, ...]:
     """The candidates of a task, cheapest first when they are chosen automatically.
 
     Args:
@@ -113,6 +116,7 @@ def make_ladder(task: Task, size: DataSize, machines: Machines, mixed: DataSize 
         size: of the training data.
         machines: that train and serve.
         mixed: of the training data of multitask students.
+        root: folder that relative paths of bases start from; default: the working folder.
 
     Returns:
         Candidates with estimates; those ruled out have ``skipped`` set.
@@ -124,7 +128,7 @@ def make_ladder(task: Task, size: DataSize, machines: Machines, mixed: DataSize 
     budgets = training_budgets(task.kind, [spec.method for spec in wanted], task.budget.build_minutes * 60)
     ladder: list[Candidate] = []
     for spec, budget_s in zip(wanted, budgets, strict=True):
-        facts = _facts(spec.base) if spec.base else None
+        facts = _facts(spec.base, root) if spec.base else None
         learned = mixed if spec.multitask and mixed is not None else size
         candidate = _candidate(task, spec, facts, size, learned, machines, budget_s)
         reason = _over(candidate, task.budget, machines) or _too_shallow(candidate, budget_s)
@@ -178,14 +182,21 @@ def affordable_depth(facts: BaseFacts, size: DataSize, device: DeviceProfile, bu
     return 1
 
 
-def _facts(base: str) -> BaseFacts | None:
+def _facts(base: str, root: Path | None) -> BaseFacts | None:
     """What is known of a base without a download; None for an address that is not in the catalogue."""
     entry = catalogue().get(base)
     if entry is not None:
         return entry.facts
-    plan_base(base)  # refuses a name that is nothing at all
+    plan_base(base, root=root)  # refuses a name that is nothing at all
     address = parse_address(base)
-    return read_facts(address.path) if isinstance(address, PathAddress) and address.path.is_dir() else None
+    if not isinstance(address, PathAddress):
+        return None
+    folder = (root or Path()) / address.path
+    return read_facts(folder) if folder.is_dir() else None
+
+
+def _download_mb(base: str) -> float:
+    return (plan_base(base).size_mb or 0.0) if catalogue().get(base) is not None else 0.0
 
 
 def _candidate(
@@ -279,7 +290,7 @@ def _estimate(
         update={
             "train_s": _training_seconds(facts, spec.method, learned, machines.training, depth) if trained else None,
             "train_memory_mb": training.total_mb if trained else None,
-            "download_mb": plan_base(spec.base or "").size_mb or 0.0,
+            "download_mb": _download_mb(spec.base or ""),
         }
     )
 

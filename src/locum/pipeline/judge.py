@@ -1,9 +1,9 @@
 """Lending the task's LLM as the judge: with ``scorer: judge``, whatever scores within asks it, once for every answer.
 
 Notable: verdicts are kept in ``judge-answers.jsonl``, keyed by model and question, so a build that is stopped pays for
-none twice. Answers that people graded are read and judged before anything is trained, so what is wrong with them, or
-with the judge, costs no training. Not here: what the judge is shown and how a verdict is read (``tasks.judging``,
-``scoring.judge``).
+none twice. A local file is bound to end with a grade. Answers that people graded are read and judged before anything is
+trained, so what is wrong with them, or with the judge, costs no training. Not here: what the judge is shown and how a
+verdict is read (``tasks.judging``, ``scoring.judge``).
 """
 
 from __future__ import annotations
@@ -53,14 +53,16 @@ def lent_judge(
         return
     found = {str(line["key"]): str(line["text"]) for line in read_lines(cache) if "key" in line and "text" in line}
     lock = threading.Lock()
+    grammar = None if llm.base_url else rubric(task).grammar  # of the services few can be bound
     with ExitStack() as stack:
         generator = stack.enter_context(closing(open_generator(llm, threads=threads)))
         kept = stack.enter_context(AppendedLines(cache))
 
         def complete(messages: Sequence[Message]) -> str:
-            key = content_hash([generator.model, [[message.role, message.content] for message in messages]])
+            asked = [[message.role, message.content] for message in messages]
+            key = content_hash([generator.model, asked, *([grammar] if grammar else [])])
             if key not in found:
-                request = CompletionRequest(tuple(messages), max_tokens=_VERDICT_TOKENS, whole=True)
+                request = CompletionRequest(tuple(messages), max_tokens=_VERDICT_TOKENS, grammar=grammar, whole=True)
                 text = generator.complete(request).text
                 with lock:
                     found[key] = text

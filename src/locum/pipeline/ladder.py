@@ -48,7 +48,8 @@ def decide_ladder(work: Workspace, data: Prepared, card: DataCard) -> tuple[Devi
 
     def decide(out: Path) -> None:
         device = profile_device(work.out, measure=True)
-        ladder = make_ladder(task, data_size(task, data, card), Machines(device, serves_on(task, device)), mixed)
+        machines = Machines(device, serves_on(task, device))
+        ladder = make_ladder(task, data_size(task, data, card), machines, mixed, work.root)
         write_json(out / "device.json", device.to_json())
         write_json(out / "ladder.json", [candidate.to_json() for candidate in ladder])
 

@@ -72,8 +72,8 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     }
     here = profile_device(measure=True)
     mixed = mixture_size(sizes, task.multitask.mixing) if task.multitask else None
-    ladder = make_ladder(task, expected.size, Machines(here, serves_on(task, here)), mixed)
-    downloads = (*data_downloads, *_base_downloads(ladder))
+    ladder = make_ladder(task, expected.size, Machines(here, serves_on(task, here)), mixed, root)
+    downloads = (*data_downloads, *_base_downloads(ladder, root))
     steps = _steps(files, ladder, expected, here, folder)
     calls, cost = _llm(task, ladder, expected, _graded(task, root, warnings))
     available = None if seen is None or task.data.calibration is not None else expected.held_out["calibration"]
@@ -188,9 +188,9 @@ def _graded(task: Task, root: Path, warnings: list[str]) -> int:
     return len(read_graded(file, task, spec).answers)
 
 
-def _base_downloads(ladder: Sequence[Candidate]) -> list[Download]:
+def _base_downloads(ladder: Sequence[Candidate], root: Path) -> list[Download]:
     bases = dict.fromkeys(candidate.base for candidate in ladder if candidate.base and candidate.skipped is None)
-    return [plan_base(base) for base in bases if base]
+    return [plan_base(base, root=root) for base in bases if base]
 
 
 def _steps(

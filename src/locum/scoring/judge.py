@@ -31,6 +31,7 @@ _GRADE = re.compile(
 )
 _ROUNDING = 1e-12
 _ALONE = re.compile(r"\W*(\d+)(?:\s*/\s*(\d+))?\W*")
+_REASON_CHARS = 500
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _SYSTEM = (
     "You grade an answer. The task, the answer and, if there is one, a reference answer are each given as one JSON "
@@ -69,6 +70,15 @@ class Rubric:
     def __post_init__(self) -> None:
         if self.best < 2:
             raise UserError("scoring-input", f"a rubric with {self.best} grades", fix="use at least 2 grades")
+
+    @property
+    def grammar(self) -> str:
+        """GBNF of reasons in one line and a grade in the next, for an engine that can be bound.
+
+        A small judge often ends without a grade; bound by this it cannot.
+        """
+        grades = " | ".join(f'"{grade}"' for grade in range(1, self.best + 1))
+        return f'root ::= [^\\n]{{1,{_REASON_CHARS}}} "\\nGrade: " ({grades})\n'
 
     def messages(self, task: str, answer: str, quote: Quote, reference: str | None = None) -> tuple[Message, ...]:
         """The conversation that asks for a verdict.

@@ -73,8 +73,16 @@ def ensure_base(
     return path
 
 
-def plan_base(name_or_path: str | Path, *, format: Format | None = None, cache: Path | None = None) -> Download:
+def plan_base(
+    name_or_path: str | Path, *, format: Format | None = None, cache: Path | None = None, root: Path | None = None
+) -> Download:
     """What ``ensure_base`` would download; nothing is.
+
+    Args:
+        name_or_path: as for ``ensure_base``.
+        format: as there.
+        cache: as there.
+        root: as there.
 
     Returns:
         Name, first address, size (None when it is not known) and whether it is here already.
@@ -84,7 +92,7 @@ def plan_base(name_or_path: str | Path, *, format: Format | None = None, cache: 
     """
     base = catalogue().get(str(name_or_path))
     if base is None:
-        address = _own_address(name_or_path, None)
+        address = _own_address(name_or_path, root)
         here = isinstance(address, PathAddress) or _is_here(address, cache)
         return Download(what=str(name_or_path), address=address.text, size_mb=0.0 if here else None, cached=here)
     artefact = base.artefact(format)
