@@ -129,6 +129,7 @@ def write(raw: dict[str, Any]) -> None:
         "columns": COLUMNS,
         "table": [row(name, raw[name]) for name in APPLICATIONS if name in raw],
         "caption": CAPTION,
+        "more": {name: ladder(raw[name]) for name in APPLICATIONS if name in raw},
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()},
         "versions": {"locum": locum.__version__, "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%d"),
@@ -165,6 +166,33 @@ def row(name: str, found: dict[str, Any]) -> dict[str, str]:
         "local": f"{100 * build['certificate']['local_share']:.0f} %",
         "build": f"{build['wall_s'] / 60:.0f} min",
     }
+
+
+def ladder(found: dict[str, Any]) -> dict[str, Any]:
+    """What the report of one build says: its candidates, the verdict, the certificate, what it took."""
+    build, metric = found["build"], found["metric"]
+    rows = []
+    for each in build["candidates"]:
+        tested = found["intervals"].get(each["name"])
+        name = f"**{each['name']}**" if each["chosen"] else each["name"]
+        if tested is None:
+            rows.append({"candidate": name, "score": f"not built: {each['reason']}"})
+            continue
+        trained = each["train_s"]
+        rows.append(
+            {
+                "candidate": name,
+                "score": f"{metric.replace('_', ' ')} {shown(tested[metric])}",
+                "size": f"{each['size_mb']:.0f} MB",
+                "p50": f"{each['latency_ms']['p50']:,.0f} ms",
+                "training": "–" if trained is None else f"{trained:,.0f} s",
+            }
+        )
+    learned = found["rows"]["train"]
+    took = f"The build took {build['wall_s'] / 60:.0f} minutes on two cores, with {learned:,} rows to learn from."
+    said = (build["verdict"], build["certificate"]["statement"], took)
+    caption = " ".join(text[0].upper() + text[1:].removesuffix(".") + "." for text in said)
+    return {"columns": ["candidate", "score", "size", "p50", "training"], "table": rows, "caption": caption}
 
 
 def shown(interval: dict[str, float]) -> str:

@@ -100,7 +100,7 @@ def with_tables(text: str) -> str:
 
     ``NAME.PART`` is the table of that name under ``more`` in the file.
     """
-    pattern = re.compile(r"(<!-- table: ([a-z_.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    pattern = re.compile(r"(<!-- table: ([a-z0-9_.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
     return pattern.sub(lambda block: block[1] + _table(block[2]) + block[3], text)
 
 
@@ -119,10 +119,11 @@ def with_files(text: str) -> str:
 def _table(name: str) -> str:
     script, _, part = name.partition(".")
     path = RESULTS / f"{script}.json"
-    if not path.is_file():
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if part:
+        result = result.get("more", {}).get(part, {})
+    if not result:
         return f"(not measured yet: run `python bench/{script}.py`)\n"
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    result = result["more"][part] if part else result
     columns: list[str] = result["columns"]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(str(row.get(column, "")) for column in columns) + " |" for row in result["table"]]
