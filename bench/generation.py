@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import streaming
-from generation_tables import CLIENTS, COPIED, RESULTS, write
+from generation_tables import CLIENTS, COPIED, PEER_COPIED, RESULTS, write
 from public_data import ROOT, data_folder
 
 PEERS = ROOT / "bench" / "generation_peers.py"
@@ -58,7 +58,7 @@ def main() -> None:
     for path in options.models:
         found = raw.setdefault(path.stem, {"megabytes": round(path.stat().st_size / 1e6, 1)})
         found["parameters"] = parameters(path)
-        found["copy_megabytes"] = copy_megabytes(path)
+        found["copy_megabytes"] = round(openvino_copy(path).stat().st_size / 1e6, 1)
         measures = {"servers": servers, "prefill": prefill, "prefix": prefix, "speculation": speculation}
         for part in options.parts:
             found[part] = measures[part](path, options)
@@ -106,13 +106,13 @@ def parameters(path: Path) -> int:
     return sum(shape[0] * shape[1] for shape in shapes.values() if len(shape) == 2)
 
 
-def copy_megabytes(path: Path) -> float:
-    """Size of what Locum gives OpenVINO to read: the file, or its copy in Q8_0."""
+def openvino_copy(path: Path) -> Path:
+    """What Locum gives OpenVINO to read: the file, or its copy in Q8_0."""
     from locum.runtime.gguf_check import check_gguf
     from locum.runtime.gguf_reencode import reencoded
     from locum.runtime.openvino_generator import EXACT
 
-    return round(reencoded(path, check_gguf(path), EXACT).stat().st_size / 1e6, 1)
+    return reencoded(path, check_gguf(path), EXACT)
 
 
 # -- servers ----------------------------------------------------------------------------------------------------------
@@ -166,6 +166,9 @@ def peers(path: Path, options: argparse.Namespace, tokens: int) -> dict[str, Cal
         COPIED: lambda: locum_serve(path, tokens, "--engine", "openvino", "--ctx", "2048"),
         "OpenVINO GenAI": lambda: openvino(path, tokens),
     }
+    copy = openvino_copy(path)
+    if copy != path:
+        found[PEER_COPIED] = lambda: openvino(copy, tokens)
     if options.llama_server:
         binary = str(options.llama_server)
         found["Locum, native llama-server"] = lambda: locum_serve(

@@ -16,6 +16,8 @@ RESULTS = ROOT / "bench" / "results" / "generation.json"
 CLIENTS = (1, 4, 16)
 COPIED = "Locum (openvino)"
 """Reads a copy of the file in Q8_0 where OpenVINO would read the file inexactly."""
+PEER_COPIED = "OpenVINO GenAI (same copy)"
+"""The peer with that copy: the same weights, read by the same library."""
 COLUMNS = ["model", "clients", "server", "tokens/s", "against the best peer", "first token", "p95", "of bandwidth"]
 
 
@@ -77,7 +79,7 @@ def server_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
             best = max((name for name in rate if not name.startswith("Locum")), key=rate.__getitem__, default=None)
             for name, value in rate.items():
                 runs = found["servers"][name][str(clients)]
-                read_mb = found["copy_megabytes"] if name == COPIED else found["megabytes"]
+                read_mb = found["copy_megabytes"] if name in (COPIED, PEER_COPIED) else found["megabytes"]
                 share = value * read_mb / 1e3 / raw["machine"]["bandwidth_gb_s"] if clients == 1 else None
                 rows.append(
                     {
