@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from locum.core.errors import SourceError
 from locum.fit.ladder import (
     AUTO,
+    PASS_TOKENS,
     RESERVE,
     DataSize,
     Machines,
@@ -173,6 +174,19 @@ def test_a_relative_folder_is_looked_for_beside_the_task_file(tmp_path: Path) ->
     assert (candidate.name, candidate.base, candidate.parameters) == ("bertlet/head", "./bertlet", 256)
     with pytest.raises(SourceError):
         make_ladder(asked, SMALL, HERE)
+
+
+def test_training_memory_is_that_of_what_one_forward_pass_reads() -> None:
+    from locum.train.contrastive import _GRAPH_CELLS
+    from locum.train.forward import MAX_CELLS
+    from locum.train.generating import PACK_TOKENS as WRITTEN
+
+    assert PASS_TOKENS["classify"] == PASS_TOKENS["tag"] == MAX_CELLS
+    assert PASS_TOKENS["rank"] == _GRAPH_CELLS
+    assert PASS_TOKENS["generate"] == PASS_TOKENS["extract"] == WRITTEN["cpu"]
+    long = DataSize(train_rows=1000, mean_chars=2000, labels=0)
+    full = next(one for one in make_ladder(written(""), long, HERE) if one.name.endswith("/full"))
+    assert (full.skipped, (full.estimate.train_memory_mb or 1e9) < 6000) == (None, True)
 
 
 def test_the_size_counts_tokens_with_their_two_special_ones() -> None:

@@ -70,6 +70,9 @@ _EPOCHS: dict[Family, float] = {"linear": 1.0, "encoder": 10.0, "decoder": 2.0}
 PROMPTED: tuple[Method, ...] = ("prompt", "few_shot")
 _MIN_DEPTH = 4
 _BATCH_ROWS = 32
+PASS_TOKENS: dict[Kind, int] = {"classify": 8192, "tag": 8192, "rank": 16384, "extract": 1024, "generate": 1024}
+"""Most tokens whose activations training keeps at once on a processor: larger batches are read in parts, a longer row
+alone."""
 _CANDIDATE_TOKENS = 256  # an encoder that ranks cuts candidates there
 _TEXTS_TRAINED = 3  # that it reads for a row in training: the query and two candidates
 
@@ -279,10 +282,11 @@ def _estimate(
     """What a student costs that writes an answer, or reads ``passes`` texts for one."""
     served = _served(task, spec, facts, depth, size, machines.serving, passes)
     trained = spec.method not in PROMPTED
+    most = max(PASS_TOKENS[task.kind], learned.row_tokens)
     training = memory.training_memory(
         facts,
         spec.method,
-        batch_tokens=round(_BATCH_ROWS * learned.row_tokens * min(passes, _TEXTS_TRAINED)),
+        batch_tokens=min(most, round(_BATCH_ROWS * learned.row_tokens * min(passes, _TEXTS_TRAINED))),
         sequence=learned.row_tokens,
         depth=depth,
     )
