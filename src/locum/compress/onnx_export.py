@@ -51,7 +51,10 @@ def export_onnx(student: SequenceClassifier, path: Path, *, max_tokens: int) -> 
 
 
 def export_tagger_onnx(student: TokenClassifier, path: Path, *, max_tokens: int) -> None:
-    """Write a tagger; arguments and errors as in ``export_onnx``, but ``logits`` is ``[B, T, C]``, a row a token."""
+    """Write a tagger; arguments and errors as in ``export_onnx``, but ``logits`` is ``[B, T, C]``, a row a token.
+
+    One that reads letter cases has them as a third input, ``token_type_ids``, int64 ``[B, T]``.
+    """
     _write(_TokenGraph(student), student, path, max_tokens, "logits")
 
 
@@ -109,11 +112,12 @@ class _TokenGraph(nn.Module):
 
     def __init__(self, student: TokenClassifier) -> None:
         super().__init__()
-        self.body, self.head = student.body, student.head
+        self.body, self.head, self.reads_case = student.body, student.head, student.reads_case
         self.rotary = _is_rotary(student.body)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         options = _positions(input_ids) if self.rotary else {}
+        options |= {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states = self.body(input_ids=input_ids, attention_mask=attention_mask, **options).last_hidden_state
         return self.head(states.float())
 
@@ -176,14 +180,17 @@ def _trace(student: _Graph | _TokenGraph | Embedding, max_tokens: int, output: s
     ids = torch.ones(2, min(7, max_tokens), dtype=torch.int64)
     mask = torch.ones_like(ids)
     mask[1, -2:] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if isinstance(student, _TokenGraph) and student.reads_case:
+        inputs["token_type_ids"] = torch.zeros_like(ids)
     dynamic = {0: torch.export.Dim("batch", min=1, max=1 << 16), 1: torch.export.Dim("tokens", min=1, max=max_tokens)}
     try:
         program = torch.onnx.export(
             student,
-            (ids, mask),
-            input_names=["input_ids", "attention_mask"],
+            tuple(inputs.values()),
+            input_names=list(inputs),
             output_names=[output],
-            dynamic_shapes=(dynamic, dynamic),
+            dynamic_shapes=(dynamic,) * len(inputs),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

@@ -30,7 +30,7 @@ from locum.runtime.protocol import TaggedText
 from locum.runtime.windows import tag_whole
 from locum.schema.data import Row
 from locum.schema.model import ModelSpec, Parity, Precision
-from locum.schema.training import ExportFormat, ExportRequest, Trained
+from locum.schema.training import ExportFormat, ExportRequest
 from locum.scoring.spans import Span, span_rows
 from locum.stats.rowwise import value
 from locum.tasks.bio import BioTags
@@ -100,10 +100,16 @@ def export_tagger(asked: ExportRequest, out: Path) -> tuple[ModelSpec, Parity]:
         scratch = whole / ".scratch"
         scratch.mkdir()
         with track("write ONNX"):
-            export_tagger_onnx(load_tagger(folder), scratch / ONNX_NAME, max_tokens=trained.max_tokens)
+            student = load_tagger(folder)
+            export_tagger_onnx(student, scratch / ONNX_NAME, max_tokens=trained.max_tokens)
+        facts = {
+            "max_tokens": trained.max_tokens,
+            "parameters": trained.parameters,
+            "letter_case": student.reads_case,
+        }
         for wanted in asked.formats or tuple(_PRECISIONS):
             model = scratch / wanted
-            spec = _write(asked, trained, tags, scratch / ONNX_NAME, model, wanted)
+            spec = _write(asked, facts, tags, scratch / ONNX_NAME, model, wanted)
             parity = _compare(model, spec, asked, tags, dev, tuple(tried))
             if parity.passed:
                 break
@@ -203,9 +209,9 @@ def _compare(
 
 
 def _write(
-    asked: ExportRequest, trained: Trained, tags: BioTags, fp32: Path, model: Path, wanted: ExportFormat
+    asked: ExportRequest, facts: dict[str, int], tags: BioTags, fp32: Path, model: Path, wanted: ExportFormat
 ) -> ModelSpec:
-    """Write one format with everything its engine reads, ``model.json`` last."""
+    """Write one format with everything its engine reads, ``model.json`` last, with the facts of the student."""
     from locum.compress.int8 import quantize_int8
 
     precision = _PRECISIONS.get(wanted)
@@ -226,9 +232,8 @@ def _write(
         precision=precision,
         labels=tags.names,
         weights=ONNX_NAME,
-        max_tokens=trained.max_tokens,
-        parameters=trained.parameters,
         purpose="tag",
+        **facts,
     )
 
 

@@ -84,6 +84,12 @@ class TextTokenizer:
         self.pad_id = self._padding_id()
 
     @property
+    def folds_case(self) -> bool:
+        """Whether it reads capitals as small letters."""
+        normalizer = self._tokenizer.normalizer
+        return normalizer is not None and normalizer.normalize_str("A") == "a"
+
+    @property
     def largest_id(self) -> int:
         """The largest token id it can produce."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)

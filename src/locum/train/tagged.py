@@ -18,6 +18,7 @@ from torch import Tensor
 
 from locum.core.errors import DataError
 from locum.core.progress import warn
+from locum.runtime.letter_case import letter_cases
 from locum.runtime.tokenize import TextTokenizer
 from locum.runtime.windows import MAX_WINDOWS, read_windows
 from locum.scoring.spans import Span, span_rows
@@ -38,6 +39,7 @@ class TaggedSplit:
         texts: whole, ``[n]``.
         spans: of each text.
         ids: token ids of each window, ``[w]``.
+        cases: letter case of each of a window's tokens, ``[w]`` of ``[T]``.
         targets: tag of each of a window's tokens, or ``UNTAGGED``, ``[w]`` of ``[T]``.
         owners: the text of each window, ``[w]``, in order.
         offsets: places of the tagged tokens in the text, ``[N, 2]``.
@@ -47,6 +49,7 @@ class TaggedSplit:
     texts: list[str]
     spans: list[list[Span]]
     ids: list[list[int]]
+    cases: list[list[int]]
     targets: list[Tensor]
     owners: list[int]
     offsets: NDArray[np.int64]
@@ -87,7 +90,7 @@ def read_tagged(path: Path, tags: BioTags, tokenizer: TextTokenizer) -> TaggedSp
             raise DataError("train-request", what, where=where, fix="prepare the data again")
         texts.append(row.input)
         spans.append(found)
-    split = TaggedSplit(texts, spans, [], [], [], np.empty((0, 2), dtype=np.int64))
+    split = TaggedSplit(texts, spans, [], [], [], [], np.empty((0, 2), dtype=np.int64))
     offsets: list[NDArray[np.int64]] = []
     for row, windows in enumerate(read_windows(tokenizer.read, texts)):
         places = np.concatenate([window.offsets for window in windows])
@@ -98,6 +101,7 @@ def read_tagged(path: Path, tags: BioTags, tokenizer: TextTokenizer) -> TaggedSp
             target[torch.from_numpy(window.kept)] = torch.from_numpy(row_tags[done : done + len(window.kept)])
             done += len(window.kept)
             split.ids.append(window.read.ids or [tokenizer.pad_id])  # as serving does for a text without any token
+            split.cases.append(letter_cases(texts[row][window.start :], window.read.spans) or [0])
             split.targets.append(target)
             split.owners.append(row)
         offsets.append(places)

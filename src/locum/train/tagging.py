@@ -27,8 +27,9 @@ from locum.core.registry import Registry
 from locum.models.base_files import inspect_base
 from locum.models.body import load_body
 from locum.models.classifier import save_student
-from locum.models.tagger import TokenClassifier
+from locum.models.tagger import TokenClassifier, read_case
 from locum.models.tokenizer import open_tokenizer, write_tokenizer
+from locum.runtime.letter_case import padded_cases
 from locum.schema.training import CurvePoint, TrainRequest
 from locum.tasks.bio import BioTags
 from locum.train import job
@@ -121,6 +122,8 @@ def prepare(request: TrainRequest, out: Path) -> TagBench:
     for split in (train, dev):
         split.ids = [vocabulary.translate(row) for row in split.ids]
     machine = this_machine()
+    if tokenizer.folds_case and request.candidate.method == "full":
+        read_case(body)
     model = TokenClassifier(body, base.architecture, len(tags.names)).to(machine.device)
     return TagBench(model, machine, tags, train, dev, vocabulary)
 
@@ -183,6 +186,7 @@ def train_full(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe = 
             **recipe.to_settings(),
             "planned_steps": tuned.schedule.total_steps,
             "outside_bias": bias,
+            "letter_case": bench.model.reads_case,
             "cut_texts": bench.train.cut + bench.dev.cut,
             "bfloat16": bench.machine.bfloat16,
         },
@@ -249,7 +253,11 @@ class TaggerTrainer(Trainer):
 def token_states(model: TokenClassifier, split: TaggedSplit, rows: list[int], pad_id: int, machine: Machine) -> Tensor:
     """States in float32 of the tagged tokens of some windows, in order, ``[M, D]``."""
     ids, mask = padded([split.ids[row] for row in rows], pad_id)
-    states = model.states(ids.to(machine.device), mask.to(machine.device)).float()  # [B, T, D]
+    cases = (
+        torch.from_numpy(padded_cases([split.cases[row] for row in rows], ids.shape[1])) if model.reads_case else None
+    )
+    on = machine.device
+    states = model.states(ids.to(on), mask.to(on), None if cases is None else cases.to(on)).float()  # [B, T, D]
     targets = [split.targets[row] for row in rows]
     tagged = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=UNTAGGED) != UNTAGGED
     return states[tagged.to(machine.device)]
@@ -351,7 +359,13 @@ def _at_most(split: TaggedSplit, tokens: int, seed: int) -> TaggedSplit:
     rows = sorted(order[: max(1, int(np.searchsorted(held, tokens, side="right")))])
     note(f"the head is fitted on {len(rows)} of {len(order)} windows", tokens=tokens)
     return TaggedSplit(
-        [], [], [split.ids[row] for row in rows], [split.targets[row] for row in rows], [], split.offsets[:0]
+        [],
+        [],
+        [split.ids[row] for row in rows],
+        [split.cases[row] for row in rows],
+        [split.targets[row] for row in rows],
+        [],
+        split.offsets[:0],
     )
 
 
