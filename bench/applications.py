@@ -191,7 +191,7 @@ def ladder(found: dict[str, Any]) -> dict[str, Any]:
     learned = found["rows"]["train"]
     took = f"The build took {build['wall_s'] / 60:.0f} minutes on two cores, with {learned:,} rows to learn from."
     said = (build["verdict"], build["certificate"]["statement"], took)
-    caption = " ".join(text[0].upper() + text[1:].removesuffix(".") + "." for text in said)
+    caption = " ".join(text.removesuffix(".") + "." for text in said)
     return {"columns": ["candidate", "score", "size", "p50", "training"], "table": rows, "caption": caption}
 
 
