@@ -126,3 +126,10 @@ def test_a_graph_that_is_not_what_model_json_says_is_refused(tmp_path: Path) -> 
     reseal(tmp_path / "model", purpose="embed", labels=tuple(WORDS))
     with pytest.raises(ModelFileError, match="labels"):
         open_onnx_embedder(tmp_path / "model")
+
+
+def test_a_graph_that_cannot_take_letter_cases_is_refused_when_it_is_to_read_them(tmp_path: Path) -> None:
+    pico_tagger(tmp_path / "tags", letter_case=True)
+    with pytest.raises(ModelFileError, match="token_type_ids") as caught:
+        open_tagger(tmp_path / "tags")
+    assert caught.value.code == "runtime-mismatch"

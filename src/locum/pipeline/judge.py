@@ -53,7 +53,7 @@ def lent_judge(
         return
     found = {str(line["key"]): str(line["text"]) for line in read_lines(cache) if "key" in line and "text" in line}
     lock = threading.Lock()
-    grammar = None if llm.base_url else rubric(task).grammar  # of the services few can be bound
+    grammar = None if llm.base_url else rubric(task).grammar  # a service may not take one, and says so with an error
     with ExitStack() as stack:
         generator = stack.enter_context(closing(open_generator(llm, threads=threads)))
         kept = stack.enter_context(AppendedLines(cache))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -36,7 +37,7 @@ class GoldFault(ValueError):
     """Why a gold answer, or its input, cannot be used."""
 
 
-class Written:
+class Written(ABC):
     """A kind whose answers are text.
 
     Args:
@@ -139,9 +140,9 @@ class Written:
             "repeated": 1 - len(set(runs)) / max(1, len(runs)) if runs else 0.0,
         }
 
+    @abstractmethod
     def score(self, outputs: Sequence[str | None], rows: Sequence[Row]) -> dict[str, Metric]:
         """The kind's metrics; see ``tasks.protocol``."""
-        raise NotImplementedError
 
     def _turns(self, rows: Sequence[Row]) -> list[Message]:
         turns: list[Message] = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -253,11 +253,10 @@ class TaggerTrainer(Trainer):
 def token_states(model: TokenClassifier, split: TaggedSplit, rows: list[int], pad_id: int, machine: Machine) -> Tensor:
     """States in float32 of the tagged tokens of some windows, in order, ``[M, D]``."""
     ids, mask = padded([split.ids[row] for row in rows], pad_id)
-    cases = (
-        torch.from_numpy(padded_cases([split.cases[row] for row in rows], ids.shape[1])) if model.reads_case else None
-    )
-    on = machine.device
-    states = model.states(ids.to(on), mask.to(on), None if cases is None else cases.to(on)).float()  # [B, T, D]
+    cases = None
+    if model.reads_case:
+        cases = torch.from_numpy(padded_cases([split.cases[row] for row in rows], ids.shape[1])).to(machine.device)
+    states = model.states(ids.to(machine.device), mask.to(machine.device), cases).float()  # [B, T, D]
     targets = [split.targets[row] for row in rows]
     tagged = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=UNTAGGED) != UNTAGGED
     return states[tagged.to(machine.device)]
@@ -358,14 +357,15 @@ def _at_most(split: TaggedSplit, tokens: int, seed: int) -> TaggedSplit:
     held = np.cumsum([int((split.targets[row] != UNTAGGED).sum()) for row in order])
     rows = sorted(order[: max(1, int(np.searchsorted(held, tokens, side="right")))])
     note(f"the head is fitted on {len(rows)} of {len(order)} windows", tokens=tokens)
-    return TaggedSplit(
-        [],
-        [],
-        [split.ids[row] for row in rows],
-        [split.cases[row] for row in rows],
-        [split.targets[row] for row in rows],
-        [],
-        split.offsets[:0],
+    return replace(
+        split,
+        texts=[],
+        spans=[],
+        ids=[split.ids[row] for row in rows],
+        cases=[split.cases[row] for row in rows],
+        targets=[split.targets[row] for row in rows],
+        owners=[],
+        offsets=split.offsets[:0],
     )
 
 
