@@ -20,10 +20,10 @@ from locum.models.base_files import inspect_base
 from locum.models.body import load_body
 from locum.models.classifier import save_student
 from locum.models.pico import pico_base
-from locum.models.tagger import TokenClassifier, load_tagger, read_case
-from locum.runtime.letter_case import letter_cases
+from locum.models.tagger import TokenClassifier, load_tagger, read_surface
 from locum.runtime.open import open_tagger
 from locum.runtime.protocol import TaggedText
+from locum.runtime.surface import surface_forms as forms_of
 from locum.runtime.windows import read_windows, tag_whole
 from locum.schema.model import ModelSpec, Parity
 from locum.schema.training import ExportRequest
@@ -33,21 +33,24 @@ TYPES = ("CITY", "PERSON")
 TAGS = BioTags.of_types(TYPES)
 
 
-def pico_trained(root: Path, model_type: str, *, case: bool = False) -> ExportRequest:
-    """A tagger with random weights whose dev spans are its own answers; with ``case`` it reads that, too."""
+def pico_trained(root: Path, model_type: str, *, surface: bool = False) -> ExportRequest:
+    """A tagger with random weights whose dev spans are its own answers; with ``surface`` it reads that, too."""
     from locum.runtime.tokenize import TextTokenizer
 
     texts = [*make_texts(48), " ".join(make_texts(24))]  # the last one needs windows
     base = pico_base(root / "base", sorted({word for text in texts for word in text.split()}), model_type, width=64)
-    if case:
-        texts = [[text, text.title(), text.upper()][number % 3] for number, text in enumerate(texts)]
+    if surface:
+        forms = [str, str.title, str.upper, lambda text: text.replace(" ", "\n")]
+        texts = [forms[number % 4](text) for number, text in enumerate(texts)]
     files = inspect_base(base)
     torch.manual_seed(11)
     tagger = TokenClassifier(load_body(files), files.architecture, len(TAGS.names)).eval()
     torch.nn.init.normal_(tagger.head.weight, std=1.0)
-    if case:
-        assert read_case(tagger.body)
-        torch.nn.init.normal_(tagger.body.embeddings.token_type_embeddings.weight)  # type: ignore[union-attr]
+    if surface:
+        assert read_surface(tagger.body)
+        for weight in tagger.fresh_weights()[2:]:
+            torch.nn.init.normal_(weight)
+        tagger.seal_surface()
     folder = root / "trained"
     save_student(tagger, folder)
     (folder / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
@@ -60,7 +63,7 @@ def pico_trained(root: Path, model_type: str, *, case: bool = False) -> ExportRe
                 tagger(
                     torch.tensor([window.read.ids]),
                     torch.ones(1, len(window.read.ids)),
-                    torch.tensor([letter_cases(texts[number][window.start :], window.read.spans)]) if case else None,
+                    torch.tensor([forms_of(texts[number][window.start :], window.read.spans)]) if surface else None,
                 )[0, window.kept].numpy()
                 for window in windows
             ]
@@ -94,11 +97,11 @@ def test_int8_is_kept_when_it_tags_alike(exported: tuple[Path, ModelSpec, Parity
     assert {path.name for path in out.iterdir()} == {"model.onnx", "tokenizer.json", "model.json"}
 
 
-@pytest.mark.parametrize(("model_type", "case"), [("bert", False), ("modernbert", False), ("bert", True)])
-def test_fp32_scores_every_token_as_the_trained_weights_do(tmp_path: Path, model_type: str, case: bool) -> None:
-    asked = pico_trained(tmp_path, model_type, case=case).model_copy(update={"formats": ("onnx-fp32",)})
+@pytest.mark.parametrize(("model_type", "surface"), [("bert", False), ("modernbert", False), ("bert", True)])
+def test_fp32_scores_every_token_as_the_trained_weights_do(tmp_path: Path, model_type: str, surface: bool) -> None:
+    asked = pico_trained(tmp_path, model_type, surface=surface).model_copy(update={"formats": ("onnx-fp32",)})
     spec, parity = export_tagger(asked, tmp_path / "model")
-    assert spec.letter_case == case
+    assert spec.surface_forms == surface
     assert (parity.label_agreement, parity.accuracy_exported) == (1.0, 1.0) and parity.max_gap < 1e-4
     tagger = open_tagger(tmp_path / "model", threads=1)
     texts = [json.loads(line)["input"] for line in (tmp_path / "dev.jsonl").read_text().splitlines()]

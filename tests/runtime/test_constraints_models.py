@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from locum.core.cpu import usable_cores
 from locum.core.errors import UserError
 from locum.runtime import Generator, open_generator
 from locum.runtime.completion import CompletionRequest
@@ -87,7 +88,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def model(smollm2: Path) -> Iterator[Generator]:
-    generator = open_generator(LlmSpec(model=str(smollm2), timeout_s=250), threads=2, n_ctx=2048)
+    generator = open_generator(LlmSpec(model=str(smollm2), timeout_s=250), threads=usable_cores(), n_ctx=2048)
     yield generator
     generator.close()
 

@@ -128,8 +128,8 @@ def test_a_graph_that_is_not_what_model_json_says_is_refused(tmp_path: Path) -> 
         open_onnx_embedder(tmp_path / "model")
 
 
-def test_a_graph_that_cannot_take_letter_cases_is_refused_when_it_is_to_read_them(tmp_path: Path) -> None:
-    pico_tagger(tmp_path / "tags", letter_case=True)
+def test_a_graph_that_cannot_take_surface_forms_is_refused_when_it_is_to_read_them(tmp_path: Path) -> None:
+    pico_tagger(tmp_path / "tags", surface_forms=True)
     with pytest.raises(ModelFileError, match="token_type_ids") as caught:
         open_tagger(tmp_path / "tags")
     assert caught.value.code == "runtime-mismatch"

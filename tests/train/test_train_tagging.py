@@ -107,10 +107,10 @@ def test_job_writes_a_whole_tagger(
     assert span_f1_of(dev, scores, TAGS) == pytest.approx(trained.dev_accuracy)
     model = load_tagger(folder)
     with torch.no_grad():
-        cases = [torch.tensor([each]) if model.reads_case else None for each in dev.cases]
-        parts = zip(dev.ids, cases, strict=True)
-        rows = [model(torch.tensor([ids]), torch.ones(1, len(ids)), case)[0] for ids, case in parts]
-    assert model.reads_case == (model_type == "bert" and method == "full")
+        forms = [torch.tensor([each]) if model.reads_surface else None for each in dev.forms]
+        parts = zip(dev.ids, forms, strict=True)
+        rows = [model(torch.tensor([ids]), torch.ones(1, len(ids)), form)[0] for ids, form in parts]
+    assert model.reads_surface == (model_type == "bert" and method == "full")
     kept = torch.cat([row[target != UNTAGGED] for row, target in zip(rows, dev.targets, strict=True)])
     np.testing.assert_allclose(kept.numpy(), scores, atol=1e-4)
     assert trained.parameters == model.parameters_count

@@ -10,6 +10,7 @@ import pytest
 import torch
 from train_toys import WORDS, write_conversations
 
+from locum.core.cpu import usable_cores
 from locum.models.architectures import ARCHITECTURES
 from locum.models.base_files import inspect_base
 from locum.models.body import quiet_transformers
@@ -71,7 +72,7 @@ def test_every_decoder_packs_to_the_loss_and_gradients_of_plain_rows(model_type:
 @pytest.mark.models
 @pytest.mark.slow
 def test_the_smallest_real_decoder_is_tuned_from_its_gguf_file(tmp_path: Path) -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(usable_cores())
     path = ensure_base("SmolLM2-135M-Instruct")
     base = inspect_base(path)
     tokenizer = load_chat_tokenizer(base)
@@ -87,7 +88,7 @@ def test_the_smallest_real_decoder_is_tuned_from_its_gguf_file(tmp_path: Path) -
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
     request = TuneRequest(
         **{"base": str(path), "train": str(train), "dev": str(dev), "method": "lora", "layers": 4, "epochs": 2},
-        **{"budget_s": 1e5, "seed": 1, "threads": 2, "max_tokens": 256, "batch_rows": 4},
+        **{"budget_s": 1e5, "seed": 1, "threads": usable_cores(), "max_tokens": 256, "batch_rows": 4},
     )
     (tmp_path / "request.json").write_text(json.dumps(request.to_json()))
     tune.main(tmp_path / "request.json", tmp_path / "out")

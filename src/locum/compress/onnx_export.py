@@ -53,7 +53,7 @@ def export_onnx(student: SequenceClassifier, path: Path, *, max_tokens: int) -> 
 def export_tagger_onnx(student: TokenClassifier, path: Path, *, max_tokens: int) -> None:
     """Write a tagger; arguments and errors as in ``export_onnx``, but ``logits`` is ``[B, T, C]``, a row a token.
 
-    One that reads letter cases has them as a third input, ``token_type_ids``, int64 ``[B, T]``.
+    One that reads surface forms has them as a third input, ``token_type_ids``, int64 ``[B, T]``.
     """
     _write(_TokenGraph(student), student, path, max_tokens, "logits")
 
@@ -112,7 +112,7 @@ class _TokenGraph(nn.Module):
 
     def __init__(self, student: TokenClassifier) -> None:
         super().__init__()
-        self.body, self.head, self.reads_case = student.body, student.head, student.reads_case
+        self.body, self.head, self.reads_surface = student.body, student.head, student.reads_surface
         self.rotary = _is_rotary(student.body)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
@@ -181,7 +181,7 @@ def _trace(student: _Graph | _TokenGraph | Embedding, max_tokens: int, output: s
     mask = torch.ones_like(ids)
     mask[1, -2:] = 0
     inputs = {"input_ids": ids, "attention_mask": mask}
-    if isinstance(student, _TokenGraph) and student.reads_case:
+    if isinstance(student, _TokenGraph) and student.reads_surface:
         inputs["token_type_ids"] = torch.zeros_like(ids)
     dynamic = {0: torch.export.Dim("batch", min=1, max=1 << 16), 1: torch.export.Dim("tokens", min=1, max=max_tokens)}
     try:

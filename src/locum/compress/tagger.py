@@ -105,7 +105,7 @@ def export_tagger(asked: ExportRequest, out: Path) -> tuple[ModelSpec, Parity]:
         facts = {
             "max_tokens": trained.max_tokens,
             "parameters": trained.parameters,
-            "letter_case": student.reads_case,
+            "surface_forms": student.reads_surface,
         }
         for wanted in asked.formats or tuple(_PRECISIONS):
             model = scratch / wanted

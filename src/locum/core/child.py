@@ -22,12 +22,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from locum.core import errors
+from locum.core.openmp import waiting
 from locum.core.progress import Event, emit, listening
 
 _GRACE_S = 60.0
-_WAITING = {"OMP_WAIT_POLICY": "passive"}
-"""A thread that waits for another sleeps and does not spin. Where the machine does other things too, a spinning thread
-takes the core that the awaited one needs (a tuning step of 0.5 s then took up to 4 s); alone it costs up to a tenth."""
 
 
 def run_job(target: str, request: Path, out: Path, *, log: Path, threads: int) -> None:
@@ -52,7 +50,7 @@ def run_job(target: str, request: Path, out: Path, *, log: Path, threads: int) -
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,
-            env={**_WAITING, **os.environ, **_thread_settings(threads)},
+            env={**os.environ, **waiting(os.environ), **_thread_settings(threads)},
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the child to stop
         )
     if child.stdout is None:

@@ -76,6 +76,10 @@ class SequenceClassifier(nn.Module):
         logits = self.head(self.embed(input_ids, attention_mask))
         return logits if self.wide is None else logits + self.wide(input_ids, attention_mask)
 
+    def fresh_weights(self) -> list[nn.Parameter]:
+        """Those that the base has not, which learn from nothing and so at a rate of their own."""
+        return list(self.head.parameters())
+
     @property
     def parameters_count(self) -> int:
         """How many weights the student has, embeddings included."""

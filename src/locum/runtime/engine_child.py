@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from locum.core.errors import DeviceError, LocumError
+from locum.core.openmp import waiting
 from locum.core.text import one_line
 
 _CLOSE_S = 3.0
@@ -175,6 +176,7 @@ class EngineChild(ABC):
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
+                env={**os.environ, **waiting(os.environ)},
                 start_new_session=True,  # Ctrl-C is for the parent, which closes the child
             )
         except OSError as error:

@@ -161,19 +161,19 @@ class OnnxModel:
             raise LocumError("runtime-closed", f"{self.spec.name} was asked after it was closed")
         return session
 
-    def run(self, batch: Batch, cases: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    def run(self, batch: Batch, forms: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """The output for one batch, rows in the batch's order.
 
         Args:
             batch: padded rows.
-            cases: letter case of each token, ``[n, tokens]``, for a graph that reads it.
+            forms: surface form of each token, ``[n, tokens]``, for a graph that reads them.
 
         Raises:
             LocumError: closed, or the engine failed.
         """
         feeds = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         if "token_type_ids" in self._inputs:
-            feeds["token_type_ids"] = np.zeros_like(batch.input_ids) if cases is None else cases
+            feeds["token_type_ids"] = np.zeros_like(batch.input_ids) if forms is None else forms
         return self.session().run(self._output, {name: feeds[name] for name in self._inputs})
 
     def probe(self) -> NDArray[np.float32]:
@@ -212,8 +212,8 @@ class OnnxModel:
         wrong = [name for name, kind in session.inputs.items() if kind != "int64"]
         if wrong:
             raise ModelFileError("runtime-mismatch", f"inputs {wrong} are not int64", where=str(self.path))
-        if self.spec.letter_case and "token_type_ids" not in inputs:
-            cause = "it is to read letter cases and has no input token_type_ids"
+        if self.spec.surface_forms and "token_type_ids" not in inputs:
+            cause = "it is to read surface forms and has no input token_type_ids"
             raise ModelFileError("runtime-mismatch", cause, where=str(self.path), fix="export it again")
         return inputs
 

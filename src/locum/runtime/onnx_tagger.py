@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locum.core.errors import ModelFileError
-from locum.runtime.letter_case import letter_cases, padded_cases
 from locum.runtime.onnx import BATCH_CELLS, BATCH_ROWS
 from locum.runtime.onnx_session import OnnxModel, OpenSession, OrtSession
 from locum.runtime.protocol import TaggedText
+from locum.runtime.surface import padded_forms, surface_forms
 from locum.runtime.tokenize import Batch, Tokens
 from locum.schema.model import ModelSpec
 
@@ -73,15 +73,15 @@ class OnnxTagger:
         found: dict[int, TaggedText] = {}
         ids = [tokens.ids for tokens in read]
         for batch in self._model.tokenizer.pad(ids, max_rows=self._max_rows, max_cells=BATCH_CELLS):
-            cases = self._cases(texts, read, batch) if self.spec.letter_case else None
-            scores = self._model.run(batch, cases)  # [n, T, tags]
+            forms = self._forms(texts, read, batch) if self.spec.surface_forms else None
+            scores = self._model.run(batch, forms)  # [n, T, tags]
             for place, row in enumerate(batch.rows):
                 found[int(row)] = _tagged(read[row], scores[place])
         return [found[row] for row in range(len(texts))]
 
-    def _cases(self, texts: Sequence[str], read: Sequence[Tokens], batch: Batch) -> NDArray[np.int64]:
-        found = [letter_cases(texts[row], read[row].spans) for row in map(int, batch.rows)]
-        return padded_cases(found, batch.input_ids.shape[1])
+    def _forms(self, texts: Sequence[str], read: Sequence[Tokens], batch: Batch) -> NDArray[np.int64]:
+        found = [surface_forms(texts[row], read[row].spans) for row in map(int, batch.rows)]
+        return padded_forms(found, batch.input_ids.shape[1])
 
     def close(self) -> None:
         """Release the session; a second call does nothing."""

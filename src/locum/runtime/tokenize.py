@@ -84,10 +84,9 @@ class TextTokenizer:
         self.pad_id = self._padding_id()
 
     @property
-    def folds_case(self) -> bool:
-        """Whether it reads capitals as small letters."""
-        normalizer = self._tokenizer.normalizer
-        return normalizer is not None and normalizer.normalize_str("A") == "a"
+    def folds_surface(self) -> bool:
+        """Whether it reads capitals as small letters, or a line break as any white space."""
+        return self._words("A") == self._words("a") or self._words("a\nb") == self._words("a b")
 
     @property
     def largest_id(self) -> int:
@@ -169,6 +168,12 @@ class TextTokenizer:
             if not length:  # a tokenizer without special tokens gives nothing for "": one padding token stands in
                 mask[place, 0] = 1
         return Batch(np.asarray(rows, dtype=np.intp), input_ids, mask)
+
+    def _words(self, text: str) -> list[str]:
+        """What the vocabulary is asked for: the normalised text, cut into words."""
+        normalizer, splitter = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
+        normal = text if normalizer is None else normalizer.normalize_str(text)
+        return [normal] if splitter is None else [word for word, _ in splitter.pre_tokenize_str(normal)]
 
     def _padding_id(self) -> int:
         for token in ("[PAD]", "<pad>", "<|endoftext|>", "<|im_end|>", "</s>"):

@@ -25,7 +25,7 @@ class ModelSpec(Document):
         temperature: logits are divided by it before the softmax (fitted on dev; 1.0 before that).
         purpose: what the model is for: labels of a text, tags of its tokens, a vector, text, or an order of texts.
         answer_tokens: most tokens of a written answer, where the task file does not say; None for what writes none.
-        letter_case: a tagger that reads the letter case of each token (``runtime.letter_case``) as ``token_type_ids``.
+        surface_forms: a tagger that reads how tokens stand in the text (``runtime.surface``) as ``token_type_ids``.
         files: SHA-256 of every file of the folder but this one.
         weights: name of the file with the weights, e.g. ``model.onnx``.
         pooling: how token embeddings become one (only engine llamacpp, where the head stands outside the file).
@@ -44,7 +44,7 @@ class ModelSpec(Document):
     purpose: Purpose = "classify"
     pooling: Literal["mean", "last"] | None = None
     answer_tokens: int | None = None
-    letter_case: bool = False
+    surface_forms: bool = False
     files: dict[str, str]
 
 

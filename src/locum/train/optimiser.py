@@ -16,20 +16,22 @@ from locum.train.recipe import Pace, Recipe, TuneRecipe
 
 
 def classifier_optimiser(model: SequenceClassifier, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over the trainable weights, one group for the decayed, the undecayed and the head's.
+    """AdamW over the trainable weights, one group for the decayed, the undecayed and those that the base has not.
 
     Each group remembers its peak rate as ``peak``.
     """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     embedding = model.body.get_input_embeddings().weight  # type: ignore[operator]
+    fresh = model.fresh_weights()
+    ours = {id(weight) for weight in fresh}
     for weight in model.body.parameters():
-        if weight.requires_grad:
+        if weight.requires_grad and id(weight) not in ours:
             (plain if weight.ndim < 2 or weight is embedding else decayed).append(weight)
     groups: list[dict[str, Any]] = [
         {"params": decayed, "peak": recipe.body_rate, "weight_decay": recipe.weight_decay},
         {"params": plain, "peak": recipe.body_rate, "weight_decay": 0.0},
-        {"params": list(model.head.parameters()), "peak": recipe.head_rate, "weight_decay": 0.0},
+        {"params": fresh, "peak": recipe.head_rate, "weight_decay": 0.0},
     ]
     return _adamw(groups, recipe)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from locum.core.errors import DataError
 from locum.core.progress import warn
-from locum.runtime.letter_case import letter_cases
+from locum.runtime.surface import surface_forms
 from locum.runtime.tokenize import TextTokenizer
 from locum.runtime.windows import MAX_WINDOWS, read_windows
 from locum.scoring.spans import Span, span_rows
@@ -39,7 +39,7 @@ class TaggedSplit:
         texts: whole, ``[n]``.
         spans: of each text.
         ids: token ids of each window, ``[w]``.
-        cases: letter case of each of a window's tokens, ``[w]`` of ``[T]``.
+        forms: surface form of each of a window's tokens, ``[w]`` of ``[T]``.
         targets: tag of each of a window's tokens, or ``UNTAGGED``, ``[w]`` of ``[T]``.
         owners: the text of each window, ``[w]``, in order.
         offsets: places of the tagged tokens in the text, ``[N, 2]``.
@@ -49,7 +49,7 @@ class TaggedSplit:
     texts: list[str]
     spans: list[list[Span]]
     ids: list[list[int]]
-    cases: list[list[int]]
+    forms: list[list[int]]
     targets: list[Tensor]
     owners: list[int]
     offsets: NDArray[np.int64]
@@ -101,7 +101,7 @@ def read_tagged(path: Path, tags: BioTags, tokenizer: TextTokenizer) -> TaggedSp
             target[torch.from_numpy(window.kept)] = torch.from_numpy(row_tags[done : done + len(window.kept)])
             done += len(window.kept)
             split.ids.append(window.read.ids or [tokenizer.pad_id])  # as serving does for a text without any token
-            split.cases.append(letter_cases(texts[row][window.start :], window.read.spans) or [0])
+            split.forms.append(surface_forms(texts[row][window.start :], window.read.spans) or [0])
             split.targets.append(target)
             split.owners.append(row)
         offsets.append(places)

@@ -27,9 +27,9 @@ from locum.core.registry import Registry
 from locum.models.base_files import inspect_base
 from locum.models.body import load_body
 from locum.models.classifier import save_student
-from locum.models.tagger import TokenClassifier, read_case
+from locum.models.tagger import TokenClassifier, read_surface
 from locum.models.tokenizer import open_tokenizer, write_tokenizer
-from locum.runtime.letter_case import padded_cases
+from locum.runtime.surface import padded_forms
 from locum.schema.training import CurvePoint, TrainRequest
 from locum.tasks.bio import BioTags
 from locum.train import job
@@ -86,6 +86,7 @@ class TagBench:
         with torch.no_grad():
             self.model.head.bias[self.tags.outside] += bias
         scores[:, self.tags.outside] += np.float32(bias)
+        self.model.seal_surface()
         self.vocabulary.restore()
         self.model.cpu()
         save_student(self.model, out)
@@ -122,8 +123,8 @@ def prepare(request: TrainRequest, out: Path) -> TagBench:
     for split in (train, dev):
         split.ids = [vocabulary.translate(row) for row in split.ids]
     machine = this_machine()
-    if tokenizer.folds_case and request.candidate.method == "full":
-        read_case(body)
+    if tokenizer.folds_surface and request.candidate.method == "full":
+        read_surface(body)
     model = TokenClassifier(body, base.architecture, len(tags.names)).to(machine.device)
     return TagBench(model, machine, tags, train, dev, vocabulary)
 
@@ -186,7 +187,7 @@ def train_full(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe = 
             **recipe.to_settings(),
             "planned_steps": tuned.schedule.total_steps,
             "outside_bias": bias,
-            "letter_case": bench.model.reads_case,
+            "surface_forms": bench.model.reads_surface,
             "cut_texts": bench.train.cut + bench.dev.cut,
             "bfloat16": bench.machine.bfloat16,
         },
@@ -253,10 +254,10 @@ class TaggerTrainer(Trainer):
 def token_states(model: TokenClassifier, split: TaggedSplit, rows: list[int], pad_id: int, machine: Machine) -> Tensor:
     """States in float32 of the tagged tokens of some windows, in order, ``[M, D]``."""
     ids, mask = padded([split.ids[row] for row in rows], pad_id)
-    cases = None
-    if model.reads_case:
-        cases = torch.from_numpy(padded_cases([split.cases[row] for row in rows], ids.shape[1])).to(machine.device)
-    states = model.states(ids.to(machine.device), mask.to(machine.device), cases).float()  # [B, T, D]
+    forms = None
+    if model.reads_surface:
+        forms = torch.from_numpy(padded_forms([split.forms[row] for row in rows], ids.shape[1])).to(machine.device)
+    states = model.states(ids.to(machine.device), mask.to(machine.device), forms).float()  # [B, T, D]
     targets = [split.targets[row] for row in rows]
     tagged = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=UNTAGGED) != UNTAGGED
     return states[tagged.to(machine.device)]
@@ -362,7 +363,7 @@ def _at_most(split: TaggedSplit, tokens: int, seed: int) -> TaggedSplit:
         texts=[],
         spans=[],
         ids=[split.ids[row] for row in rows],
-        cases=[split.cases[row] for row in rows],
+        forms=[split.forms[row] for row in rows],
         targets=[split.targets[row] for row in rows],
         owners=[],
         offsets=split.offsets[:0],
