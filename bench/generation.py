@@ -3,12 +3,12 @@
     python bench/generation.py MODEL.gguf [MODEL.gguf …] [--draft PATH.gguf] [--llama-server PATH] [--rounds 3]
 
 For each model, with 1, 4 and 16 clients asking real instructions (greedy, a fixed number of tokens at most): tokens per
-second of all clients together, time to first token, 95th percentile of an answer. Then, for Locum: prefix reuse on an
-instruction of about 500 tokens, and speculative decoding (a draft model; prompt lookup) on grounded answers and code,
-each against the same server without it. Peers take turns in every round, so a slow minute hits them all; figures are
-medians over rounds. Each decode figure stands beside its share of what memory bandwidth allows (bytes of the weights
-that a token reads, over the bandwidth measured in the same run), each prefill figure beside its share of the bf16
-matrix-product peak.
+second of all clients together, time to first token, 95th percentile of an answer; with 1 and 4 clients also while
+another process keeps a core busy. Then, for Locum: prefix reuse on an instruction of about 500 tokens, and speculative
+decoding (a draft model; prompt lookup) on grounded answers and code, each against the same server without it. Peers
+take turns in every round, so a slow minute hits them all; figures are medians over rounds. Each decode figure stands
+beside its share of what memory bandwidth allows (bytes of the weights that a token reads, over the bandwidth measured
+in the same run), each prefill figure beside its share of the bf16 matrix-product peak.
 
 Results go to ``bench/results/generation.json``, as tables that ``generation_tables`` makes. A server that cannot run is
 left out, and the file says why.
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--llama-server", type=Path, help="a llama-server built for this machine, as one more peer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=48)
-    parser.add_argument("--parts", nargs="*", default=["servers", "prefill", "prefix", "speculation"])
+    parser.add_argument("--parts", nargs="*", default=["servers", "beside", "prefill", "prefix", "speculation"])
     options = parser.parse_args()
     raw: dict[str, Any] = json.loads(RESULTS.read_text())["raw"] if RESULTS.is_file() else {}
     raw["machine"] = {
@@ -59,7 +59,9 @@ def main() -> None:
         found = raw.setdefault(path.stem, {"megabytes": round(path.stat().st_size / 1e6, 1)})
         found["parameters"] = parameters(path)
         found["copy_megabytes"] = round(openvino_copy(path).stat().st_size / 1e6, 1)
-        measures = {"servers": servers, "prefill": prefill, "prefix": prefix, "speculation": speculation}
+        measures = {
+            "servers": servers, "beside": beside, "prefill": prefill, "prefix": prefix, "speculation": speculation
+        }  # fmt: skip
         for part in options.parts:
             found[part] = measures[part](path, options)
             write(raw)
@@ -132,6 +134,35 @@ def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
                     print(f"{path.stem} round {turn + 1} clients {clients} {name}: "
                           f"{found[name][str(clients)][-1]['tokens_per_s']:.1f} tokens/s", file=sys.stderr)  # fmt: skip
     return found | {name: {"left_out": why} for name, why in left_out.items()}
+
+
+def beside(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Every server with one and four clients, alone and while another process keeps a core busy, in turns."""
+    prompts = instructions()
+    tokens = 16
+    with contextlib.ExitStack() as running:
+        ask, _ = started(peers(path, options, tokens), prompts, running)
+        found: dict[str, Any] = {name: {clients: {"alone": [], "beside": []} for clients in "14"} for name in ask}
+        for turn in range(options.rounds):
+            for clients in "14":
+                batch = [next(prompts) for _ in range(4)]
+                for name in rotated(list(ask), turn):
+                    runs = found[name][clients]
+                    runs["alone"].append(_plain(ask[name](batch, int(clients))))
+                    with busy():
+                        runs["beside"].append(_plain(ask[name](batch, int(clients))))
+    return found
+
+
+@contextlib.contextmanager
+def busy() -> Iterator[None]:
+    """A process that computes without end."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 Ask = Callable[[list[str], int], dict[str, Any]]

@@ -20,6 +20,8 @@ PEER_COPIED = "OpenVINO GenAI (same copy)"
 """The peer with that copy: the same weights, read by the same library."""
 COLUMNS = ["model", "clients", "server", "tokens/s", "against the best peer", "first token", "p95", "of bandwidth"]
 
+BESIDE_COLUMNS = ["model", "clients", "server", "alone", "beside a busy process", "kept"]
+
 
 def write(raw: dict[str, Any]) -> None:
     """Write the JSON with its tables."""
@@ -33,6 +35,7 @@ def write(raw: dict[str, Any]) -> None:
         "table": server_rows(raw),
         "caption": left_out(raw),
         "more": {
+            "beside": {"columns": BESIDE_COLUMNS, "table": beside_rows(raw)},
             "prefill": {
                 "columns": ["model", "server", "prompt", "first token", "tokens/s", "of bf16 peak"],
                 "table": prefill_rows(raw),
@@ -104,6 +107,29 @@ def _against(runs: list[dict[str, Any]], best: list[dict[str, Any]] | None) -> s
         return "–"
     ratios = [one["tokens_per_s"] / other["tokens_per_s"] for one, other in zip(runs, best, strict=True)]
     return f"{statistics.median(ratios):.2f}×"
+
+
+def beside_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
+    """Tokens per second alone and beside a busy process, and the median over rounds of the share that is kept."""
+    rows = []
+    for model, found in models_of(raw, "beside"):
+        for clients in "14":
+            for name, runs in found["beside"].items():
+                alone, busy = runs[clients]["alone"], runs[clients]["beside"]
+                kept = statistics.median(
+                    one["tokens_per_s"] / other["tokens_per_s"] for one, other in zip(busy, alone, strict=True)
+                )
+                rows.append(
+                    {
+                        "model": model,
+                        "clients": clients,
+                        "server": name,
+                        "alone": f"{median(alone, 'tokens_per_s'):.1f} tokens/s",
+                        "beside a busy process": f"{median(busy, 'tokens_per_s'):.1f} tokens/s",
+                        "kept": f"{100 * kept:.0f} %",
+                    }
+                )
+    return rows
 
 
 def prefill_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
