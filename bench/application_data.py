@@ -185,7 +185,7 @@ APPLICATIONS: dict[str, Application] = {
             "kind": "generate",
             "profile": "summarise",
             "instruction": "Summarise the news article in one sentence.",
-            "data": {"input": "document", "output": "summary"},
+            "data": {"input": "document", "output": "summary", "skip_bad": True},  # a row without a text
             "generation": {"max_tokens": 64},
         },
         max_chars=1800,

@@ -177,3 +177,14 @@ def test_a_process_that_is_told_to_end_says_so() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
     assert "stopped on request" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["nonsense", "--json"], ["models", "list"]])
+def test_a_reader_that_has_seen_enough_is_no_error(words: list[str]) -> None:
+    command = [sys.executable, "-m", "locum.cli.main", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert "Traceback" not in said and "BrokenPipe" not in said and "Exception ignored" not in said

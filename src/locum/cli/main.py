@@ -2,13 +2,14 @@
 
 Notable: the table below is all that ``locum --help`` reads, and a command's module is imported when the
 command is called, so neither waits for a library. Each command is a Typer application of its own.
-Exit status: 0 success, 2 the user's mistake, 3 a check failed, 1 anything else.
+Exit status: 0 success, 2 the user's mistake, 3 a check failed, 1 anything else, also that nobody reads the output.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import sys
 from typing import Any
@@ -66,21 +67,33 @@ def main(arguments: list[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops as gracefully as Ctrl-C
     try:
-        status = _dispatch(words)
+        status = _answer(words, debug=debug)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `locum … | head`: whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not written at exit either
+        status = 1  # as Typer has it
+    raise SystemExit(status)
+
+
+def _answer(words: list[str], *, debug: bool) -> int:
+    """Run a command and tell of its error; its status."""
+    try:
+        return _dispatch(words)
     except KeyboardInterrupt:
         stopped = Interrupted("core-interrupted", "stopped on request", fix="run the same command to go on from here")
-        status = _report(stopped, as_json="--json" in words)
+        return _report(stopped, as_json="--json" in words)
+    except BrokenPipeError:
+        raise
     except LocumError as error:
         if debug:
             raise
-        status = _report(error, as_json="--json" in words)
+        return _report(error, as_json="--json" in words)
     except Exception as error:
         if debug:
             raise
         cause = f"{type(error).__name__}: {error}"
         unexpected = LocumError("core-internal", cause, fix="run again with --debug and report what it prints")
-        status = _report(unexpected, as_json="--json" in words)
-    raise SystemExit(status)
+        return _report(unexpected, as_json="--json" in words)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -111,10 +124,10 @@ def _run_command(name: str, words: list[str]) -> int:
 
 
 def _report(error: LocumError, *, as_json: bool) -> int:
+    print(f"error: {visible(str(error))}", file=sys.stderr)  # noqa: T201
     if as_json:
         document: dict[str, Any] = {"error": error.to_json()}
         print(json.dumps(document))  # noqa: T201  (escapes, so that any terminal's encoding will do)
-    print(f"error: {visible(str(error))}", file=sys.stderr)  # noqa: T201
     return error.exit_code
 
 
