@@ -173,6 +173,13 @@ def test_a_candidate_without_half_its_time_is_skipped_with_the_reason(rungs: Any
     assert climbed.outcomes[-1].status == "skipped"
 
 
+def test_time_that_was_overdrawn_is_told_as_none(tmp_path: Path) -> None:
+    work = workspace(tmp_path)
+    work.steps.seconds["measure-before"] = 630.0
+    with pytest.raises(UserError, match="mini/head: 0 s of 600 s are left"):
+        climb(work, DATA, LADDER, 1.0)
+
+
 def test_auto_stops_once_the_target_is_surely_met(rungs: Any, tmp_path: Path) -> None:
     asked = rungs(tfidf=100, mini_head=2)
     climbed = climb(workspace(tmp_path, "target: {at_least: 0.9}\n"), DATA, LADDER, 1.0)

@@ -116,7 +116,7 @@ def _no_time(work: Workspace, budget_s: float, build_s: float) -> str | None:
     left_s = build_s - work.steps.spent_s
     if left_s >= 0.5 * budget_s:
         return None
-    return f"{left_s:.0f} s of {build_s:.0f} s are left, and its training was to get {budget_s:.0f} s"
+    return f"{max(0.0, left_s):.0f} s of {build_s:.0f} s are left, and its training was to get {budget_s:.0f} s"
 
 
 def _not_worth_it(
