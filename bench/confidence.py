@@ -1,9 +1,9 @@
 """How well a confidence tells right answers from wrong ones: ours against the two usual ones, on written answers.
 
-    python bench/confidence.py [--only squad …] [--rows 100] [--samples 5] [--minutes 20]
+    python bench/confidence.py [--base NAME|PATH.gguf] [--only squad …] [--rows 100] [--samples 5] [--minutes 20]
 
-For each data set one ``locum build`` of a prompted SmolLM2-135M-Instruct that also draws further answers; then, on the
-test rows, the AUROC of right against wrong of
+For each data set one ``locum build`` of a prompted student that also draws further answers; then, on the test rows, the
+AUROC of right against wrong of
 - ours: token log-probabilities, entropy, agreement and the kind's own features, combined by weights fitted on dev;
 - the mean log-probability of the answer's tokens (length-normalised sequence probability);
 - the share of sampled answers that say the same (self-consistency).
@@ -31,16 +31,26 @@ from public_data import ROOT, data_folder
 
 RESULTS = ROOT / "bench" / "results" / "confidence.json"
 DATASETS = ("squad", "tool_calls", "gsm8k")
-COLUMNS = ["data set", "rows", "right", "ours", "mean log-probability", "agreement of samples", "calibration error"]
+COLUMNS = [
+    "data set",
+    "student",
+    "rows",
+    "right",
+    "ours",
+    "mean log-probability",
+    "agreement of samples",
+    "calibration error",
+]
 CAPTION = (
-    "AUROC of right against wrong answers of a prompted SmolLM2-135M-Instruct on test rows, in brackets the 95 %"
-    " interval; – where no answer, or every one, is right. Ours is fitted on as many dev rows."
+    "AUROC of right against wrong answers of a few-shot student on test rows, in brackets the 95 % interval; – where no"
+    " answer, or every one, is right. Ours is fitted on as many dev rows."
 )
 
 
 def main() -> None:
     """Measure the data sets that are asked for and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default=DECODER, help="the student: a name of the catalogue, or a GGUF file")
     parser.add_argument("--only", nargs="*", choices=DATASETS, default=None)
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--samples", type=int, default=5)
@@ -60,7 +70,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     task = write_task(name, run / "task", counts, options)
     command = [sys.executable, "-m", "locum.cli.main", "build", str(task), "--out", str(run / "build"), "--json"]
     subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return compare(run / "build", task)
+    return {"student": Path(options.base).name.removesuffix(".gguf"), **compare(run / "build", task)}
 
 
 def write_task(name: str, folder: Path, counts: dict[str, int], options: argparse.Namespace) -> Path:
@@ -73,7 +83,7 @@ def write_task(name: str, folder: Path, counts: dict[str, int], options: argpars
         **{key: value for key, value in said.items() if key not in ("data", "generation")},
         "data": data | {"max_held_out": options.rows, "max_rows": 3000},
         "generation": {**said.get("generation", {}), "samples": options.samples, "search_calls": 0},
-        "students": [{"base": DECODER, "method": "few_shot"}],
+        "students": [{"base": options.base, "method": "few_shot"}],
         "budget": {"build_minutes": options.minutes},
     }
     path = folder / "task.yaml"
@@ -156,6 +166,7 @@ def row(name: str, found: dict[str, Any]) -> dict[str, str]:
 
     return {
         "data set": name,
+        "student": found["student"],
         "rows": str(found["rows"]),
         "right": f"{100 * found['right']:.0f} %",
         "ours": shown(found["ours"]),
