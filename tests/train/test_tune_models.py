@@ -83,8 +83,10 @@ def test_the_smallest_real_decoder_is_tuned_from_its_gguf_file(tmp_path: Path) -
     rows = encoder.read(dev).examples
     register()
     with torch.no_grad():
-        wanted = plain_loss(load_causal(base), rows)
-        found = Decoder(load_causal(base, NAME), base.architecture, EXACT).loss(pack(rows))
+        model = load_causal(base)
+        wanted = plain_loss(model, rows)
+        model.set_attn_implementation(NAME)
+        found = Decoder(model, base.architecture, EXACT).loss(pack(rows))
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
     request = TuneRequest(
         **{"base": str(path), "train": str(train), "dev": str(dev), "method": "lora", "layers": 4, "epochs": 2},
