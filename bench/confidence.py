@@ -58,19 +58,22 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "confidence", help="where builds are kept")
     options = parser.parse_args()
     raw: dict[str, Any] = json.loads(RESULTS.read_text())["raw"] if RESULTS.is_file() else {}
-    for name in options.only or [name for name in DATASETS if name not in raw]:
-        raw[name] = measure(name, options)
+    if Path(options.base).is_file():
+        options.base = str(Path(options.base).resolve())
+    student = Path(options.base).name.removesuffix(".gguf")
+    measured = raw.setdefault(student, {})
+    for name in options.only or [name for name in DATASETS if name not in measured]:
+        measured[name] = measure(name, options, options.runs / student / name)
         write(raw)
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, options: argparse.Namespace, run: Path) -> dict[str, Any]:
     """One data set: the build, then the three confidences on its test rows."""
-    run = options.runs / name
     counts = write_rows(name, data_folder(), run / "task")
     task = write_task(name, run / "task", counts, options)
     command = [sys.executable, "-m", "locum.cli.main", "build", str(task), "--out", str(run / "build"), "--json"]
     subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return {"student": Path(options.base).name.removesuffix(".gguf"), **compare(run / "build", task)}
+    return compare(run / "build", task)
 
 
 def write_task(name: str, folder: Path, counts: dict[str, int], options: argparse.Namespace) -> Path:
@@ -148,7 +151,9 @@ def write(raw: dict[str, Any]) -> None:
 
     document = {
         "columns": COLUMNS,
-        "table": [row(name, raw[name]) for name in DATASETS if name in raw],
+        "table": [
+            row(name, student, raw[student][name]) for name in DATASETS for student in raw if name in raw[student]
+        ],
         "caption": CAPTION,
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()},
         "versions": {"locum": locum.__version__, "python": platform.python_version()},
@@ -158,7 +163,7 @@ def write(raw: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def row(name: str, found: dict[str, Any]) -> dict[str, str]:
+def row(name: str, student: str, found: dict[str, Any]) -> dict[str, str]:
     """One line of the table."""
 
     def shown(value: dict[str, float] | None) -> str:
@@ -166,7 +171,7 @@ def row(name: str, found: dict[str, Any]) -> dict[str, str]:
 
     return {
         "data set": name,
-        "student": found["student"],
+        "student": student,
         "rows": str(found["rows"]),
         "right": f"{100 * found['right']:.0f} %",
         "ours": shown(found["ours"]),

@@ -137,20 +137,23 @@ def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def beside(path: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Every server with one and four clients, alone and while another process keeps a core busy, in turns."""
+    """Every server with one and four clients, alone and while another process keeps a core busy, in turns.
+
+    Answers have a third of ``--tokens``; each run has prompts of its own, because servers keep what they read.
+    """
     prompts = instructions()
-    tokens = 16
+    tokens = max(1, options.tokens // 3)
     with contextlib.ExitStack() as running:
         ask, _ = started(peers(path, options, tokens), prompts, running)
         found: dict[str, Any] = {name: {clients: {"alone": [], "beside": []} for clients in "14"} for name in ask}
         for turn in range(options.rounds):
             for clients in "14":
-                batch = [next(prompts) for _ in range(4)]
+                first, second = ([next(prompts) for _ in range(4)] for _ in range(2))
                 for name in rotated(list(ask), turn):
                     runs = found[name][clients]
-                    runs["alone"].append(_plain(ask[name](batch, int(clients))))
+                    runs["alone"].append(_plain(ask[name](first, int(clients))))
                     with busy():
-                        runs["beside"].append(_plain(ask[name](batch, int(clients))))
+                        runs["beside"].append(_plain(ask[name](second, int(clients))))
     return found
 
 

@@ -188,3 +188,18 @@ def test_a_reader_that_has_seen_enough_is_no_error(words: list[str]) -> None:
         said = process.stderr.read()
     assert process.returncode == 1
     assert "Traceback" not in said and "BrokenPipe" not in said and "Exception ignored" not in said
+
+
+def test_without_an_output_a_command_still_ends_well() -> None:
+    command = f"{sys.executable} -m locum.cli.main --version >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_errors_that_nobody_reads_have_a_status_too() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "locum.cli.main", "nonsense"]
+    with os.fdopen(writing, "wb") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=gone)
+    assert done.returncode == 1

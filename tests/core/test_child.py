@@ -51,6 +51,8 @@ def job(request: Path, out: Path) -> None:
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
 
     def run(what: str) -> Path:
         request = tmp_path / "request.json"
@@ -69,7 +71,7 @@ def test_progress_comes_back_and_threads_are_set(start) -> None:
     assert heard[-1].kind == "done"
     assert heard[-1].done == 3
     assert (out / "threads").read_text() == "2"
-    assert (out / "waiting").read_text() == "passive 500"  # a waiting thread soon leaves its core to others
+    assert (out / "waiting").read_text() == "- 500"  # a waiting thread soon leaves its core to others
     assert "noise of a library" in (out / "log.txt").read_text()
 
 

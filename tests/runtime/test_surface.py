@@ -20,6 +20,7 @@ from locum.runtime.surface import SURFACES, padded_forms, surface_forms
         ("A", 2),
         ("O'", 2),
         ("Éa", 2),
+        ("İstanbul", 2),
         ("IBAN", 3),
         ("DE89", 3),
         ("iPhone", 4),
@@ -39,6 +40,13 @@ def test_the_white_space_before_a_token(before: str, space: int) -> None:
     (found,) = surface_forms(f"{before}two", np.array([[start, start + 3]]))
     assert divmod(found, 5) == (space, 1)
     assert found < SURFACES
+
+
+def test_white_space_at_the_start_of_a_token_stands_before_it() -> None:
+    text = "in Paris\nParis PARIS  "
+    apart = [[0, 2], [3, 8], [9, 14], [15, 20], [21, 21]]
+    joined = [[0, 2], [2, 8], [8, 14], [14, 20], [20, 22]]
+    assert surface_forms(text, np.array(joined)) == surface_forms(text, np.array(apart)) == [6, 7, 12, 8, 0]
 
 
 def test_tokens_without_width_have_no_form() -> None:

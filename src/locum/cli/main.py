@@ -68,9 +68,11 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops as gracefully as Ctrl-C
     try:
         status = _answer(words, debug=debug)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: it was closed when this process began
+            sys.stdout.flush()
     except BrokenPipeError:  # `locum … | head`: whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not written at exit either
+        for stream in (sys.stdout, sys.stderr):  # what is left is not written at exit either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         status = 1  # as Typer has it
     raise SystemExit(status)
 

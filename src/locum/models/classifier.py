@@ -77,7 +77,7 @@ class SequenceClassifier(nn.Module):
         return logits if self.wide is None else logits + self.wide(input_ids, attention_mask)
 
     def fresh_weights(self) -> list[nn.Parameter]:
-        """Those that the base has not, which learn from nothing and so at a rate of their own."""
+        """Those that the base has not, and that therefore learn at a rate of their own."""
         return list(self.head.parameters())
 
     @property

@@ -1,7 +1,7 @@
 """A tagger: transformer body and a linear head over the state of every token.
 
-Notable: a tagger on a BERT reads how each token stands in the text, its letter case and the white space before it,
-where BERT takes the number of a sentence (``read_surface``): the form's embedding is added to the token's, and every
+Notable: a tagger whose tokenizer folds letter case or white space reads how each token stands in the text, where BERT
+takes the number of a sentence (``read_surface``): the form's embedding is added to the token's, and every
 layer can use it. A tagger is saved in the folder of a classifier (``classifier``), whose pooling is not used. Not here:
 training (``train``), the exported form (``compress``), what the tags mean (``tasks.bio``).
 

@@ -1,9 +1,9 @@
 """How tokens stand in a text, for taggers whose tokenizer folds it away: letter case, and the white space before.
 
 Notable: names begin with a capital, codes are written in capitals, and in an address every line may be a span of its
-own; BERT's tokenizer drops all of that. A tagger that reads surface forms gets them where BERT takes the number of a
-sentence (``token_type_ids``), so graph and engine stay as they are. Not here: how a base learns to read them
-(``models.tagger``).
+own; BERT's tokenizer drops the white space, and that of an uncased one the case, too. A tagger that reads surface forms
+gets them where BERT takes the number of a sentence (``token_type_ids``), so graph and engine stay as they are. Not
+here: how a base learns to read them (``models.tagger``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def surface_forms(text: str, spans: NDArray[np.int64]) -> list[int]:
         text: as it was given.
         spans: start and end of each token in it, in characters, ``[n, 2]``; special tokens have no width, and form 0.
     """
-    return [_case(text[start:end]) + CASES * _space(text, start) if start < end else 0 for start, end in spans.tolist()]
+    return [_form(text, start, end) for start, end in spans.tolist()]
 
 
 def padded_forms(forms: Sequence[list[int]], width: int) -> NDArray[np.int64]:
@@ -43,15 +43,20 @@ def padded_forms(forms: Sequence[list[int]], width: int) -> NDArray[np.int64]:
     return found
 
 
+def _form(text: str, start: int, end: int) -> int:
+    while start < end and text[start].isspace():  # some tokenizers count the white space before a word as the word's
+        start += 1
+    return _case(text[start:end]) + CASES * _space(text, start) if start < end else 0
+
+
 def _case(piece: str) -> int:
-    lower, upper = piece.lower(), piece.upper()
-    if lower == upper:
+    if piece.lower() == piece.upper():
         return _NONE
-    if piece == lower:
+    if piece == piece.lower():
         return _LOWER
-    if piece[1:] == lower[1:]:
+    if piece[1:] == piece[1:].lower():
         return _CAPITALISED
-    return _UPPER if piece == upper else _MIXED
+    return _UPPER if piece == piece.upper() else _MIXED
 
 
 def _space(text: str, start: int) -> int:

@@ -43,7 +43,7 @@ class Recipe(Pace):
     """Hyperparameters of a classifier.
 
     Attributes:
-        body_rate, head_rate: peak learning rates of AdamW.
+        body_rate, head_rate: peak learning rates of AdamW; the head's is that of all weights that the base has not.
         dropout: of hidden states, one mask a row and feature shared by all tokens (Gal and Ghahramani 2016);
             ten times cheaper on CPUs than a mask a token.
         label_smoothing: Szegedy et al. 2016.
