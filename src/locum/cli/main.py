@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         if sys.stdout is not None:  # None: it was closed when this process began
             sys.stdout.flush()
     except BrokenPipeError:  # `locum … | head`: whoever read the output has seen enough
-        for stream in (sys.stdout, sys.stderr):  # what is left is not written at exit either
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # what is left is not written at exit either
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         status = 1  # as Typer has it
     raise SystemExit(status)
