@@ -5,7 +5,9 @@ Also ``Parity``: how the exported file compares with the trained model.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from locum.schema.base import Document
 from locum.schema.candidate import Family
@@ -46,6 +48,16 @@ class ModelSpec(Document):
     answer_tokens: int | None = None
     surface_forms: bool = False
     files: dict[str, str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_letter_case(cls, fields: Any) -> Any:
+        """What came before ``surface_forms``: nothing for most models, and not the same for a tagger that read it."""
+        if isinstance(fields, dict) and "letter_case" in fields:
+            if fields["letter_case"]:
+                raise ValueError("letter_case: taggers read surface_forms now; build it again")
+            return {name: value for name, value in fields.items() if name != "letter_case"}
+        return fields
 
 
 class Parity(Document):
