@@ -196,6 +196,15 @@ def test_without_an_output_a_command_still_ends_well() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
+def test_an_output_on_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 (a device)
+        command = [sys.executable, "-m", "locum.cli.main", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: ") and "No space left on device" in done.stderr
+
+
 def test_errors_that_nobody_reads_have_a_status_too() -> None:
     reading, writing = os.pipe()
     os.close(reading)

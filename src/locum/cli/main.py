@@ -71,10 +71,19 @@ def main(arguments: list[str] | None = None) -> None:
         if sys.stdout is not None:  # None: it was closed when this process began
             sys.stdout.flush()
     except BrokenPipeError:  # `locum … | head`: whoever read the output has seen enough
-        for stream in filter(None, (sys.stdout, sys.stderr)):  # what is left is not written at exit either
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _drop(sys.stdout, sys.stderr)
         status = 1  # as Typer has it
+    except OSError as error:  # of the output: a full disk
+        _drop(sys.stdout)
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201
+        status = 1
     raise SystemExit(status)
+
+
+def _drop(*outputs: Any) -> None:
+    """Write nothing more to them, not even at exit."""
+    for output in filter(None, outputs):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
 def _answer(words: list[str], *, debug: bool) -> int:
