@@ -1,10 +1,11 @@
 """How the threads of GNU's OpenMP in a child process wait for each other: for microseconds they spin, then they sleep.
 
-Notable: by itself it spins for milliseconds. Where the machine does other things too, a spinning thread takes
-the core that the awaited one needs: beside one busy process on two cores llama.cpp then writes a twentieth of its
-tokens, and a tuning step takes twice as long. To sleep at once is bad for an engine that has the machine to itself,
-because its threads meet hundreds of times a token: it writes half. A few microseconds cost an engine that is alone
-nothing and a tuning step a tenth or two, and keep most of what sleeping keeps (docs/log.md). Other OpenMPs do not know the variable and wait as they do. Not here: how many threads (``cpu``).
+Notable: by itself it spins for milliseconds. Where the machine does other things too, a spinning thread takes the core
+that the awaited one needs: beside one busy process on two cores llama.cpp then writes a twentieth of its tokens, and a
+tuning step takes three times as long. To sleep at once is bad for an engine that has the machine to itself, because its
+threads meet hundreds of times a token: it writes half. A few microseconds cost such an engine nothing and a tuning step
+a tenth or two, and keep most of what sleeping keeps (docs/log.md). Other OpenMPs do not know the variable and wait as
+they do. Not here: how many threads (``cpu``).
 """
 
 from __future__ import annotations
