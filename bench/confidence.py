@@ -104,8 +104,9 @@ def compare(build: Path, task_file: Path) -> dict[str, Any]:
     from locum.tasks import open_kind
 
     (splits,) = (build / "work").glob("data-*/splits")
-    (answers,) = (build / "work").glob("measure-*/test.jsonl")
-    model = ConfidenceModel.from_json((answers.parent / "model" / "confidence.json").read_bytes(), "confidence.json")
+    (answers,) = (build / "work").glob("answer-test-*/test.jsonl")
+    (fitted,) = (build / "work").glob("measure-*/model/confidence.json")
+    model = ConfidenceModel.from_json(fitted.read_bytes(), "confidence.json")
     task, _ = read_task(task_file)
     rows = list(iterate(splits, "test"))
     drafted = Answers.load(answers)

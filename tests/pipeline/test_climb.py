@@ -21,6 +21,7 @@ from locum.pipeline.make_classifier import make_classifier
 from locum.pipeline.steps import StepCache
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
+from locum.schema.data import SplitName
 from locum.schema.evaluation import Measured
 from locum.schema.model import ModelSpec
 from locum.schema.taskfile import parse_task
@@ -58,7 +59,8 @@ def student(folder: Path, candidate: Candidate, errors: int) -> BuiltStudent:
     Predictions(candidate.name, "dev", ("a", "b"), "ids", logits, gold).save(answers / "dev.npz")
     measured = Measured.model_construct(size_mb=1.0)
     spec = ModelSpec.model_construct(purpose="classify", temperature=1.0)
-    return BuiltStudent(candidate, None, None, spec, measured, answers, answers, parse_task(TASK), DATA)
+    files: dict[SplitName, Path] = {"dev": answers / "dev.npz"}
+    return BuiltStudent(candidate, None, None, spec, measured, answers, "key", files, parse_task(TASK), DATA)
 
 
 @pytest.fixture

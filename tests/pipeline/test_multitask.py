@@ -22,7 +22,7 @@ from locum.pipeline.mixture import add_mixture
 from locum.pipeline.others import read_tasks
 from locum.pipeline.plan import make_plan
 from locum.pipeline.prepare import prepare_data
-from locum.pipeline.steps import StepCache
+from locum.pipeline.steps import StepCache, slug
 from locum.pipeline.transfer import learned_tasks, verdict_of
 from locum.pipeline.workspace import Workspace
 from locum.schema.evaluation import Comparison, Interval
@@ -365,6 +365,26 @@ def test_a_build_says_per_task_what_learning_together_did(together: tuple[Path, 
         assert "Tasks learned together" in text and "tell" in text
     with locum.open(run.bundle) as student:  # the bundle has the task file, and needs none of the others
         assert student.task.multitask is not None
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_nothing_but_dev_is_answered_before_the_choice_and_calibration_by_the_chosen_alone(
+    together: tuple[Path, Run],
+) -> None:
+    _, run = together
+    work = run.bundle.parent / "work"
+    chosen = slug(run.report.chosen)
+    assert [path.name.rpartition("-")[0] for path in work.glob("answer-calibration-*")] == [
+        f"answer-calibration-{chosen}"
+    ]
+    tested = sorted(work.glob("answer-test-*/test.jsonl"))
+    assert len(tested) == len(run.report.ladder) == 2
+    assert all(rung.test is not None and rung.test.n == run.report.ladder[0].test.n for rung in run.report.ladder)
+    measured = list(work.glob("measure-*"))
+    assert [path.stem for folder in measured for path in folder.glob("*.jsonl")] == ["dev", "dev"]
+    last_measured = max((folder / "step.json").stat().st_mtime_ns for folder in measured)
+    assert all(path.stat().st_mtime_ns > last_measured for path in tested)
 
 
 @pytest.mark.engines

@@ -163,10 +163,15 @@ def test_written_answers_are_planned_as_they_are_made(talk: Any) -> None:
     assert [step.name for step in plan.steps][3:-1] == [
         *(f"{step}-{name}" for name in names[:2] for step in ("prompt", "measure")),
         *(f"{step}-{names[2]}" for step in ("train", "export", "measure")),
+        "answer-calibration",
+        *(f"answer-test-{name}" for name in names),
     ]
-    assert "600 held-out rows" in next(step.what for step in plan.steps if step.name.startswith("measure"))
+    told = {step.name: step.what for step in plan.steps}
+    assert "200 dev rows" in told[f"measure-{names[0]}"]
+    assert "200 test rows" in told[f"answer-test-{names[0]}"]
+    assert "200 calibration rows with the chosen student" in told["answer-calibration"]
     took = seconds(plan)
-    assert took[f"measure-{names[0]}"] > 10  # 600 answers
+    assert took[f"measure-{names[0]}"] > 4  # 200 answers
     assert took[f"measure-{names[1]}"] > 1.1 * took[f"measure-{names[0]}"]  # whose prompts are longer
     assert plan.labels.available == 200
     assert plan.warnings == ()

@@ -1,4 +1,4 @@
-"""The measuring job: one student over all its splits, in a process of its own.
+"""The measuring job: one student over the splits it is asked, in a process of its own.
 
 Notable: a fresh process makes the memory figure honest, and an engine that crashes takes only itself down. The
 engine is chosen first, so that what is reported was answered by what will serve.
@@ -7,6 +7,7 @@ engine is chosen first, so that what is reported was answered by what will serve
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from locum.core.files import write_json
@@ -31,7 +32,7 @@ Rows = dict[SplitName, list[Row]]
 
 
 def run(request_file: Path, out: Path) -> None:
-    """Answer every split through the serving engine, time it, and write predictions and ``measured.json``.
+    """Answer the splits through the serving engine, time it, and write predictions and ``measured.json``.
 
     Args:
         request_file: a ``MeasureRequest``.
@@ -45,6 +46,22 @@ def run(request_file: Path, out: Path) -> None:
     rows: dict[SplitName, list[Row]] = {split: list(iterate(Path(request.data), split)) for split in request.splits}
     measured = _measure_classifier if read_spec(folder).purpose == "classify" else _measure_drafter
     write_json(out / "measured.json", measured(request, folder, rows, out).to_json())
+
+
+def answer(request_file: Path, out: Path) -> None:
+    """Have a student that was measured before answer further splits, and write its drafts.
+
+    Args:
+        request_file: a ``MeasureRequest`` of a student that drafts.
+        out: folder to fill.
+
+    Raises:
+        LocumError: the model is refused, a split is missing, or the disk is full.
+    """
+    request = MeasureRequest.from_json(request_file.read_bytes(), str(request_file))
+    with closing(open_drafter(Path(request.model), request.task, threads=request.threads)) as drafter:
+        for split in request.splits:
+            answer_rows(drafter, list(iterate(Path(request.data), split)), split).save(out / f"{split}.jsonl")
 
 
 def _measure_classifier(request: MeasureRequest, folder: Path, rows: Rows, out: Path) -> Measured:

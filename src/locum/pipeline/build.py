@@ -23,6 +23,7 @@ from locum.pipeline.answer_limit import limit_answers
 from locum.pipeline.built import Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.conclude import Conclusion, conclude
+from locum.pipeline.held_out import answer_held_out
 from locum.pipeline.judge import examine_judge, lent_judge, read_human
 from locum.pipeline.ladder import decide_ladder
 from locum.pipeline.llm import ask_llm, resolve_llm
@@ -105,7 +106,7 @@ def _build(work: Workspace) -> Run:
     device, ladder = decide_ladder(work, data, card)
     work = limit_answers(work, data, ladder)
     climbed = climb(work, data, ladder, card.noise_ceiling)
-    chosen = pick(work, data, climbed)
+    climbed, chosen = answer_held_out(work, data, climbed, pick(work, data, climbed))
     llm = ask_llm(work, data)
     verify_splits(data.folder)
     with track("certify and report"):

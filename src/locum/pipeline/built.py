@@ -1,4 +1,4 @@
-"""``BuiltStudent``: a candidate that was built, with its answers to every split, whatever kind of task it is for.
+"""``BuiltStudent``: a candidate that was built, with its answers, whatever kind of task it is for.
 
 Notable: a student that scores labels left logits, any other left drafts; both come out as ``Scored``, which is all that
 choice, certificate and report look at. Scores are computed once, because scoring may run programs.
@@ -75,7 +75,9 @@ class BuiltStudent:
         trained: None when nothing was trained.
         parity: None when what is served is the base's own file.
         served: folder the engine opens, with its name and its calibration.
-        answers: folder with its answers, one file a split.
+        key: of the step that measured it.
+        answers: the file of its answers to each split that it was asked. Where answers are written that is dev at
+            first; the others come when the choice is made.
         task: what it is for.
         data: what it answered.
         training: where it can be repeated.
@@ -89,7 +91,8 @@ class BuiltStudent:
     spec: ModelSpec
     measured: Measured
     served: Path
-    answers: Path
+    key: str
+    answers: Mapping[SplitName, Path]
     task: Task
     data: Prepared
     training: Training | None = None
@@ -143,10 +146,10 @@ class BuiltStudent:
         return self._drafts(split).scored(self.kind, self._rows(split), read_confidence(self.served, self.spec))
 
     def _predictions(self, split: SplitName) -> Predictions:
-        return Predictions.load(self.answers / f"{split}.npz")
+        return Predictions.load(self.answers[split])
 
     def _drafts(self, split: SplitName) -> Answers:
-        return Answers.load(self.answers / f"{split}.jsonl")
+        return Answers.load(self.answers[split])
 
     def _rows(self, split: SplitName) -> list[Row]:
         return list(iterate(self.data.folder, split))

@@ -117,9 +117,9 @@ def answer_s(task: Task, candidate: Candidate, expected: Expected, device: Devic
     return None if here_ms is None else here_ms / 1e3
 
 
-def measuring_s(each_s: float | None, expected: Expected) -> float | None:
-    """Seconds to time a student and to have it answer every held-out row."""
-    return None if each_s is None else min(_TIMED_S, _TIMED_ANSWERS * each_s) + expected.rows * each_s
+def measuring_s(each_s: float | None, rows: int) -> float | None:
+    """Seconds to time a student and to have it answer held-out rows."""
+    return None if each_s is None else min(_TIMED_S, _TIMED_ANSWERS * each_s) + rows * each_s
 
 
 def searching_s(task: Task, each_s: float | None, budget_s: float) -> float | None:

@@ -7,7 +7,7 @@ that ``pipeline.make_*`` take for each way of making a student. Not here: how lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from locum.cascade.labels import label_arithmetic
@@ -17,6 +17,7 @@ from locum.data.inspect import Inspection, inspect
 from locum.data.readers import open_table, wanted_columns
 from locum.fit.device import profile_device
 from locum.fit.ladder import DataSize, Machines, make_ladder, mixture_size, training_budgets
+from locum.pipeline.answer_limit import writes
 from locum.pipeline.forecast import ASSUMED, Expected, answer_s, expect, measuring_s, searching_s
 from locum.pipeline.ladder import serves_on
 from locum.pipeline.others import TaskFiles, read_tasks
@@ -34,6 +35,7 @@ from locum.stats.mixture import task_counts
 
 _TOKENS_PER_LABEL = (400, 12)
 _ASSUMED_GRADED = 200
+_CALIBRATION = "answer-calibration"
 _EXPORT_S = {"linear": 2.0, "encoder": 25.0, "decoder": 90.0}
 """By family; a decoder's tokens are compared with those of the trained weights, which takes longest."""
 
@@ -198,7 +200,7 @@ def _steps(
 ) -> tuple[PlannedStep, ...]:
     task = files.task
     finished = {path.parent.name.rpartition("-")[0] for path in (folder / "work").glob("*/step.json")}
-    finished |= {"refit" for name in finished if name.startswith("refit-")}
+    finished |= {once for once in ("refit", _CALIBRATION) for name in finished if name.startswith(f"{once}-")}
 
     def step(name: str, what: str, seconds: float | None) -> PlannedStep:
         return PlannedStep(name=name, what=what, seconds=seconds, done=slug(name) in finished)
@@ -225,12 +227,39 @@ def _steps(
                 step(f"train-{name}", f"train {name}", None if training_s is None else min(training_s, budget_s)),
                 step(f"export-{name}", "export and check parity", _EXPORT_S[candidate.family]),
             ]
-        what = f"answer {expected.rows:,} held-out rows through the engine"
-        steps.append(step(f"measure-{name}", what, measuring_s(each_s, expected)))
+        first, which = (expected.held_out["dev"], "dev") if writes(task) else (expected.rows, "held-out")
+        what = f"answer {first:,} {which} rows through the engine"
+        steps.append(step(f"measure-{name}", what, measuring_s(each_s, first)))
+    if writes(task):
+        steps += _later_answers(task, ladder, expected, device, step)
     if task.kind == "classify":
         longest_s = max((each.seconds or 0.0 for each in steps if each.name.startswith("train-")), default=0.0)
         steps.append(step("refit", "train the chosen student again on train and dev, if there is time", longest_s))
     return (*steps, step("certify", "certificate, report and bundle", 5.0))
+
+
+def _later_answers(
+    task: Task,
+    ladder: Sequence[Candidate],
+    expected: Expected,
+    device: DeviceProfile,
+    step: Callable[[str, str, float | None], PlannedStep],
+) -> list[PlannedStep]:
+    """What is answered once the choice is made: which student that will be is not known, so the slowest is assumed."""
+    each_s = {each.name: answer_s(task, each, expected, device) for each in ladder if each.skipped is None}
+    calibration, test = expected.held_out["calibration"], expected.held_out["test"]
+    slowest_s = max((seconds for seconds in each_s.values() if seconds is not None), default=None)
+    return [
+        step(
+            _CALIBRATION,
+            f"answer {calibration:,} calibration rows with the chosen student",
+            None if slowest_s is None else calibration * slowest_s,
+        ),
+        *(
+            step(f"answer-test-{name}", f"answer {test:,} test rows", None if seconds is None else test * seconds)
+            for name, seconds in each_s.items()
+        ),
+    ]
 
 
 def _llm(task: Task, ladder: Sequence[Candidate], expected: Expected, graded: int) -> tuple[int, float | None]:
@@ -241,7 +270,8 @@ def _llm(task: Task, ladder: Sequence[Candidate], expected: Expected, graded: in
     calls = min(task.llm.examples, expected.held_out["test"]) + (expected.held_out["calibration"] if regret else 0)
     if task.scorer == "judge":  # it reads every answer, the students' and the LLM's own
         students = sum(candidate.skipped is None for candidate in ladder)
-        calls += calls + students * expected.rows + graded
+        drafted = students * (expected.rows - expected.held_out["calibration"]) + expected.held_out["calibration"]
+        calls += calls + drafted + graded
     if task.llm.price is None:
         return calls, None
     lengths = (expected.prompt_tokens, expected.answer_tokens)

@@ -1,12 +1,15 @@
 """One rung of the ladder, built: made by its method, run through its engine, calibrated on dev.
 
 Notable: making differs by method and stands in ``pipeline.make_*``, one file each; what comes after is the same for
-all. Every part is a step of the cache and runs in a child process. Not here: which candidates there are
-(``fit.ladder``) and which one is chosen (``evaluate.choose``).
+all. Every part is a step of the cache and runs in a child process. Labels are so quick that all splits are answered at
+once; where answers are written, dev comes first, and the time that the other splits take goes to whom it is due
+(``pipeline.held_out``). Not here: which candidates there are (``fit.ladder``) and which one is chosen
+(``evaluate.choose``).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from locum.cascade.confidence import fit_temperature
@@ -16,11 +19,13 @@ from locum.core.registry import Registry
 from locum.data.load import iterate
 from locum.evaluate.answers import Answers
 from locum.evaluate.predictions import Predictions
+from locum.pipeline.answer_limit import writes
 from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.made import Made
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
+from locum.schema.data import SplitName
 from locum.schema.evaluation import Measured, MeasureRequest
 from locum.schema.model import ModelSpec
 from locum.students.open import CONFIDENCE
@@ -85,7 +90,8 @@ def measure_student(
         f"measure {candidate.name}",
         {"export": made.key, **scoring, **limit},
     )
-    answers = work.steps.run(step, lambda out: _measure(work, data, made.model, out, before))
+    splits: tuple[SplitName, ...] = ("dev",) if writes(work.task) else data.splits
+    answers = work.steps.run(step, lambda out: _measure(work, data, made.model, splits, out, before))
     served = answers / "model"
     return BuiltStudent(
         candidate=candidate,
@@ -94,7 +100,8 @@ def measure_student(
         spec=ModelSpec.from_json((served / "model.json").read_bytes(), str(served)),
         measured=Measured.from_json((answers / "measured.json").read_bytes(), str(answers)),
         served=served,
-        answers=answers,
+        key=step.key,
+        answers={split: answers / f"{split}.{'npz' if labels else 'jsonl'}" for split in splits},
         task=work.task,
         data=data,
         training=made.training,
@@ -102,13 +109,42 @@ def measure_student(
     )
 
 
-def _measure(work: Workspace, data: Prepared, model: Path, out: Path, before: BuiltStudent | None) -> None:
+def answer_split(work: Workspace, student: BuiltStudent, split: SplitName) -> BuiltStudent:
+    """The student with its answers to one more split, or as it is where it has answered that.
+
+    Args:
+        work: the build.
+        student: calibrated; what answers is what would be served.
+        split: to answer.
+
+    Raises:
+        LocumError: the engine failed.
+    """
+    if split in student.answers:
+        return student
+    name = student.candidate.name
+    step = Step(f"answer-{split}-{name}", f"answer {split} with {name}", {"measured": student.key})
+    folder = work.steps.run(step, lambda out: _run_job("answer", work, student.data, student.served, (split,), out))
+    return replace(student, answers={**student.answers, split: folder / f"{split}.jsonl"})
+
+
+def _measure(
+    work: Workspace, data: Prepared, model: Path, splits: tuple[SplitName, ...], out: Path, before: BuiltStudent | None
+) -> None:
+    _run_job("run", work, data, model, splits, out)
+    _calibrate(work, data, model, out, before)
+
+
+def _run_job(
+    entry: str, work: Workspace, data: Prepared, model: Path, splits: tuple[SplitName, ...], out: Path
+) -> None:
     request = MeasureRequest(
-        model=str(model), data=str(data.folder), task=work.task, splits=data.splits, threads=work.threads
+        model=str(model), data=str(data.folder), task=work.task, splits=splits, threads=work.threads
     )
     write_json(out / "request.json", request.to_json())
-    child.run_job("locum.evaluate.job:run", out / "request.json", out, log=out / "measure.log", threads=work.threads)
-    _calibrate(work, data, model, out, before)
+    child.run_job(
+        f"locum.evaluate.job:{entry}", out / "request.json", out, log=out / "measure.log", threads=work.threads
+    )
 
 
 def _calibrate(work: Workspace, data: Prepared, model: Path, out: Path, before: BuiltStudent | None) -> None:

@@ -159,6 +159,7 @@ class MeasureRequest(Document):
         model: folder with ``model.json``.
         data: folder with the prepared splits.
         task: what the student is for.
+        splits: to answer; the first is the one that it is timed on.
     """
 
     model: str
