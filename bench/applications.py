@@ -1,6 +1,7 @@
 """The applications table: prompted, few-shot and tuned students and the LLM on one kind of task after another.
 
-    python bench/applications.py --llm PATH.gguf [--only NAME …] [--minutes 12] [--rows 60] [--llm-rows 40]
+    python bench/applications.py --llm PATH.gguf [--coder PATH.gguf] [--only NAME …] [--minutes 12] [--rows 60]
+                                 [--llm-rows 40]
 
 For each public data set one ``locum build`` as a user runs it, with the candidates named in ``STUDENTS``; the LLM (a
 local GGUF file) answers a sample of the same test rows through the same scorer. Two cores force samples: how many rows
@@ -33,20 +34,25 @@ STUDENTS: dict[str, list[dict[str, Any]]] = {
     "classify": [{"method": "linear"}, {"base": ENCODER, "method": "head"}, {"base": ENCODER, "method": "full"}],
     "tag": [{"base": ENCODER, "method": "head"}, {"base": ENCODER, "method": "full"}],
 }
+CODER = {"squad": "few_shot", "tool_calls": "few_shot", "gsm8k": "few_shot", "humaneval": "prompt"}
+"""How the second student, a file of Qwen2.5-Coder-0.5B-Instruct, is asked where it fits. Its weights are not in the
+package index, so it is not tuned."""
+
 CHECKED_ONLY = ("ifeval",)
 """Sets whose gold answers only check what was written: nothing can be tuned on them."""
 
 COLUMNS = [
-    "data set", "kind", "metric", "prompted", "few-shot", "tuned", "LLM 1.5B", "test rows", "served", "size", "p50",
-    "local", "build",
+    "data set", "kind", "metric", "prompted", "few-shot", "tuned", "coder 0.5B", "LLM 1.5B", "test rows", "served",
+    "size", "p50", "local", "build",
 ]  # fmt: skip
 CAPTION = (
     "Scores on the test rows, in brackets the 95 % interval. Prompted and few-shot: SmolLM2-135M-Instruct (Q4_1)."
     " Tuned: the same, all weights, where answers are written; all-MiniLM-L6-v2 for labels and spans (their prompted"
-    " columns are empty). LLM: Qwen2.5-Coder-1.5B-Instruct (Q4_K_M), prompted with the instruction, on the rows in its"
-    " brackets. Local: share of calibration rows answered without the LLM under the certificate in force: at most 20 %"
-    " of the answers given locally are wrong (5 % for labels and spans), proved at 95 % confidence; 0 % where nothing"
-    " can be proved from so few rows."
+    " columns are empty). Coder 0.5B: Qwen2.5-Coder-0.5B-Instruct (Q4_K_M), few-shot, on HumanEval prompted. LLM:"
+    " Qwen2.5-Coder-1.5B-Instruct (Q4_K_M), prompted with the instruction, on the rows in its brackets. Local: share"
+    " of calibration rows answered without the LLM under the certificate in force: at most 20 % of the answers given"
+    " locally are wrong (5 % for labels and spans), proved at 95 % confidence; 0 % where nothing can be proved from so"
+    " few rows."
 )
 
 
@@ -57,6 +63,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--rows", type=int, default=60, help="most rows of dev, calibration and test, written answers")
     parser.add_argument("--llm", type=Path, help="GGUF file of the LLM to prompt")
+    parser.add_argument("--coder", type=Path, help="GGUF file of a second student, prompted where it fits")
     parser.add_argument("--llm-rows", type=int, default=40)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "applications", help="where builds are kept")
     options = parser.parse_args()
@@ -101,6 +108,8 @@ def write_task(name: str, folder: Path, counts: dict[str, int], options: argpars
     students = [each for each in STUDENTS[kind] if name not in CHECKED_ONLY or each["method"] in ("prompt", "few_shot")]
     if name in CHECKED_ONLY:
         students = students[:1]  # what only checks an answer is no worked example either
+    if options.coder and name in CODER:
+        students.append({"base": str(options.coder.resolve()), "method": CODER[name]})
     data = {"train": "train.jsonl", **({"test": "test.jsonl"} if "test" in counts else {}), **said["data"]}
     if written:
         data |= {"max_held_out": options.rows, "max_rows": 3000}
@@ -145,8 +154,9 @@ def row(name: str, found: dict[str, Any]) -> dict[str, str]:
     candidates = build["candidates"]
     chosen = next(each for each in candidates if each["chosen"])
 
-    def score(*methods: str) -> str:
+    def score(*methods: str, coder: bool = False) -> str:
         named = [each["name"] for each in candidates if each["name"].split("/")[-1].startswith(methods)]
+        named = [each for each in named if ("coder" in each) == coder]
         tested = [found["intervals"][each][metric] for each in named if each in found["intervals"]]
         return shown(max(tested, key=lambda value: value["value"])) if tested else "–"
 
@@ -158,6 +168,7 @@ def row(name: str, found: dict[str, Any]) -> dict[str, str]:
         "prompted": score("prompt"),
         "few-shot": score("few_shot"),
         "tuned": score("full", "head", "lora"),
+        "coder 0.5B": score("prompt", "few_shot", coder=True),
         "LLM 1.5B": f"{shown(llm['test']['metrics'][metric])} (n={llm['test']['n']})" if llm else "–",
         "test rows": f"{found['rows']['test']:,}",
         "served": build["chosen"],
