@@ -1,6 +1,7 @@
 """How well a confidence tells right answers from wrong ones: ours against the two usual ones, on written answers.
 
-    python bench/confidence.py [--base NAME|PATH.gguf] [--only squad …] [--rows 100] [--samples 5] [--minutes 20]
+    python bench/confidence.py [--base NAME|PATH.gguf] [--method few_shot] [--only squad …] [--rows 100] [--samples 5]
+                               [--minutes 20]
 
 For each data set one ``locum build`` of a prompted student that also draws further answers; then, on the test rows, the
 AUROC of right against wrong of
@@ -42,8 +43,8 @@ COLUMNS = [
     "calibration error",
 ]
 CAPTION = (
-    "AUROC of right against wrong answers of a few-shot student on test rows, in brackets the 95 % interval; – where no"
-    " answer, or every one, is right. Ours is fitted on as many dev rows."
+    "AUROC of right against wrong answers of a prompted or few-shot student on test rows, in brackets the 95 %"
+    " interval; – where no answer, or every one, is right. Ours is fitted on as many dev rows."
 )
 
 
@@ -51,6 +52,7 @@ def main() -> None:
     """Measure the data sets that are asked for and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default=DECODER, help="the student: a name of the catalogue, or a GGUF file")
+    parser.add_argument("--method", choices=("prompt", "few_shot"), default="few_shot")
     parser.add_argument("--only", nargs="*", choices=DATASETS, default=None)
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--samples", type=int, default=5)
@@ -60,7 +62,7 @@ def main() -> None:
     raw: dict[str, Any] = json.loads(RESULTS.read_text())["raw"] if RESULTS.is_file() else {}
     if Path(options.base).is_file():
         options.base = str(Path(options.base).resolve())
-    student = Path(options.base).name.removesuffix(".gguf")
+    student = f"{Path(options.base).name.removesuffix('.gguf')}/{options.method}"
     measured = raw.setdefault(student, {})
     for name in options.only or [name for name in DATASETS if name not in measured]:
         measured[name] = measure(name, options, options.runs / student / name)
@@ -86,7 +88,7 @@ def write_task(name: str, folder: Path, counts: dict[str, int], options: argpars
         **{key: value for key, value in said.items() if key not in ("data", "generation")},
         "data": data | {"max_held_out": options.rows, "max_rows": 3000},
         "generation": {**said.get("generation", {}), "samples": options.samples, "search_calls": 0},
-        "students": [{"base": options.base, "method": "few_shot"}],
+        "students": [{"base": options.base, "method": options.method}],
         "budget": {"build_minutes": options.minutes},
     }
     path = folder / "task.yaml"

@@ -90,6 +90,7 @@ def test_agreement_is_the_share_of_samples_that_say_the_same() -> None:
     (draft,) = writer.draft(["capital of France?"])
     assert draft.features["agreement"] == 0.5
     assert [request.temperature for request in generator.requests] == [0.0, 0.8, 0.8, 0.8, 0.8]
+    assert {request.logprobs for request in generator.requests} == {ALTERNATIVES}  # one prompt, read once
 
 
 def tokens(*logprobs: float) -> Completion:

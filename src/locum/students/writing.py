@@ -143,12 +143,16 @@ class WritingStudent:
         )
 
     def _agreement(self, request: CompletionRequest, output: str | None, text: str) -> Mapping[str, float]:
-        """Share of sampled answers that say the same as the greedy one."""
+        """Share of sampled answers that say the same as the greedy one.
+
+        They are asked for with log-probabilities like the greedy one: an engine then sees one and the same prompt, and
+        reads it once.
+        """
         if not self._samples or output is None:
             return {}
         drawn: list[str | None] = []
         for seed in range(self._samples):
-            sampled = replace(request, temperature=_SAMPLE_TEMPERATURE, seed=seed, logprobs=None)
+            sampled = replace(request, temperature=_SAMPLE_TEMPERATURE, seed=seed)
             drawn.append(answer_of(self._kind, self._generator.complete(sampled), text))
         same = [self._kind.same(output, other) for other in drawn]
         return {"agreement": float(np.mean(same))}
