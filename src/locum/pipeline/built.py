@@ -76,8 +76,8 @@ class BuiltStudent:
         parity: None when what is served is the base's own file.
         served: folder the engine opens, with its name and its calibration.
         key: of the step that measured it.
-        answers: the file of its answers to each split that it was asked. Where answers are written that is dev at
-            first; the others come when the choice is made.
+        answers: the file of its answers to each split that it was asked. Where answers take their time that is
+            dev at first; the others come when the choice is made.
         task: what it is for.
         data: what it answered.
         training: where it can be repeated.

@@ -1,8 +1,8 @@
 """The held-out rows that are answered once the choice is made: by the chosen student all of them, by the others test.
 
-Notable: the choice sees dev alone, so where an answer takes a second nothing else is answered before it; the time goes
-into training first. Calibration is read by the one student that is certified. Where labels are scored everything has
-been answered already, and nothing happens here.
+Notable: the choice sees dev alone, so where answers take their time nothing else is answered before it; the time goes
+into training first. Calibration is read by the one student that is certified. Students that label or tag have answered
+everything already.
 """
 
 from __future__ import annotations

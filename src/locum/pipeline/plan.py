@@ -17,11 +17,10 @@ from locum.data.inspect import Inspection, inspect
 from locum.data.readers import open_table, wanted_columns
 from locum.fit.device import profile_device
 from locum.fit.ladder import DataSize, Machines, make_ladder, mixture_size, training_budgets
-from locum.pipeline.answer_limit import writes
 from locum.pipeline.forecast import ASSUMED, Expected, answer_s, expect, measuring_s, searching_s
 from locum.pipeline.ladder import serves_on
 from locum.pipeline.others import TaskFiles, read_tasks
-from locum.pipeline.rung import maker
+from locum.pipeline.rung import answers_at_once, maker
 from locum.pipeline.steps import slug
 from locum.pipeline.workspace import graded_addresses, split_addresses
 from locum.schema.candidate import Candidate
@@ -227,11 +226,11 @@ def _steps(
                 step(f"train-{name}", f"train {name}", None if training_s is None else min(training_s, budget_s)),
                 step(f"export-{name}", "export and check parity", _EXPORT_S[candidate.family]),
             ]
-        first, which = (expected.held_out["dev"], "dev") if writes(task) else (expected.rows, "held-out")
+        at_once = answers_at_once(task.kind, candidate)
+        first, which = (expected.rows, "held-out") if at_once else (expected.held_out["dev"], "dev")
         what = f"answer {first:,} {which} rows through the engine"
         steps.append(step(f"measure-{name}", what, measuring_s(each_s, first)))
-    if writes(task):
-        steps += _later_answers(task, ladder, expected, device, step)
+    steps += _later_answers(task, ladder, expected, device, step)
     if task.kind == "classify":
         longest_s = max((each.seconds or 0.0 for each in steps if each.name.startswith("train-")), default=0.0)
         steps.append(step("refit", "train the chosen student again on train and dev, if there is time", longest_s))
@@ -246,7 +245,10 @@ def _later_answers(
     step: Callable[[str, str, float | None], PlannedStep],
 ) -> list[PlannedStep]:
     """What is answered once the choice is made: which student that will be is not known, so the slowest is assumed."""
-    each_s = {each.name: answer_s(task, each, expected, device) for each in ladder if each.skipped is None}
+    slow = [each for each in ladder if each.skipped is None and not answers_at_once(task.kind, each)]
+    each_s = {each.name: answer_s(task, each, expected, device) for each in slow}
+    if not slow:
+        return []
     calibration, test = expected.held_out["calibration"], expected.held_out["test"]
     slowest_s = max((seconds for seconds in each_s.values() if seconds is not None), default=None)
     return [
@@ -270,7 +272,8 @@ def _llm(task: Task, ladder: Sequence[Candidate], expected: Expected, graded: in
     calls = min(task.llm.examples, expected.held_out["test"]) + (expected.held_out["calibration"] if regret else 0)
     if task.scorer == "judge":  # it reads every answer, the students' and the LLM's own
         students = sum(candidate.skipped is None for candidate in ladder)
-        drafted = students * (expected.rows - expected.held_out["calibration"]) + expected.held_out["calibration"]
+        calibration = expected.held_out["calibration"]
+        drafted = students * (expected.rows - calibration) + calibration
         calls += calls + drafted + graded
     if task.llm.price is None:
         return calls, None

@@ -1,10 +1,9 @@
 """One rung of the ladder, built: made by its method, run through its engine, calibrated on dev.
 
 Notable: making differs by method and stands in ``pipeline.make_*``, one file each; what comes after is the same for
-all. Every part is a step of the cache and runs in a child process. Labels are so quick that all splits are answered at
-once; where answers are written, dev comes first, and the time that the other splits take goes to whom it is due
-(``pipeline.held_out``). Not here: which candidates there are (``fit.ladder``) and which one is chosen
-(``evaluate.choose``).
+all. Every part is a step of the cache and runs in a child process. A student that labels or tags answers all splits at
+once, because that takes a moment; any other answers dev, and the rest when the choice is made (``pipeline.held_out``).
+Not here: which candidates there are (``fit.ladder``) and which one is chosen (``evaluate.choose``).
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from locum.core.registry import Registry
 from locum.data.load import iterate
 from locum.evaluate.answers import Answers
 from locum.evaluate.predictions import Predictions
-from locum.pipeline.answer_limit import writes
 from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.made import Made
 from locum.pipeline.steps import Step
@@ -49,6 +47,11 @@ def maker(kind: str, candidate: Candidate) -> str:
     if candidate.method in ("prompt", "few_shot"):
         return "prompted"
     return "tuned" if kind in ("extract", "generate") else kind
+
+
+def answers_at_once(kind: str, candidate: Candidate) -> bool:
+    """Whether a candidate answers all held-out rows before the choice."""
+    return maker(kind, candidate) in ("classify", "tag")
 
 
 def build_rung(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float) -> BuiltStudent:
@@ -90,7 +93,7 @@ def measure_student(
         f"measure {candidate.name}",
         {"export": made.key, **scoring, **limit},
     )
-    splits: tuple[SplitName, ...] = ("dev",) if writes(work.task) else data.splits
+    splits: tuple[SplitName, ...] = data.splits if answers_at_once(work.task.kind, candidate) else ("dev",)
     answers = work.steps.run(step, lambda out: _measure(work, data, made.model, splits, out, before))
     served = answers / "model"
     return BuiltStudent(
