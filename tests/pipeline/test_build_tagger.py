@@ -58,7 +58,11 @@ def test_the_bundle_answers_with_spans_and_is_certified(people_bundle: Path) -> 
     assert answer.route == "local" and 0 < answer.confidence < 1
     report = read_report(people_bundle)
     rung = next(rung for rung in report.ladder if rung.chosen)
-    assert (report.refit, rung.refit) == ("", None)  # only classifiers are trained again on train and dev
+    assert "trained again on train and dev together" in report.refit
+    assert rung.refit is not None and rung.trained is not None
+    assert rung.refit.settings["penalty"] == rung.trained.settings["penalty"]
+    confidences = {path.read_bytes() for path in people_bundle.parent.glob("work/measure-*/model/confidence.json")}
+    assert len(confidences) == 1  # dev rows that were learned from calibrate nothing
     assert rung.dev is not None and rung.test is not None and rung.parity is not None and rung.parity.passed
     assert rung.test.metrics["span_f1"].value > 0.8 and rung.test.metrics["accuracy"].value > 0.6
     assert report.certificate.threshold is not None and (report.certificate.local_share or 0) > 0.2

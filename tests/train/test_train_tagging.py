@@ -195,6 +195,29 @@ def test_the_head_is_fitted_on_no_more_tokens_than_it_may(
     assert 20 < int(trained.settings["rows"]) < 100
 
 
+@pytest.mark.parametrize("method", ["head", "full"])
+@pytest.mark.usefixtures("fast")
+def test_a_training_is_repeated_with_its_choices_and_reads_nothing_off_dev(
+    make: Callable[..., TrainRequest], tmp_path: Path, method: str
+) -> None:
+    request = make(method)
+    first_folder, first = run(request, tmp_path, "first")
+    repeat = request.model_copy(update={"repeat": str(first_folder)})
+    _, again = run(repeat, tmp_path, "again")
+    assert again.files == first.files
+    both = tmp_path / "both.jsonl"
+    both.write_text(Path(request.train).read_text() + Path(request.dev).read_text(), encoding="utf-8")
+    _, more = run(repeat.model_copy(update={"train": str(both)}), tmp_path, "more")
+    assert more.files != first.files
+    assert (more.dev_accuracy, more.curve) == (None, ())  # its dev rows are training rows
+    assert all(more.settings[name] == first.settings[name] for name in ("penalty", "outside_bias"))
+    lines = [json.loads(line) | {"output": "[]"} for line in Path(request.dev).read_text().splitlines()]
+    other = tmp_path / "other.jsonl"  # dev without any span would change every choice
+    other.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    _, blind = run(repeat.model_copy(update={"train": str(both), "dev": str(other)}), tmp_path, "blind")
+    assert {**blind.files, "dev_logits.npy": ""} == {**more.files, "dev_logits.npy": ""}
+
+
 def test_a_spent_budget_keeps_the_head(make: Callable[..., TrainRequest], tmp_path: Path) -> None:
     _, trained = run(make("full", budget_s=0.01), tmp_path)
     assert (trained.stopped_by, trained.best_epoch, len(trained.curve)) == ("budget", 0.0, 1)

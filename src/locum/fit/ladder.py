@@ -163,7 +163,8 @@ def training_budgets(kind: Kind, methods: Sequence[Method], build_s: float) -> l
     """Seconds that the training of each candidate may take.
 
     A function of the ladder alone, so that a resumed build agrees with itself; what a candidate does not need
-    is left over as slack. For labels a share as large as the largest is left for training the chosen one again.
+    is left over as slack. For labels and tags a share as large as the largest is left, in which the chosen one is
+    trained again.
 
     Args:
         kind: of the task.
@@ -171,7 +172,7 @@ def training_budgets(kind: Kind, methods: Sequence[Method], build_s: float) -> l
         build_s: the whole build's time.
     """
     weights = [_WEIGHTS[method] for method in methods]
-    total = sum(weights) + (max(weights, default=0.0) if kind == "classify" else 0.0)
+    total = sum(weights) + (max(weights, default=0.0) if kind in ("classify", "tag") else 0.0)
     reserve = RESERVE_WRITTEN if kind in ("extract", "generate") else RESERVE
     return [round(build_s * (1 - reserve) * _WEIGHTS[method] / total, 1) for method in methods]
 

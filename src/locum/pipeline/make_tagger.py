@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from locum.pipeline.built import Prepared
-from locum.pipeline.made import Made
+from locum.pipeline.made import Made, Training
 from locum.pipeline.make_classifier import make_classifier
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
@@ -11,10 +11,19 @@ from locum.schema.candidate import Candidate
 TRAIN, EXPORT = "locum.train.tagging:main", "locum.compress.tagger:main"
 
 
-def make_tagger(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float) -> Made:
+def make_tagger(
+    work: Workspace, data: Prepared, candidate: Candidate, budget_s: float, *, repeat: Training | None = None
+) -> Made:
     """Train and export one candidate, or find both done; a classifier whose labels are those of tokens.
+
+    Args:
+        work: the build.
+        data: its prepared data.
+        candidate: what to build.
+        budget_s: wall time its training may take.
+        repeat: the candidate's finished training, to be repeated on train and dev together.
 
     Raises:
         LocumError: a source, the training or the export failed; CheckFailed for parity.
     """
-    return make_classifier(work, data, candidate, budget_s, TRAIN, EXPORT)
+    return make_classifier(work, data, candidate, budget_s, TRAIN, EXPORT, repeat)

@@ -2,8 +2,8 @@
 
 Notable: a tenth of the labels is set aside for choosing; once everything is chosen, the student may learn from it too.
 Calibration and test stay untouched, so the certificate and the report are about what is served; what is said of dev,
-and the temperature of the confidence, are those of the student before. It is done where it fits what is left of the
-build's time, and the report says whether it was. For labels only. Not here: the rule of the choice
+and the confidence that was fitted there, are those of the student before. It is done where it fits what is left of the
+build's time, and the report says whether it was. For students that label or tag. Not here: the rule of the choice
 (``evaluate.choose``), how a training takes over another's choices (``train.repeat``).
 """
 
@@ -18,9 +18,11 @@ from locum.evaluate import choose
 from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.climb import Climb, as_rung, costs_only_the_candidate
 from locum.pipeline.make_classifier import make_classifier
+from locum.pipeline.make_tagger import make_tagger
 from locum.pipeline.rung import measure_student
 from locum.pipeline.workspace import Workspace
 
+_MAKE_AGAIN = {"classify": make_classifier, "tag": make_tagger}
 _SLOWER = 1.15  # two trainings of one length differ by this much on a machine that does other things
 
 
@@ -57,7 +59,7 @@ def pick(work: Workspace, data: Prepared, climbed: Climb) -> Chosen:
         at_least=work.task.target.at_least,
     )
     student = next(student for student in climbed.students if student.candidate.name == choice.name)
-    if work.task.kind != "classify" or student.training is None or student.trained is None:
+    if work.task.kind not in _MAKE_AGAIN or student.training is None or student.trained is None:
         return Chosen(student, choice.why)
     served, said = _refit(work, data, student, student.trained.train_s)
     return Chosen(served, choice.why, said)
@@ -74,7 +76,7 @@ def _refit(work: Workspace, data: Prepared, student: BuiltStudent, train_s: floa
         left = f"{left_s:.0f} s of the build are left" if left_s > 0 else "no time of the build is left"
         return student, f"It was not trained again on train and dev together: that takes {needed_s:.0f} s, and {left}."
     try:
-        made = make_classifier(work, data, student.candidate, left_s, repeat=student.training)
+        made = _MAKE_AGAIN[work.task.kind](work, data, student.candidate, left_s, repeat=student.training)
     except LocumError as error:
         if not costs_only_the_candidate(error):
             raise

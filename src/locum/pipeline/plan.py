@@ -231,7 +231,7 @@ def _steps(
         what = f"answer {first:,} {which} rows through the engine"
         steps.append(step(f"measure-{name}", what, measuring_s(each_s, first)))
     steps += _later_answers(task, ladder, expected, device, step)
-    if task.kind == "classify":
+    if task.kind in ("classify", "tag"):
         longest_s = max((each.seconds or 0.0 for each in steps if each.name.startswith("train-")), default=0.0)
         steps.append(step("refit", "train the chosen student again on train and dev, if there is time", longest_s))
     return (*steps, step("certify", "certificate, report and bundle", 5.0))

@@ -26,7 +26,7 @@ from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
 from locum.schema.evaluation import Measured, MeasureRequest
 from locum.schema.model import ModelSpec
-from locum.students.open import CONFIDENCE
+from locum.students.open import CONFIDENCE, read_confidence
 from locum.tasks import open_kind
 
 MAKERS = Registry(
@@ -163,8 +163,11 @@ def _calibrate(work: Workspace, data: Prepared, model: Path, out: Path, before: 
         engine = measured.engines.engine if measured.engines else spec.engine
         changed = {"temperature": temperature, "engine": engine}
     else:
-        dev = Answers.load(out / "dev.jsonl")
-        confidence = dev.fit_confidence(open_kind(work.task, data.labels), list(iterate(data.folder, "dev")))
+        if before:
+            confidence = read_confidence(before.served, before.spec)
+        else:
+            dev = Answers.load(out / "dev.jsonl")
+            confidence = dev.fit_confidence(open_kind(work.task, data.labels), list(iterate(data.folder, "dev")))
         write_json(served / CONFIDENCE, confidence.to_json())
         limit = work.answers.max_tokens if work.answers is not None else None
         changed = {

@@ -4,7 +4,7 @@ Notable: dev rows cost a student the labels it could have learned from. So once 
 head, the number of epochs, how much the wide part counts), the same training is run on train and dev together and
 chooses nothing: choose on held-out rows, then fit to all of them (Hastie et al. 2009, §7.10.1; ``refit`` in
 scikit-learn's searches). Steps grow with the rows, so epochs, rates and the place where training ends stay the same.
-Not here: whether there is time for it (``pipeline.refit``).
+Not here: whether there is time for it (``pipeline.pick``).
 """
 
 from __future__ import annotations

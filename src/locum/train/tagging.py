@@ -11,7 +11,7 @@ B windows, T tokens, D width, C tags, N tagged tokens of a split.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from locum.core.errors import LocumError, UserError
-from locum.core.files import write_bytes
+from locum.core.files import write_bytes, write_json
 from locum.core.progress import note, track
 from locum.core.registry import Registry
-from locum.models.base_files import inspect_base
+from locum.models.base_files import inspect_base, read_json
 from locum.models.body import load_body
 from locum.models.classifier import save_student
 from locum.models.tagger import TokenClassifier, read_surface
@@ -39,10 +39,12 @@ from locum.train.checkpoint import CheckpointFolder
 from locum.train.dropout import set_dropout
 from locum.train.forward import MAX_CELLS, Machine, this_machine
 from locum.train.full import tune_by_plan
+from locum.train.head import HEAD_NAME
 from locum.train.loop import Score, Trainer
 from locum.train.optimiser import classifier_optimiser
 from locum.train.outcome import Clock, Outcome
 from locum.train.recipe import TAG_RECIPE, Recipe
+from locum.train.repeat import Choices, choices
 from locum.train.schedule import Schedule
 from locum.train.softmax import PENALTIES, SoftmaxFit, fit_softmax
 from locum.train.tagged import UNTAGGED, TaggedSplit, read_tagged, span_f1_of
@@ -75,14 +77,19 @@ class TagBench:
     dev: TaggedSplit
     vocabulary: CompactVocabulary
 
-    def finish(self, out: Path) -> tuple[np.ndarray, float, float]:
+    def finish(self, out: Path, repeated: Choices | None) -> tuple[np.ndarray, float, float]:
         """Choose the outside tag's bias, restore the whole vocabulary, and save the student beside its tokenizer.
+
+        Args:
+            out: where it is saved.
+            repeated: choices to take over.
 
         Returns:
             The dev scores in float32, ``[N, C]``; the F1 of their spans; what was added to the outside tag's bias.
         """
         scores = scores_of(self.model, self.dev, self.vocabulary.pad_id, self.machine, exact=True)
-        bias, best = outside_bias(self.dev, scores, self.tags)
+        tried = (repeated.number("outside_bias"),) if repeated else _OUTSIDE_BIASES
+        bias, best = outside_bias(self.dev, scores, self.tags, tried)
         with torch.no_grad():
             self.model.head.bias[self.tags.outside] += bias
         scores[:, self.tags.outside] += np.float32(bias)
@@ -136,9 +143,10 @@ def train_head(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
         ModelFileError: the base cannot be used.
         LocumError: the body turns a token into NaN.
     """
+    repeated = choices(request)
     bench = prepare(request, out)
-    fit, curve, rows = fit_head(bench, out / "work", clock, request.seed)
-    scores, span_f1, bias = bench.finish(out)
+    fit, curve, rows = fit_head(bench, out / "work", clock, request.seed, repeated)
+    scores, span_f1, bias = bench.finish(out, repeated)
     return Outcome(
         dev_logits=scores,
         dev_accuracy=span_f1,
@@ -164,6 +172,7 @@ def train_full(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe = 
         LocumError: NaN before anything was learned.
         KeyboardInterrupt: stopped on request, after a checkpoint.
     """
+    repeated = choices(request)
     bench = prepare(request, out)
     set_dropout(bench.model.body, recipe.dropout)
 
@@ -171,11 +180,12 @@ def train_full(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe = 
         return TaggerTrainer(bench, recipe, plan, checkpoints, clock, request.seed)
 
     def fit() -> object:
-        return fit_head(bench, out / "work", clock, request.seed)
+        return fit_head(bench, out / "work", clock, request.seed, repeated)
 
     lengths = bench.train.lengths, bench.dev.lengths
     tuned, reason = tune_by_plan(request, out / "work", clock, recipe, lengths, trainer, fit)
-    scores, span_f1, bias = bench.finish(out)
+    penalty = read_json(out / "work" / HEAD_NAME)["penalty"]
+    scores, span_f1, bias = bench.finish(out, repeated)
     return Outcome(
         dev_logits=scores,
         dev_accuracy=span_f1,
@@ -185,7 +195,9 @@ def train_full(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe = 
         curve=tuned.curve,
         settings={
             **recipe.to_settings(),
+            "penalty": penalty,
             "planned_steps": tuned.schedule.total_steps,
+            "planned_epochs": tuned.schedule.epochs,
             "outside_bias": bias,
             "surface_forms": bench.model.reads_surface,
             "cut_texts": bench.train.cut + bench.dev.cut,
@@ -300,8 +312,17 @@ def scores_of(
         return (states @ model.head.weight.cpu().T + model.head.bias.cpu()).numpy()
 
 
-def fit_head(bench: TagBench, work: Path, clock: Clock, seed: int) -> tuple[SoftmaxFit, list[CurvePoint], int]:
+def fit_head(
+    bench: TagBench, work: Path, clock: Clock, seed: int, repeated: Choices | None
+) -> tuple[SoftmaxFit, list[CurvePoint], int]:
     """Fit the head on the body as it is and put it in place; the penalty is chosen by the F1 of dev's spans.
+
+    Args:
+        bench: body and splits.
+        work: folder for states and ``head.json``, which says the penalty.
+        clock: of the job.
+        seed: draws the windows, where there are too many.
+        repeated: choices to take over.
 
     Returns:
         The fit, one curve point for each penalty tried, and how many windows it was fitted on.
@@ -332,17 +353,23 @@ def fit_head(bench: TagBench, work: Path, clock: Clock, seed: int) -> tuple[Soft
             )
             tracker.advance(1, penalty=fit.penalty, dev_span_f1=round(span_f1, 4))
 
-        fit_softmax(states, part.tags, dev_states, bench.dev.tags, len(bench.tags.names), on_fit)
+        penalty = repeated.number("penalty") if repeated else None
+        fit_softmax(states, part.tags, dev_states, bench.dev.tags, len(bench.tags.names), on_fit, penalty)
     best = max(range(len(fits)), key=lambda place: (curve[place].dev_accuracy or 0.0, -fits[place].dev_loss))
+    if repeated:
+        best = len(fits) - 1  # the one that was asked for
+    write_json(work / HEAD_NAME, {"penalty": fits[best].penalty})
     bench.model.head.load_state_dict({"weight": fits[best].weight, "bias": fits[best].bias})
     return fits[best], curve, len(part.ids)
 
 
-def outside_bias(split: TaggedSplit, scores: np.ndarray, tags: BioTags) -> tuple[float, float]:
+def outside_bias(
+    split: TaggedSplit, scores: np.ndarray, tags: BioTags, tried: Sequence[float] = _OUTSIDE_BIASES
+) -> tuple[float, float]:
     """What added to the outside tag's score gives the best spans, nothing where nothing is better; and their F1."""
     moved = np.zeros(scores.shape[1], dtype=np.float32)
     found: list[tuple[float, float]] = []
-    for bias in _OUTSIDE_BIASES:
+    for bias in tried:
         moved[tags.outside] = bias
         found.append((span_f1_of(split, scores + moved, tags), bias))
     span_f1, bias = max(found, key=lambda each: (each[0], -abs(each[1])))
