@@ -129,6 +129,30 @@ def test_a_decoder_is_cut_to_what_the_time_allows() -> None:
     assert affordable_depth(SMOLLM, more, SERVER, 400) < depths[3]
 
 
+@pytest.mark.parametrize("kind", ["classify", "tag"])
+def test_adapters_on_an_encoder_cost_less_than_all_weights_and_serve_the_same(kind: str) -> None:
+    methods = ("head", "lora", "dora", "full")
+    lines = "".join(f"  - {{base: all-MiniLM-L6-v2, method: {method}}}\n" for method in methods)
+    asked = task("students:\n" + lines).model_copy(update={"kind": kind})
+    ladder = make_ladder(asked, SMALL, HERE)
+    assert [candidate.name for candidate in ladder] == [f"all-MiniLM-L6-v2/{method}" for method in methods]
+    head, lora, dora, full = (candidate.estimate for candidate in ladder)
+    assert lora == dora
+    assert head.train_s is not None and lora.train_s is not None and full.train_s is not None
+    assert head.train_s < lora.train_s < full.train_s
+    assert (head.train_memory_mb or 0) < (lora.train_memory_mb or 0) < (full.train_memory_mb or 0)
+    whole = full.model_dump(exclude={"train_s", "train_memory_mb"})
+    assert lora.model_dump(exclude={"train_s", "train_memory_mb"}) == whole
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_a_decoder_that_classifies_with_adapters_is_cut_to_what_the_time_allows(method: str) -> None:
+    wanted = f"students:\n  - {{base: SmolLM2-135M-Instruct, method: {method}}}\nbudget: {{build_minutes: 6}}\n"
+    (cut,) = make_ladder(task(wanted), SMALL, HERE)
+    assert cut.depth is not None and cut.depth < SMOLLM.layers
+    assert cut.name == f"SmolLM2-135M-Instruct/{method}-{cut.depth}L"
+
+
 def test_a_decoder_of_a_few_layers_is_not_worth_its_time() -> None:
     huge = DataSize(train_rows=500_000, mean_chars=400, labels=2)
     decoder = make_ladder(task("budget: {build_minutes: 2}\n"), huge, HERE)[3]

@@ -33,6 +33,7 @@ from locum.train.recipe import RECIPES
 from locum.train.rows import read_split
 
 MakeRequest = Callable[..., TrainRequest]
+ADAPTED = [("lora", "bert"), ("dora", "modernbert"), ("lora", "llama"), ("dora", "llama")]
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def weights_of(folder: Path) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize(
-    ("method", "model_type"), [("linear", None), ("head", "bert"), ("full", "bert"), ("full", "llama")]
+    ("method", "model_type"), [("linear", None), ("head", "bert"), ("full", "bert"), ("full", "llama"), *ADAPTED]
 )
 def test_job_writes_a_whole_student(whole_job: WholeJob, method: str, model_type: str | None) -> None:
     request, folder, trained = whole_job(method, model_type)
@@ -85,7 +86,7 @@ def test_job_writes_a_whole_student(whole_job: WholeJob, method: str, model_type
         assert {"config.json", "model.safetensors", "head.safetensors", "tokenizer.json"} <= present
 
 
-@pytest.mark.parametrize(("method", "model_type"), [("head", "bert"), ("full", "bert"), ("full", "llama")])
+@pytest.mark.parametrize(("method", "model_type"), [("head", "bert"), ("full", "bert"), ("full", "llama"), *ADAPTED])
 def test_dev_logits_are_those_of_the_saved_student(whole_job: WholeJob, method: str, model_type: str) -> None:
     request, folder, trained = whole_job(method, model_type)
     model = load_student(folder)
@@ -140,16 +141,18 @@ def crash_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(Trainer, "step", step)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "llama"])
+@pytest.mark.parametrize(
+    ("method", "model_type"), [("full", "bert"), ("full", "llama"), ("lora", "bert"), ("dora", "llama")]
+)
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_fault_44_resumed_job_ends_with_the_same_weights(
-    make_request: MakeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str, steps: int
+    make_request: MakeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, model_type: str, steps: int
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
     monkeypatch.setattr(loop, "_CHECKPOINT_SHARE", math.inf)  # a checkpoint after every step
     for family in ("encoder", "decoder"):
         monkeypatch.setitem(full.RECIPES, family, replace(RECIPES[family], epochs=2, batch_rows=64))
-    request = make_request("full", model_type)
+    request = make_request(method, model_type)
     plain, _ = run(request, tmp_path, "plain")
     with monkeypatch.context() as patch, pytest.raises(Crash):
         crash_after(patch, steps)

@@ -85,12 +85,19 @@ def run(request: TrainRequest, folder: Path, name: str = "out") -> tuple[Path, T
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer and larger steps, as suits a pico base."""
-    plain = tagging.train_full
-    monkeypatch.setattr(tagging, "train_full", lambda *given: plain(*given, FAST))
+    plain = tagging.train_tuned
+    monkeypatch.setattr(tagging, "train_tuned", lambda *given: plain(*given, FAST))
 
 
 @pytest.mark.parametrize(
-    ("method", "model_type", "least"), [("head", "bert", 0.5), ("full", "bert", 0.9), ("full", "modernbert", 0.9)]
+    ("method", "model_type", "least"),
+    [
+        ("head", "bert", 0.5),
+        ("full", "bert", 0.9),
+        ("full", "modernbert", 0.9),
+        ("lora", "bert", 0.9),
+        ("dora", "modernbert", 0.9),
+    ],
 )
 @pytest.mark.usefixtures("fast")
 def test_job_writes_a_whole_tagger(
@@ -110,7 +117,7 @@ def test_job_writes_a_whole_tagger(
         forms = [torch.tensor([each]) if model.reads_surface else None for each in dev.forms]
         parts = zip(dev.ids, forms, strict=True)
         rows = [model(torch.tensor([ids]), torch.ones(1, len(ids)), form)[0] for ids, form in parts]
-    assert model.reads_surface == (model_type == "bert" and method == "full")
+    assert model.reads_surface == (model_type == "bert" and method != "head")
     kept = torch.cat([row[target != UNTAGGED] for row, target in zip(rows, dev.targets, strict=True)])
     np.testing.assert_allclose(kept.numpy(), scores, atol=1e-4)
     assert trained.parameters == model.parameters_count
@@ -127,11 +134,12 @@ class Crash(Exception):
     """Stands for a kill."""
 
 
+@pytest.mark.parametrize("method", ["full", "lora", "dora"])
 @pytest.mark.usefixtures("fast")
 def test_a_killed_job_resumes_to_the_same_weights(
-    make: Callable[..., TrainRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., TrainRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    request = make("full")
+    request = make(method)
     whole, _ = run(request, tmp_path, "whole")
     plain, taken = Trainer.step, 0
 
@@ -195,7 +203,7 @@ def test_the_head_is_fitted_on_no_more_tokens_than_it_may(
     assert 20 < int(trained.settings["rows"]) < 100
 
 
-@pytest.mark.parametrize("method", ["head", "full"])
+@pytest.mark.parametrize("method", ["head", "full", "lora"])
 @pytest.mark.usefixtures("fast")
 def test_a_training_is_repeated_with_its_choices_and_reads_nothing_off_dev(
     make: Callable[..., TrainRequest], tmp_path: Path, method: str

@@ -18,7 +18,7 @@ from locum.fit.written import CHARS_PER_TOKEN, writer_estimate, writing
 from locum.schema.candidate import Candidate, Estimate, Family, Method
 from locum.schema.device import DeviceProfile
 from locum.schema.kinds import Kind
-from locum.schema.task import Budget, StudentSpec, Task
+from locum.schema.task import TUNED, Budget, StudentSpec, Task
 from locum.sources.address import PathAddress, parse_address
 from locum.sources.bases import plan_base
 from locum.sources.catalogue import catalogue
@@ -177,10 +177,12 @@ def training_budgets(kind: Kind, methods: Sequence[Method], build_s: float) -> l
     return [round(build_s * (1 - reserve) * _WEIGHTS[method] / total, 1) for method in methods]
 
 
-def affordable_depth(facts: BaseFacts, size: DataSize, device: DeviceProfile, budget_s: float) -> int:
+def affordable_depth(
+    facts: BaseFacts, size: DataSize, device: DeviceProfile, budget_s: float, method: Method = "full"
+) -> int:
     """The largest number of layers whose training fits the time; at least one, all when the speed is unknown."""
     for depth in range(facts.layers, 1, -1):
-        needed_s = _training_seconds(facts, "full", size, device, depth)
+        needed_s = _training_seconds(facts, method, size, device, depth)
         if needed_s is None or needed_s <= budget_s:
             return depth
     return 1
@@ -233,8 +235,8 @@ def _candidate(
             depth=depth,
             multitask=spec.multitask,
         )
-    if kind == "classify" and facts.family == "decoder" and spec.method == "full" and depth is None:
-        depth = affordable_depth(facts, size, machines.training, budget_s)
+    if kind == "classify" and facts.family == "decoder" and spec.method in TUNED and depth is None:
+        depth = affordable_depth(facts, size, machines.training, budget_s, spec.method)
     return Candidate(
         name=_name(spec, depth),
         family=facts.family,

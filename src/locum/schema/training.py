@@ -44,6 +44,7 @@ class TrainRequest(Document):
 
 
 TuneMethod = Literal["full", "lora", "dora"]
+ADAPTER_RANK, ADAPTER_ALPHA = 16, 32.0
 
 
 class TuneRequest(Document):
@@ -73,8 +74,8 @@ class TuneRequest(Document):
     train: str
     dev: str
     method: TuneMethod
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
+    rank: int = Field(default=ADAPTER_RANK, ge=1)
+    alpha: float = Field(default=ADAPTER_ALPHA, gt=0)
     targets: tuple[str, ...] | None = None
     layers: int | None = Field(default=None, ge=1)
     budget_s: float

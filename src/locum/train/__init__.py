@@ -3,7 +3,7 @@
     job          the child's entry for classifiers: request in, student folder out, ``trained.json`` last
     linear       TF-IDF and a linear model (scikit-learn)
     head         a frozen body and a linear head, activations computed once
-    full         all weights tuned, starting from the head's solution
+    full         all weights tuned, or adapters that are merged, starting from the head's solution
     tune         the child's entry for decoders that write answers: full, LoRA, DoRA
     loop         steps by a written schedule, dev, checkpoints, stops; ``classifying`` and ``generating`` say of what
     rows, batches, forward, softmax, classifying, workbench, vocabulary, wide, average, dropout

@@ -1,8 +1,9 @@
-"""Low-rank adapters on a decoder's linear layers, by PEFT: put on, saved, merged.
+"""Low-rank adapters on a transformer's linear layers, by PEFT: put on, saved, merged.
 
-Notable: the frozen matrices are kept in bfloat16 where autocast would round them to it in every pass anyway, which
-changes nothing and saves half their memory; the merge is computed in float32, into the base read again.
-Source: LoRA, Hu et al. 2021; DoRA, Liu et al. 2024. Not here: training (``generating``).
+Notable: a decoder that writes keeps its adapter as a file, a classifier or tagger only what it was merged into. The
+frozen matrices of the former are kept in bfloat16 where autocast would round them to it in every pass anyway,
+which changes nothing and saves half their memory; every merge is computed in float32.
+Source: LoRA, Hu et al. 2021; DoRA, Liu et al. 2024. Not here: training (``generating``, ``full``, ``tagging``).
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from locum.models.architectures import transformer_layers
 from locum.models.base_files import BaseFiles
 from locum.models.body import quiet_transformers
 from locum.models.causal import load_causal
-from locum.schema.training import TuneRequest
+from locum.models.classifier import SequenceClassifier
+from locum.schema.candidate import Method
+from locum.schema.training import ADAPTER_ALPHA, ADAPTER_RANK, TuneRequest
 
 FOLDER = "adapter"
+ADAPTED: tuple[Method, ...] = ("lora", "dora")
+"""Methods that tune adapters."""
 
 
 def add_adapters(model: Any, base: BaseFiles, request: TuneRequest, first_layer: int) -> Any:
@@ -36,7 +41,7 @@ def add_adapters(model: Any, base: BaseFiles, request: TuneRequest, first_layer:
     from peft import LoraConfig, get_peft_model
 
     layers = transformer_layers(model.base_model, base.architecture)
-    known = sorted({name.rpartition(".")[2] for name, part in layers.named_modules() if isinstance(part, nn.Linear)})
+    known = _linear_names(layers)
     targets = request.targets or tuple(known)
     for target in targets:
         if target not in known:
@@ -58,6 +63,39 @@ def add_adapters(model: Any, base: BaseFiles, request: TuneRequest, first_layer:
     )
     with quiet_transformers():
         return get_peft_model(model, config)
+
+
+def adapt(model: SequenceClassifier, method: Method) -> Any:
+    """Freeze a classifier's body and put adapters on every linear layer of its blocks.
+
+    What the base has not (head, table of surface forms) is still trained. The student answers as before until its
+    first step.
+
+    Args:
+        model: changed in place; of a body without its first layers, those that are there get adapters.
+        method: lora or dora.
+
+    Returns:
+        PEFT's tuner around the blocks, whose ``merge_and_unload`` puts plain layers back.
+    """
+    from peft import LoraConfig, LoraModel
+
+    model.body.requires_grad_(False)
+    for weight in model.fresh_weights():
+        weight.requires_grad_(True)
+    blocks = transformer_layers(model.body, model.architecture)[:]  # PEFT marks the list it is given: not the body's
+    config = LoraConfig(
+        r=ADAPTER_RANK,
+        lora_alpha=cast("Any", ADAPTER_ALPHA),
+        target_modules=_linear_names(blocks),
+        use_dora=method == "dora",
+    )
+    return LoraModel(blocks, config, "default")
+
+
+def _linear_names(layers: nn.Module) -> list[str]:
+    """The last parts of the names of all linear layers, each once."""
+    return sorted({name.rpartition(".")[2] for name, part in layers.named_modules() if isinstance(part, nn.Linear)})
 
 
 def round_frozen(model: nn.Module) -> None:

@@ -1,9 +1,10 @@
-"""Full tuning, from the head's solution: linear probing first, then all weights (LP-FT).
+"""Tuning from the head's solution: linear probing first, then all weights or adapters (LP-FT; full, lora, dora).
 
 Notable: the head starts where logistic regression on the frozen body ends, so early gradients do not tear
 up what pre-training learned (Kumar et al. 2022). Decoders keep a prefix of their layers frozen, whose
-output is computed once. The number of epochs is what the time budget allows. Not here: the loop (``loop``),
-the hyperparameters (``recipe``).
+output is computed once. Adapters are merged before anything is measured or saved, so a student does not show how it was
+tuned. The number of epochs is what the time budget allows. Not here: the loop (``loop``), the hyperparameters
+(``recipe``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from locum.core.progress import note
 from locum.models.architectures import transformer_layers
 from locum.models.base_files import read_json
 from locum.schema.candidate import Family
-from locum.schema.training import TrainRequest
+from locum.schema.training import ADAPTER_ALPHA, ADAPTER_RANK, TrainRequest
+from locum.train.adapters import ADAPTED, adapt
 from locum.train.average import load
 from locum.train.batches import shuffled_batches
 from locum.train.checkpoint import CheckpointFolder
@@ -28,7 +30,7 @@ from locum.train.frozen import FrozenPrefix, can_freeze
 from locum.train.head import HEAD_NAME, fit_head
 from locum.train.loop import StoppedBy, Trainer
 from locum.train.outcome import Clock, Outcome
-from locum.train.recipe import RECIPES, Pace, Recipe
+from locum.train.recipe import RECIPES, Pace, Recipe, for_adapters
 from locum.train.repeat import Choices, choices
 from locum.train.schedule import Schedule, plan_schedule, read_schedule, write_schedule
 from locum.train.stopping import polite_stop
@@ -49,7 +51,8 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
         KeyboardInterrupt: stopped on request, after a checkpoint.
     """
     family: Family = request.candidate.family
-    return train_with(RECIPES[family] if family in RECIPES else RECIPES["encoder"], request, out, clock)
+    recipe = RECIPES[family] if family in RECIPES else RECIPES["encoder"]
+    return train_with(for_adapters(recipe) if request.candidate.method in ADAPTED else recipe, request, out, clock)
 
 
 def train_with(recipe: Recipe, request: TrainRequest, out: Path, clock: Clock) -> Outcome:
@@ -57,7 +60,10 @@ def train_with(recipe: Recipe, request: TrainRequest, out: Path, clock: Clock) -
     repeated = choices(request)
     bench = prepare(request, out)
     prefix = _freeze(bench, recipe)
+    adapters = adapt(bench.model, request.candidate.method) if request.candidate.method in ADAPTED else None
     trainer, reason = _tune(request, out / "work", clock, bench, recipe, repeated)
+    if adapters:
+        adapters.merge_and_unload()
     if prefix:
         prefix.restore()
         bench.dev.states = None
@@ -72,6 +78,7 @@ def train_with(recipe: Recipe, request: TrainRequest, out: Path, clock: Clock) -
         curve=trainer.curve,
         settings={
             **recipe.to_settings(),
+            **tuned_settings(request, trainer),
             "penalty": penalty,
             "planned_steps": schedule.total_steps,
             "planned_epochs": schedule.epochs,
@@ -83,6 +90,12 @@ def train_with(recipe: Recipe, request: TrainRequest, out: Path, clock: Clock) -
         tokens_per_s=schedule.tokens_per_s,
         resumed=trainer.progress.resumed,
     )
+
+
+def tuned_settings(request: TrainRequest, trainer: Trainer) -> dict[str, int | float]:
+    """How many weights were tuned, and the size of the adapters where there were any."""
+    adapted = {"rank": ADAPTER_RANK, "alpha": ADAPTER_ALPHA} if request.candidate.method in ADAPTED else {}
+    return {**adapted, "tuned_parameters": sum(weight.numel() for weight in trainer.weights)}
 
 
 def _freeze(bench: Workbench, recipe: Recipe) -> FrozenPrefix | None:

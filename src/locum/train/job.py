@@ -28,7 +28,13 @@ from locum.train.outcome import Clock, Outcome
 
 METHODS = Registry(
     "training method",
-    {"linear": "locum.train.linear:train", "head": "locum.train.head:train", "full": "locum.train.full:train"},
+    {
+        "linear": "locum.train.linear:train",
+        "head": "locum.train.head:train",
+        "full": "locum.train.full:train",
+        "lora": "locum.train.full:train",
+        "dora": "locum.train.full:train",
+    },
 )
 TRAINED_NAME = "trained.json"
 DEV_LOGITS_NAME = "dev_logits.npy"

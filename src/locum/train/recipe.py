@@ -5,7 +5,7 @@ Notable: chosen on several data sets' dev splits; ``docs/log.md`` has the altern
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from locum.schema.candidate import Family
 from locum.schema.training import TuneMethod
@@ -43,7 +43,8 @@ class Recipe(Pace):
     """Hyperparameters of a classifier.
 
     Attributes:
-        body_rate, head_rate: peak learning rates of AdamW; the head's is that of all weights that the base has not.
+        body_rate, head_rate: peak learning rates of AdamW, of the body (or its adapters) and of all weights that the
+            base has not.
         dropout: of hidden states, one mask a row and feature shared by all tokens (Gal and Ghahramani 2016);
             ten times cheaper on CPUs than a mask a token.
         label_smoothing: Szegedy et al. 2016.
@@ -95,6 +96,14 @@ RECIPES: dict[Family, Recipe] = {
 
 TAG_RECIPE = Recipe(epochs=15, batch_rows=16, body_rate=1e-4, head_rate=1e-3, label_smoothing=0.0, patience=15)
 """Of a tagger, whose rows each hold many targets. Never stopped early: its last epochs, at small rates, are best."""
+
+_ADAPTER_RATE = 10.0  # times that of all weights
+
+
+def for_adapters(recipe: Recipe) -> Recipe:
+    """What tunes adapters of the model that the recipe tunes whole: a larger rate, and no decay."""
+    return replace(recipe, body_rate=_ADAPTER_RATE * recipe.body_rate, weight_decay=0.0)
+
 
 TUNE_RECIPES: dict[TuneMethod, TuneRecipe] = {
     "full": TuneRecipe(epochs=3, batch_rows=16, rate=5e-5, patience=1),

@@ -1,6 +1,6 @@
-"""Training a tagger: a frozen body with a linear head over its tokens, or all weights from the head's solution.
+"""Training a tagger: a frozen body with a linear head over its tokens; or all weights, or adapters, from there on.
 
-Notable: as for classifiers, the head is a convex fit on states that are computed once, and full tuning starts from it
+Notable: as for classifiers, the head is a convex fit on states that are computed once, and tuning starts from it
 (LP-FT, Kumar et al. 2022); dev is scored by the F1 of whole spans, read as serving reads them. Most tokens are outside
 of every span; what that costs in recall is given back by one number, added to the outside tag's bias where it helps on
 dev. The cross-entropy of all tokens is plain. Not here: the loop (``loop``), what a split is (``tagged``).
@@ -33,17 +33,18 @@ from locum.runtime.surface import padded_forms
 from locum.schema.training import CurvePoint, TrainRequest
 from locum.tasks.bio import BioTags
 from locum.train import job
+from locum.train.adapters import ADAPTED, adapt
 from locum.train.average import Average
 from locum.train.batches import micro_batches, padded, shuffled_batches, sorted_batches
 from locum.train.checkpoint import CheckpointFolder
 from locum.train.dropout import set_dropout
 from locum.train.forward import MAX_CELLS, Machine, this_machine
-from locum.train.full import tune_by_plan
+from locum.train.full import tune_by_plan, tuned_settings
 from locum.train.head import HEAD_NAME
 from locum.train.loop import Score, Trainer
 from locum.train.optimiser import classifier_optimiser
 from locum.train.outcome import Clock, Outcome
-from locum.train.recipe import TAG_RECIPE, Recipe
+from locum.train.recipe import TAG_RECIPE, Recipe, for_adapters
 from locum.train.repeat import Choices, choices
 from locum.train.schedule import Schedule
 from locum.train.softmax import PENALTIES, SoftmaxFit, fit_softmax
@@ -52,7 +53,12 @@ from locum.train.vocabulary import CompactVocabulary
 
 METHODS = Registry(
     "method of training a tagger",
-    {"head": "locum.train.tagging:train_head", "full": "locum.train.tagging:train_full"},
+    {
+        "head": "locum.train.tagging:train_head",
+        "full": "locum.train.tagging:train_tuned",
+        "lora": "locum.train.tagging:train_tuned",
+        "dora": "locum.train.tagging:train_tuned",
+    },
 )
 HEAD_TOKENS = 200_000
 """Tokens that the head is fitted on at most; more texts are left out of the fit, drawn by the seed."""
@@ -130,7 +136,7 @@ def prepare(request: TrainRequest, out: Path) -> TagBench:
     for split in (train, dev):
         split.ids = [vocabulary.translate(row) for row in split.ids]
     machine = this_machine()
-    if tokenizer.folds_surface and request.candidate.method == "full":
+    if tokenizer.folds_surface and request.candidate.method != "head":
         read_surface(body)
     model = TokenClassifier(body, base.architecture, len(tags.names)).to(machine.device)
     return TagBench(model, machine, tags, train, dev, vocabulary)
@@ -164,8 +170,14 @@ def train_head(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
     )
 
 
-def train_full(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe = TAG_RECIPE) -> Outcome:
-    """Fit the head, plan the schedule, tune, and save the best weights on dev as a student.
+def train_tuned(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe = TAG_RECIPE) -> Outcome:
+    """Fit the head, plan the schedule, tune all weights or adapters, and save the best on dev as a student.
+
+    Args:
+        request: what is asked; its method says what is tuned.
+        out: the output folder.
+        clock: of the job.
+        recipe: of all weights; adapters take theirs from it.
 
     Raises:
         ModelFileError: the base cannot be used.
@@ -174,6 +186,9 @@ def train_full(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe = 
     """
     repeated = choices(request)
     bench = prepare(request, out)
+    adapters = None
+    if request.candidate.method in ADAPTED:
+        recipe, adapters = for_adapters(recipe), adapt(bench.model, request.candidate.method)
     set_dropout(bench.model.body, recipe.dropout)
 
     def trainer(plan: Schedule, checkpoints: CheckpointFolder) -> TaggerTrainer:
@@ -184,6 +199,8 @@ def train_full(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe = 
 
     lengths = bench.train.lengths, bench.dev.lengths
     tuned, reason = tune_by_plan(request, out / "work", clock, recipe, lengths, trainer, fit)
+    if adapters:
+        adapters.merge_and_unload()
     penalty = read_json(out / "work" / HEAD_NAME)["penalty"]
     scores, span_f1, bias = bench.finish(out, repeated)
     return Outcome(
@@ -195,6 +212,7 @@ def train_full(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe = 
         curve=tuned.curve,
         settings={
             **recipe.to_settings(),
+            **tuned_settings(request, tuned),
             "penalty": penalty,
             "planned_steps": tuned.schedule.total_steps,
             "planned_epochs": tuned.schedule.epochs,
