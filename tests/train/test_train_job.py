@@ -22,11 +22,12 @@ from locum.core.errors import DeviceError, LocumError, UserError
 from locum.core.files import sha256_file
 from locum.core.progress import Event, listening
 from locum.models.classifier import load_student
+from locum.pipeline.made import OUT_OF_MEMORY
 from locum.runtime.tokenize import TextTokenizer
 from locum.schema.training import Trained, TrainRequest
 from locum.train import full, head, loop
 from locum.train.classifying import ClassifierTrainer
-from locum.train.job import main
+from locum.train.job import main, memory_errors
 from locum.train.loop import Trainer
 from locum.train.outcome import Clock
 from locum.train.recipe import RECIPES
@@ -294,6 +295,30 @@ def test_fault_36_memory_error_has_its_own_code(
     with pytest.raises(DeviceError) as caught:
         run(make_request("full", "bert"), tmp_path)
     assert caught.value.code == "train-memory"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory: you tried to"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+    ],
+    ids=str,
+)
+def test_fault_36_every_form_of_no_memory_is_tried_again_smaller(error: Exception) -> None:
+    with pytest.raises(DeviceError) as caught, memory_errors(8):
+        raise error
+    assert caught.value.code in OUT_OF_MEMORY
+
+
+def test_another_error_of_pytorch_is_not_about_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), memory_errors(8):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
 def test_budget_of_nothing_keeps_the_head(make_request: MakeRequest, tmp_path: Path) -> None:

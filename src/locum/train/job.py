@@ -45,6 +45,13 @@ _NOT_OURS = (
     "tune.log",
 )  # the parent writes the last two again when it tries again
 WORK_NAME = "work"
+_NO_MEMORY = (
+    "out of memory",  # CUDA, MPS
+    "can't allocate memory",  # PyTorch's allocator for processors
+    "not enough memory",  # the same on Windows
+    "std::bad_alloc",  # C++
+    "cublas_status_alloc_failed",
+)  # in what PyTorch says, in small letters
 
 
 def main(request: Path, out: Path) -> None:
@@ -151,4 +158,4 @@ def _set_threads(request: TrainRequest) -> None:
 
 def _out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)
