@@ -37,7 +37,12 @@ def test_every_option_is_sent_off() -> None:
     assert body["presence_penalty"] == body["frequency_penalty"] == 0 and body["repeat_penalty"] == 1
     assert body["repeat_last_n"] == 0 and body["stop"] == [] and "seed" not in body
     penalised = sampling_fields(CompletionRequest((), repeat_penalty=1.1, seed=-1, stop=("", "x")), 100)
-    assert penalised["repeat_last_n"] == 100 and penalised["seed"] == 2**32 - 1 and penalised["stop"] == ["x"]
+    assert penalised["repeat_last_n"] == 100 and penalised["seed"] == 2**32 - 2 and penalised["stop"] == ["x"]
+
+
+@pytest.mark.parametrize("seed", [-1, 0, 2**32 - 1, 2**63 - 1, -(2**63), 2**64 - 1])
+def test_no_seed_is_the_number_by_which_llama_means_a_random_one(seed: int) -> None:
+    assert 0 <= sampling_fields(CompletionRequest((), seed=seed), 100)["seed"] < 2**32 - 1
 
 
 def test_a_conversation_with_tools() -> None:

@@ -147,6 +147,11 @@ class TestPico:
         texts = [model.complete(replace(hot, seed=seed)).text for seed in (1, 1, 2, 2**40)]
         assert texts[0] == texts[1] != texts[2]
 
+    @pytest.mark.parametrize("seed", [-1, 2**32 - 1, 2**63 - 1])
+    def test_every_seed_repeats_an_answer(self, model: LlamaGenerator, seed: int) -> None:
+        hot = replace(RAW, temperature=1.5, seed=seed)
+        assert model.complete(hot).text == model.complete(hot).text
+
     @pytest.mark.parametrize("penalty", [{"presence_penalty": 50.0}, {"frequency_penalty": 50.0}])
     def test_penalties_forbid_what_was_there(self, model: LlamaGenerator, penalty: dict[str, float]) -> None:
         text = model.complete(replace(RAW, max_tokens=20, **penalty)).text  # pyright: ignore[reportArgumentType]

@@ -20,6 +20,8 @@ from locum.schema.message import Message, ToolCall
 
 CHAT_PATH, TEXT_PATH = "/v1/chat/completions", "/completion"
 _KEPT_FIELDS = ["stop", "stop_type", "truncated", "tokens_predicted", "tokens_evaluated", "timings"]
+_SEEDS = 2**32 - 1
+"""How many seeds llama.cpp has: the largest number of 32 bits means a random one."""
 _LOGPROB_LEAST = -1e30
 """What llama.cpp writes for a probability of zero is below this."""
 _LOGPROB_ZERO = -103.97
@@ -112,7 +114,7 @@ def sampling_fields(request: CompletionRequest, n_ctx: int) -> dict[str, Any]:
         "stop": [stop for stop in request.stop if stop],
     }
     if request.seed is not None:
-        body["seed"] = request.seed % 2**32
+        body["seed"] = request.seed % _SEEDS
     return body
 
 
