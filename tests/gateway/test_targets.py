@@ -198,6 +198,7 @@ def test_infinite_log_probabilities_are_finite_in_json():
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
+        (LocumError("runtime-no-call", "it wrote 5 tokens without one", where="/a/file"), 502, "llm_failed"),
         (LocumError("runtime-too-long", "4,000 tokens do not fit 2,048"), 400, "context_length_exceeded"),
         (UserError("runtime-constraint-schema", "it allows no value"), 400, "invalid_value"),
         (LocumError("runtime-unsupported-option", "it has no tools"), 400, "unsupported_value"),
@@ -211,6 +212,12 @@ def test_an_llm_in_a_file_refuses_as_an_engine_does(tmp_path: Path, error: Locum
         target.open("pico@llm", CompletionRequest(ASKED))
     assert (caught.value.status, caught.value.code) == (status, code)
     target.close()
+
+
+def test_an_answer_without_the_call_that_was_required_says_so():
+    said = from_engine_error(LocumError("runtime-no-call", "it wrote 5 tokens without one", where="/a/file"))
+    assert (said.status, said.code, said.param) == (500, "engine_failed", "tool_choice")
+    assert "5 tokens without one" in said.message and "/a/file" not in said.message
 
 
 def _open(target: Path | str, **fields) -> ModelTarget | BundleTarget:

@@ -28,6 +28,8 @@ from locum.testing.pico_gguf import CHATML, PicoDecoder, Weights, pico_gguf, pic
 SMALL = EngineSettings(n_ctx=256, slots=2, threads=1, timeout_s=120)
 RAW = CompletionRequest((), prompt="hello wor", max_tokens=12)
 TALK = CompletionRequest((Message("user", "Hi there"),), max_tokens=12)
+WEATHER = Tool("weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+TOOLS = "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,14 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
 @pytest.fixture(scope="module")
 def model(pico: PicoDecoder, lora: tuple[Path, Weights]) -> Iterator[LlamaGenerator]:
     opened = open_model(pico.path, replace(SMALL, adapters={"french": lora[0]}))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def with_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaGenerator]:
+    path = tmp_path_factory.mktemp("tools") / "pico.gguf"
+    opened = open_model(pico_gguf(path, template=TOOLS + CHATML, n_ctx=2048).path, replace(SMALL, n_ctx=1024, slots=1))
     yield opened
     opened.close()
 
@@ -263,15 +273,35 @@ class TestPico:
             model.score(replace(RAW, prompt="x" * 250), ["y" * 10])
         assert caught.value.code == "runtime-too-long"
 
-    def test_tools_reach_the_model(self, model: LlamaGenerator) -> None:
-        weather = Tool("weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
-        forced = replace(TALK, tools=(weather,), tool_choice="weather", max_tokens=100)
-        completion = model.complete(forced)
-        assert completion.output_tokens > 0
-        assert all(call.name == "weather" for call in completion.tool_calls)
-        assert code_of(model, replace(forced, tool_choice="clock")) == "runtime-unsupported-option"
-        assert code_of(model, replace(forced, logprobs=1)) == "runtime-unsupported-option"
-        assert code_of(model, replace(forced, grammar='root ::= "x"')) == "runtime-unsupported-option"
+    def test_tools_reach_the_model(self, with_tools: LlamaGenerator) -> None:
+        model = with_tools
+        ask = replace(TALK, tools=(WEATHER, replace(WEATHER, name="clock")))
+        one = replace(ask, tool_choice="clock")
+        without = model.complete(TALK)
+        read = model.complete(ask).input_tokens
+        assert read > model.complete(replace(ask, tools=(WEATHER,))).input_tokens > without.input_tokens
+        assert model.complete(replace(ask, tool_choice="none")).input_tokens == without.input_tokens
+        assert '"name": "clock"' in model.render(one) and '"name": "weather"' not in model.render(one)
+        for refused in ({"tool_choice": "gone"}, {"logprobs": 1}, {"grammar": 'root ::= "x"'}):
+            assert code_of(model, replace(one, **refused)) == "runtime-unsupported-option"
+
+    @pytest.mark.parametrize("choice", ["required", "weather"])
+    def test_a_required_call_that_does_not_come_is_an_error(self, with_tools: LlamaGenerator, choice: str) -> None:
+        """llama.cpp lets the model write as much as it likes before the call."""
+        ask = replace(TALK, tools=(WEATHER,), tool_choice=choice)
+        with pytest.raises(LocumError, match="wrote 12 tokens without one") as caught:
+            with_tools.complete(ask)
+        assert caught.value.code == "runtime-no-call"
+        with with_tools.stream(ask) as stream, pytest.raises(LocumError, match="was to call a function"):
+            list(stream)
+
+    @pytest.mark.parametrize("choice", ["auto", "required", "weather"])
+    def test_tools_without_a_place_in_the_template_are_refused(self, model: LlamaGenerator, choice: str) -> None:
+        ask = replace(TALK, tools=(WEATHER,), tool_choice=choice)
+        with pytest.raises(UserError, match="template has no place for tools") as caught:
+            model.complete(ask)
+        assert caught.value.code == "runtime-unsupported-option" and "tool_choice none" in caught.value.fix
+        assert model.complete(replace(ask, tool_choice="none")).text == model.complete(TALK).text
 
     def test_more_requests_than_slots(self, model: LlamaGenerator) -> None:
         requests = [replace(RAW, prompt=f"number {number}") for number in range(6)]

@@ -74,6 +74,7 @@ CODES: dict[str, str] = {
     "runtime-instructions": "The processor lacks the instructions that an engine's build needs.",
     "runtime-too-long": "A request is longer than the model's context.",
     "runtime-unsupported-option": "An engine cannot do what a request asks for.",
+    "runtime-no-call": "The model was required to call a function, and its answer ended without a call.",
     "runtime-unknown-adapter": "A request names a LoRA adapter that the model was not opened with.",
     "runtime-chat-template": "A chat template is missing, never ends, fails, or reaches for what no template needs.",
     # engines

@@ -161,6 +161,8 @@ def from_engine_error(error: LocumError) -> ApiError:
         return ApiError(503, "overloaded", one_line(error.cause), retry_after_s=1)
     if error.code == "runtime-timeout":
         return ApiError(504, "engine_timeout", f"the model's engine did not answer in time [{error.code}]")
+    if error.code == "runtime-no-call":
+        return ApiError(500, "engine_failed", f"{one_line(error.cause)} [{error.code}]", param="tool_choice")
     if isinstance(error, UserError) and not isinstance(error, (ModelFileError, DeviceError, SourceError)):
         return ApiError(400, "invalid_value", f"{one_line(error.cause)} [{error.code}]")
     return ApiError(500, "engine_failed", f"the model's engine failed [{error.code}]")

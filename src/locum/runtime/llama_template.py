@@ -44,7 +44,8 @@ PROBES: tuple[dict[str, Any], ...] = (
     {"messages": [{"role": "system", "content": "Be brief."}, _USER, {"role": "assistant", "content": "Hi."}, _USER]},
     {"messages": [_USER], "tools": [{"type": "function", "function": _FUNCTION}]},
 )
-"""Conversations that a template must render in time; only the first one must succeed."""
+"""Conversations that a template must render in time; only the first one must succeed. The last one is the first with
+tools."""
 
 
 def templates_of(header: GgufHeader) -> tuple[str, ...]:
@@ -113,6 +114,28 @@ def probe_template(process: LlamaProcess, client: LlamaClient, pid: int) -> None
                 raise _refused(f"rendering took over {_RENDER_WALL_S:g} s", process.where) from None
             except EngineGoneError as error:
                 raise _refused(f"rendering a conversation ended the engine: {error}", process.where) from None
+
+
+def has_place_for_tools(process: LlamaProcess) -> bool:
+    """Whether the template writes something else when there are tools.
+
+    A template that refuses tools has a word on them, which the request that brings some will hear.
+
+    Args:
+        process: of the model.
+
+    Raises:
+        LocumError: as ``LlamaProcess.post``.
+    """
+    without, *_, with_tools = PROBES
+    texts: list[str] = []
+    for probe in (without, with_tools):
+        try:
+            answer = process.post("/apply-template", {**probe, "messages": list(probe["messages"])}, _RENDER_WALL_S)
+        except EngineRefusedError:
+            return True
+        texts.append(answer["prompt"])
+    return texts[0] != texts[1]
 
 
 def _done(answer: Any) -> bool:

@@ -2,7 +2,8 @@
 
 Notable: names of control tokens in a message are read as text, so a conversation that holds one goes as token ids.
 Several requests are answered in one batch; each has a connection to the engine's process of its own, and a
-whole answer is a stream that was read to its end, so both are the same text. Closing a stream ends the connection,
+whole answer is a stream that was read to its end, so both are the same text. llama.cpp lets a model write at any length
+before a call that is required, and ignores tools that the chat template has no place for: both end as errors here. Closing a stream ends the connection,
 and llama.cpp stops with the next token. At temperature 0 the packaged library wrote the same text whether it was alone
 or in a batch, read the prompt anew or kept it, wrote ahead or not; builds for wider vectors choose their arithmetic by
 the size of a batch, and there a near tie may fall the other way. Not here: the process (``llama_process``), the words
@@ -11,7 +12,6 @@ of its API (``llama_request``), embeddings and classification (``llama_embed``).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -40,7 +40,7 @@ from locum.runtime.llama_request import (
 )
 from locum.runtime.llama_score import score_continuations
 from locum.runtime.llama_settings import EngineSettings, generation_child
-from locum.runtime.llama_template import check_template, probe_template, templates_of
+from locum.runtime.llama_template import check_template, has_place_for_tools, probe_template, templates_of
 from locum.runtime.protocol import Scores
 
 _SPARE_TOKENS = 128
@@ -67,7 +67,6 @@ class LlamaGenerator:
         if settings.draft is not None:
             _require_same_vocabulary(header, check_gguf(settings.draft), settings.draft)
         self._templates = templates_of(header)
-        self._checked = threading.Lock()
         self._model = path.stem
         self._settings = settings
         self._adapters = {name: place for place, name in enumerate(settings.adapters)}
@@ -80,6 +79,7 @@ class LlamaGenerator:
         )
         control = control_tokens(path, header) if self._templates else ()
         self._prompts = Prompts(self.process, template=bool(self._templates), control=control)
+        self._takes_tools: bool | None = None
 
     @property
     def model(self) -> str:
@@ -110,7 +110,7 @@ class LlamaGenerator:
         Raises:
             UserError: ``runtime-too-long``, ``runtime-unknown-adapter``, ``runtime-unsupported-option``,
                 ``runtime-chat-template``.
-            LocumError: as ``LlamaProcess.post``.
+            LocumError: as ``LlamaProcess.post``; ``runtime-no-call`` when a call was required and none came.
         """
         with self.stream(request) as stream:
             for chunk in stream:
@@ -132,7 +132,8 @@ class LlamaGenerator:
         request, truncated = self._prompts.fit(request)
         body |= sampling_fields(request, self.n_ctx)
         forged = self._prompts.control_in(request)
-        if forged is not None and request.tools and request.tool_choice != "none":
+        with_tools = bool(request.tools) and request.tool_choice != "none"
+        if forged is not None and with_tools:
             raise UserError(
                 "runtime-unsupported-option",
                 f"a message holds {forged!r}, a token of this model's own, and together with tools it cannot be read "
@@ -142,6 +143,8 @@ class LlamaGenerator:
             )
         if request.prompt is None and request.logprobs is None and forged is None:
             self._prompts.require_template()
+            if with_tools:
+                self._require_place_for_tools()
             path = CHAT_PATH
             body |= chat_fields(request) | {"stream_options": {"include_usage": True}}
         else:
@@ -153,7 +156,9 @@ class LlamaGenerator:
             turn = self.process.stream(path, body, self._settings.timeout_s)
         except EngineRefusedError as error:
             raise refusal(error, self.process.where) from None
-        return LlamaStream(turn, Answer(self._model, request.logprobs, truncated), self.process.where)
+        must_call = with_tools and request.tool_choice != "auto"
+        answer = Answer(self._model, request.logprobs, truncated)
+        return LlamaStream(turn, answer, self.process.where, must_call=must_call)
 
     def score(self, request: CompletionRequest, continuations: Sequence[str]) -> NDArray[np.float64]:
         """Log-probability of each continuation after the prompt, ``[len(continuations)]``.
@@ -201,6 +206,17 @@ class LlamaGenerator:
         """End the child process; a second call does nothing."""
         self.process.close()
 
+    def _require_place_for_tools(self) -> None:
+        if self._takes_tools is None:
+            self._takes_tools = has_place_for_tools(self.process)
+        if not self._takes_tools:
+            raise UserError(
+                "runtime-unsupported-option",
+                "the model's chat template has no place for tools",
+                where=self.process.where,
+                fix="ask without tools or with tool_choice none, or use a model that was trained to call functions",
+            )
+
     def _adapter_field(self, name: str | None) -> dict[str, Any]:
         if name is not None and name not in self._adapters:
             known = ", ".join(self._adapters) or "none"
@@ -229,10 +245,18 @@ def _require_same_vocabulary(model: GgufHeader, draft: GgufHeader, where: Path) 
 
 
 class LlamaStream:
-    """The chunks of one answer; the last one has ``final``."""
+    """The chunks of one answer; the last one has ``final``.
 
-    def __init__(self, turn: Turn, answer: Answer, where: str) -> None:
+    Args:
+        turn: its events.
+        answer: puts it together.
+        where: the model's file, for messages.
+        must_call: whether an answer without a call is an error.
+    """
+
+    def __init__(self, turn: Turn, answer: Answer, where: str, *, must_call: bool = False) -> None:
         self._turn = turn
+        self._must_call = must_call
         self._answer = answer
         self._where = where
         self._over = False
@@ -261,6 +285,13 @@ class LlamaStream:
         self._over = True
         if self._answer.completion is None:
             raise LocumError("runtime-engine-failed", "llama.cpp ended an answer without its end", where=self._where)
+        if self._must_call and not self._answer.completion.tool_calls:
+            raise LocumError(
+                "runtime-no-call",
+                f"the model was to call a function, and wrote {self._answer.completion.output_tokens} tokens without one",
+                where=self._where,
+                fix="allow more tokens, set tool_choice to auto, or use a model that is better at calling functions",
+            )
         return Chunk(final=self._answer.completion)
 
     def close(self) -> None:
