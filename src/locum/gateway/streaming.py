@@ -107,19 +107,18 @@ class Run:
             readers.submit(partial(self._read, index, request))
 
     async def begun(self) -> Begun:
-        """Wait until every choice has its first piece; the first choice's.
+        """Wait for the first piece of any choice; others may have to wait until that one has ended.
 
         Raises:
-            ApiError: one of them failed before that.
+            ApiError: a choice failed before that.
         """
         while True:
             self._changed.clear()
             self._raise_failure()
-            if all(each is not None for each in self._begun):
-                break
+            begun = [each for each in self._begun if each is not None]
+            if begun:
+                return Begun(begun[0].opened, max(each.truncated_tokens for each in begun))
             await self._changed.wait()
-        begun = [each for each in self._begun if each is not None]
-        return Begun(begun[0].opened, max(each.truncated_tokens for each in begun))
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """All that is ready, again and again, until every choice has ended.
@@ -129,14 +128,15 @@ class Run:
         """
         while True:
             self._changed.clear()
+            failed = self._failure is not None  # asked first: what the choice had written is ready then
             ready, running = self._take()
             if ready:
                 yield ready
-            elif self._failure is not None:
+            if failed:
                 self._raise_failure()
-            elif not running:
+            elif not ready and not running:
                 return
-            else:
+            elif not ready:
                 await self._changed.wait()
 
     async def answers(self) -> list[Answered]:
@@ -289,9 +289,9 @@ class Run:
 
     def _begin(self, index: int, begun: Begun, encoder: Events | None) -> None:
         if encoder is not None:
-            self._put(encoder.begin(begun.opened, begun.truncated_tokens))
-            self._begun[index] = begun
+            self._begun[index] = begun  # first: nobody makes room before the answer has begun
             self._wake()
+            self._put(encoder.begin(begun.opened, begun.truncated_tokens))
 
     def _put(self, data: bytes) -> None:
         """Hand bytes to the loop, waiting while too many lie ready, until nobody wants them any more."""
