@@ -14,7 +14,7 @@ from task_toys import make_kind, make_row, make_rows
 
 from locum.schema.data import Row
 from locum.schema.kinds import METRICS
-from locum.schema.prompt import Prompt
+from locum.schema.prompt import Demonstration, Prompt
 from locum.stats.rowwise import Mean, value
 from locum.tasks import KINDS
 from locum.tasks.judging import judging
@@ -74,6 +74,22 @@ def test_what_a_student_learns_to_write_is_read_as_a_right_answer(form: str) -> 
     assert output is not None
     assert kind.same(output, output)
     assert not kind.same(output, None)
+
+
+def test_an_answer_as_a_model_writes_it_is_read_back(form: str) -> None:
+    kind, row = KIND_OF[form], ROWS[form]
+    output = kind.parse(kind.target(row) or "", row.input)
+    assert output is not None
+    assert kind.parse(kind.written(output, row.input), row.input) == output
+
+
+def test_a_demonstration_shows_its_own_answer(form: str) -> None:
+    row = ROWS[form]
+    shown = Demonstration(**vars(row), answer="ham")
+    messages = make_kind(form, LABELS.get(form, ()), Prompt(instruction="Do it.", examples=(shown,))).messages(
+        row.input
+    )
+    assert [message.content for message in messages if message.role == "assistant"] == ["ham"]
 
 
 def test_the_hash_changes_with_the_prompt_and_how_answers_are_read(form: str) -> None:

@@ -10,19 +10,29 @@ from locum.schema.base import Document
 from locum.schema.data import Row
 
 
+class Demonstration(Row):
+    """A row with the right answer that a model gave to it, which is shown in the gold answer's place.
+
+    Attributes:
+        answer: as a model writes it.
+    """
+
+    answer: str
+
+
 class Prompt(Document):
     """An instruction with worked examples.
 
     Attributes:
         instruction: what each input is to be answered by.
-        examples: shown to every input, in order.
+        examples: shown to every input, in order; bootstrapped demonstrations, and rows with their gold answers.
         neighbours: how many of the pool's nearest rows are shown as well, the nearest last.
         pool: name of the file with rows to take neighbours from.
     """
 
     schema_version: int = 1
     instruction: str
-    examples: tuple[Row, ...] = ()
+    examples: tuple[Demonstration | Row, ...] = ()
     neighbours: int = 0
     pool: str | None = None
 
@@ -32,6 +42,7 @@ class Arm(Document):
 
     Attributes:
         name: in words: the instruction's origin and the examples'.
+        bootstrapped: how many of the examples are bootstrapped, so show the model's own answer.
         rows: dev rows that it answered.
         score: the task's metric on them.
     """
@@ -39,6 +50,7 @@ class Arm(Document):
     name: str
     instruction: str
     examples: int
+    bootstrapped: int = 0
     neighbours: int
     rows: int
     score: float
@@ -48,7 +60,9 @@ class SearchReport(Document):
     """What a search for a prompt tried.
 
     Attributes:
-        calls: answers that it spent; ``allowed`` at most.
+        calls: answers that were asked of models, whatever for; ``allowed`` at most.
+        proposing: calls among them that proposed instructions.
+        bootstrapping: calls among them that answered training rows, to bootstrap demonstrations.
         stopped_by: rounds (all played), or budget (time).
     """
 
@@ -56,6 +70,8 @@ class SearchReport(Document):
     arms: tuple[Arm, ...]
     chosen: str
     calls: int
+    proposing: int = 0
+    bootstrapping: int = 0
     allowed: int
     seconds: float
     stopped_by: str

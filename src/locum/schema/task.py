@@ -211,7 +211,8 @@ class GenerationSpec(Document):
         default=4, description="Worked examples that a few-shot student is shown at most."
     )
     search_calls: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        default=200, description="Answers that may be spent on searching an instruction and examples, for each student."
+        default=200,
+        description="Answers that may be asked for to search an instruction and examples, for each student.",
     )
     samples: Annotated[int, Field(ge=0, le=64)] = Field(
         default=0, description="Further answers drawn to see whether they agree, for the confidence; 0 for none."

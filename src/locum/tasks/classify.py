@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from locum.core.files import content_hash, sha256_bytes
 from locum.schema.data import Row
 from locum.schema.message import Message
-from locum.schema.prompt import Prompt
+from locum.schema.prompt import Demonstration, Prompt
 from locum.schema.task import Task
 from locum.stats.calibration import softmax
 from locum.stats.confusion import macro_f1_of_rows
@@ -75,6 +75,11 @@ class Classify:
         """The label."""
         return row.output
 
+    def written(self, output: str, text: str) -> str:
+        """The label."""
+        del text
+        return output
+
     def fault(self, row: Row) -> str | None:
         """None: labels are checked as a whole, when the data are prepared."""
         del row
@@ -116,7 +121,8 @@ def _ask(text: str) -> str:
 def _shots(examples: Sequence[Row]) -> list[Message]:
     turns: list[Message] = []
     for row in examples:
-        turns += [Message("user", _ask(row.input)), Message("assistant", row.output)]
+        answer = row.answer if isinstance(row, Demonstration) else row.output
+        turns += [Message("user", _ask(row.input)), Message("assistant", answer)]
     return turns
 
 

@@ -33,6 +33,7 @@ _TEST = ("test", "tests", "test_list")
 _SOLUTION = ("canonical_solution", "solution", "code")
 _FUNCTION = re.compile(r"^(?:async\s+)?def\s+(\w+)", re.MULTILINE)
 _INDENT = "    "
+_NO_BODY, _GAP = f"\n{_INDENT}pass", "\n\n\n"
 _KEPT = 20_000
 _READ_CHARS = 100_000
 
@@ -74,6 +75,13 @@ class Code(Written):
         names = _FUNCTION.findall(row.input)
         again = not names or names[-1] in _FUNCTION.findall(solution)
         return solution if again else as_body(solution, _indent_of(row.input))
+
+    def written(self, output: str, text: str) -> str:
+        """What stands behind the input's head: the body, or the function once more."""
+        head = text.rstrip()
+        if not _FUNCTION.search(text) or not output.startswith(head):
+            return output
+        return output.removeprefix(head).removeprefix(_NO_BODY + _GAP).strip("\n")
 
     def fault(self, row: Row) -> str | None:
         """A gold answer is an object with tests."""
@@ -150,8 +158,8 @@ def whole_program(head: str, code: str) -> str:
     head = head.rstrip()
     if _FUNCTION.findall(head)[-1] not in _FUNCTION.findall(code):
         return f"{head}\n{truncate(as_body(code, _indent_of(head))).rstrip()}\n"
-    body = "" if _parses(head) else f"\n{_INDENT}pass"  # a docstring is a body
-    return f"{head}{body}\n\n\n{code.rstrip()}\n"
+    body = "" if _parses(head) else _NO_BODY  # a docstring is a body
+    return f"{head}{body}{_GAP}{code.rstrip()}\n"
 
 
 def as_body(code: str, indent: str = _INDENT) -> str:

@@ -74,6 +74,15 @@ class TaskKind(Protocol):
         """What a student is to write for a row; None when its gold answer is only a check."""
         ...
 
+    def written(self, output: str, text: str) -> str:
+        """An answer as a model writes it; ``parse`` reads it back.
+
+        Args:
+            output: the answer.
+            text: the input that it answers.
+        """
+        ...
+
     def fault(self, row: Row) -> str | None:
         """Why a row's gold answer, or its input, cannot be used; None when both can."""
         ...

@@ -86,6 +86,11 @@ class Rank(Written):
         shown.sort(key=lambda place: -grades[order[place - 1]])
         return ", ".join(map(str, shown[:LOOKED_AT]))
 
+    def written(self, output: str, text: str) -> str:
+        """The numbers of the first candidates as they are shown."""
+        shown = {number: place for place, number in enumerate(_drawn(text, read_candidates(text)), 1)}
+        return ", ".join(str(shown[number]) for number in read_json(output)[:LOOKED_AT])
+
     def fault(self, row: Row) -> str | None:
         """A gold answer names at least one of at least two candidates."""
         try:

@@ -77,7 +77,11 @@ class Tag(Written):
 
     def target(self, row: Row) -> str:
         """The gold spans as quotes."""
-        quotes = [{"text": row.input[start:end], "label": label} for start, end, label in load_spans(row.output)]
+        return self.written(row.output, row.input)
+
+    def written(self, output: str, text: str) -> str:
+        """The spans as quotes."""
+        quotes = [{"text": text[start:end], "label": label} for start, end, label in load_spans(output)]
         return one_form({_ALL: quotes}, self.decoding.json_schema)
 
     def fault(self, row: Row) -> str | None:

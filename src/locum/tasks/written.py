@@ -19,7 +19,7 @@ import numpy as np
 from locum.core.files import content_hash
 from locum.schema.data import Row
 from locum.schema.message import Message
-from locum.schema.prompt import Prompt
+from locum.schema.prompt import Demonstration, Prompt
 from locum.schema.task import Task
 from locum.stats.rowwise import Mean, Metric
 from locum.tasks.prompt import plain
@@ -120,6 +120,11 @@ class Written(ABC):
         """The gold answer, as a student is to write it."""
         return row.output
 
+    def written(self, output: str, text: str) -> str:
+        """The answer, which is the text that a model wrote."""
+        del text
+        return output
+
     def fault(self, row: Row) -> str | None:
         """None: any text is a gold answer."""
         del row
@@ -147,7 +152,7 @@ class Written(ABC):
     def _turns(self, rows: Sequence[Row]) -> list[Message]:
         turns: list[Message] = []
         for row in rows:
-            answer = self.target(row)
+            answer = row.answer if isinstance(row, Demonstration) else self.target(row)
             if answer is not None:
                 turns += [Message("user", self.ask(row.input)), Message("assistant", answer)]
         return turns
