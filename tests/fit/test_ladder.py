@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +111,29 @@ def test_fault_35_memory_to_train_counts_on_this_machine_only() -> None:
     assert ladder[3].skipped is not None
     assert "training memory" in ladder[3].skipped
     assert "of the memory of this machine" in ladder[3].skipped
+
+
+@pytest.mark.parametrize(
+    ("telling", "reason"),
+    [
+        (None, None),
+        ({"train": 10, "dev": 10}, None),
+        ({"train": 10}, None),
+        ({"train": 0, "dev": 0}, "no training row says what to write, so there is nothing to learn from"),
+        ({"train": 9}, "only 9 of the 10 training rows that are needed say what to write, so there is nothing to"),
+        ({"train": 90, "dev": 0}, "no dev row says what to write, so there is nothing to choose weights by"),
+    ],
+)
+def test_rows_that_say_nothing_rule_out_what_is_tuned_and_nothing_else(telling: Any, reason: str | None) -> None:
+    written = parse_task(
+        "version: 1\nname: t\nkind: generate\nprofile: chat\ninstruction: Which?\n"
+        "data: {train: t.csv, input: text, output: label}\n"
+    )
+    ladder = make_ladder(written, replace(SMALL, telling=telling), HERE)
+    assert [candidate.skipped for candidate in ladder[:2]] == [None, None]
+    assert (ladder[2].skipped or "").startswith(reason or "") and bool(ladder[2].skipped) == bool(reason)
+    labels = make_ladder(task(), replace(SMALL, telling=telling), HERE)
+    assert not any(candidate.skipped for candidate in labels)
 
 
 def test_what_is_not_known_rules_nothing_out() -> None:

@@ -16,6 +16,7 @@ from locum.models.pico import pico_base
 from locum.pipeline import answer_limit
 from locum.pipeline.answer_limit import guess_limit, limit_answers, long_of
 from locum.pipeline.build import build
+from locum.pipeline.ladder import decide_ladder
 from locum.pipeline.plan import make_plan
 from locum.pipeline.prepare import prepare_data
 from locum.pipeline.steps import StepCache
@@ -62,6 +63,33 @@ def workspace(talk: Any, out: Path, **fields: Any) -> Workspace:
     path = talk.change(**FIELDS | fields)
     task, text = read_task_file(path)
     return Workspace(task, text, path.parent, out, StepCache(out / "work"), 1)
+
+
+CHECKED = json.dumps({"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]})
+
+
+@pytest.mark.parametrize(
+    ("taught", "reason"),
+    [
+        (0, "no training row says what to write, so there is nothing to learn from"),
+        (5, "of the 10 training rows that are needed say what to write, so there is nothing to learn from"),
+        (150, None),
+    ],
+)
+def test_a_student_that_the_rows_teach_nothing_is_ruled_out_before_the_climb(
+    talk: Any, tmp_path: Path, taught: int, reason: str | None
+) -> None:
+    rows = [{"said": f"say {n} of it", "reply": "Well." if n < taught else CHECKED} for n in range(150)]
+    (talk.folder / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    base = str(talk.folder / "pico.gguf")
+    students = [{"base": base, "method": method} for method in ("prompt", "lora")]
+    work = workspace(talk, tmp_path / "out", profile="chat", students=students)
+    data, card = prepare_data(work)
+    _, ladder = decide_ladder(work, data, card)
+    assert ladder[0].skipped is None
+    assert (ladder[1].skipped or "").endswith(reason or "")
+    assert (ladder[1].skipped is None) == (reason is None)
+    assert [each.skipped is None for each in make_plan(talk.task).ladder] == [True, reason is None]
 
 
 def candidate(base: str, method: Any = "prompt", skipped: str | None = None) -> Candidate:

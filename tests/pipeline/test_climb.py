@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from locum.core import child as children
-from locum.core.errors import CheckFailed, DeviceError, Interrupted, LocumError, ModelFileError, SourceError, UserError
+from locum.core.errors import (
+    CheckFailed,
+    DataError,
+    DeviceError,
+    Interrupted,
+    LocumError,
+    ModelFileError,
+    SourceError,
+    UserError,
+)
 from locum.core.progress import Event, listening
 from locum.evaluate.predictions import Predictions
 from locum.fit.ladder import training_budgets
@@ -94,6 +103,8 @@ def statuses(climbed: climbing.Climb) -> dict[str, str]:
         ModelFileError("models-damaged", "not a model"),
         LocumError("core-child-killed", "killed"),
         DeviceError("train-memory", "memory ran out"),
+        DataError("data-nothing-to-learn", "0 train rows say what to write"),
+        DataError("train-no-rows", "no train row is left"),
     ],
     ids=lambda error: error.code,
 )
@@ -139,12 +150,27 @@ def test_fault_34_what_would_hit_every_candidate_or_breaks_a_promise_ends_the_bu
     assert list(asked) == ["tfidf", "mini/head"]
 
 
-def test_when_all_fail_the_last_failure_is_raised(rungs: Any, tmp_path: Path) -> None:
-    last = SourceError("source-unavailable", "the last")
+def test_when_all_fall_each_reason_is_told(rungs: Any, tmp_path: Path) -> None:
+    last = DataError("data-nothing-to-learn", "0 train rows say what to write")
     other = LocumError("core-child-killed", "killed")
-    rungs(tfidf=other, mini_head=other, mini_full=other, smol_full=last)
-    with pytest.raises(SourceError, match="the last"):
-        climb(workspace(tmp_path), DATA, LADDER, 1.0)
+    asked = rungs(tfidf=other, mini_head=SourceError("source-unavailable", "no source answered"), smol_full=last)
+    ladder = (*LADDER[:2], LADDER[2].model_copy(update={"skipped": "too slow"}), LADDER[3])
+    with pytest.raises(UserError) as caught:
+        climb(workspace(tmp_path), DATA, ladder, 1.0)
+    assert (caught.value.code, caught.value.__cause__) == ("pipeline-nothing-built", last)
+    assert caught.value.cause == (
+        "no candidate can be built: tfidf: failed: killed; mini/head: failed: no source answered; mini/full: too slow; "
+        "smol/full: failed: 0 train rows say what to write"
+    )
+    assert list(asked) == ["tfidf", "mini/head", "smol/full"]
+
+
+def test_the_failure_of_an_only_candidate_is_raised_as_it_is(rungs: Any, tmp_path: Path) -> None:
+    failure = SourceError("source-unavailable", "no source answered", fix="connect")
+    rungs(mini_head=failure)
+    with pytest.raises(SourceError) as caught:
+        climb(workspace(tmp_path), DATA, LADDER[1:2], 1.0)
+    assert caught.value is failure
 
 
 def test_fault_35_when_all_are_ruled_out_every_reason_is_said(rungs: Any, tmp_path: Path) -> None:

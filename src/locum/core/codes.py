@@ -19,7 +19,7 @@ CODES: dict[str, str] = {
     "core-no-sandbox": "This system has no way to run code that is not trusted.",
     "core-internal": "An unexpected error inside Locum; please report it.",
     # pipeline
-    "pipeline-nothing-built": "Every candidate of the ladder was ruled out; each is listed with its reason.",
+    "pipeline-nothing-built": "Every candidate of the ladder was ruled out or failed; each is listed with its reason.",
     # cli
     "cli-broken": "Something that Locum needs is missing or does not work here; `locum doctor` says what.",
     "cli-usage": "A command or option that does not exist, or a missing argument.",
@@ -151,6 +151,7 @@ CODES: dict[str, str] = {
     "models-depth": "The depth asked for is not within the layers of the base.",
     # train
     "train-request": "A training request does not fit its method, its data or its labels.",
+    "train-no-rows": "No row is left to train on: each has an answer longer than the context, or none.",
     "train-nan": "The loss became NaN before any weights worth keeping were saved.",
     "train-memory": "Memory ran out while training; a smaller micro-batch needs less.",
     # bundle

@@ -16,8 +16,9 @@ from pathlib import Path
 from locum.fit import memory, time
 from locum.fit.written import CHARS_PER_TOKEN, writer_estimate, writing
 from locum.schema.candidate import Candidate, Estimate, Family, Method
+from locum.schema.data import SplitName
 from locum.schema.device import DeviceProfile
-from locum.schema.kinds import Kind
+from locum.schema.kinds import WRITING, Kind
 from locum.schema.task import TUNED, Budget, StudentSpec, Task
 from locum.sources.address import PathAddress, parse_address
 from locum.sources.bases import plan_base
@@ -68,6 +69,8 @@ _WEIGHTS: dict[Method, float] = {
 }
 _EPOCHS: dict[Family, float] = {"linear": 1.0, "encoder": 10.0, "decoder": 2.0}
 PROMPTED: tuple[Method, ...] = ("prompt", "few_shot")
+LEAST_ROWS = 10
+"""Fewest rows of train, and of dev, that must say what to write where a student is tuned to write."""
 _MIN_DEPTH = 4
 _BATCH_ROWS = 32
 PASS_TOKENS: dict[Kind, int] = {"classify": 8192, "tag": 8192, "rank": 16384, "extract": 1024, "generate": 1024}
@@ -83,12 +86,15 @@ class DataSize:
 
     Attributes:
         answer_tokens: of a middling right answer, as a student writes it; None when that is not known.
+        telling: rows of a split that say what to write, where answers are written and that is known; the gold answers
+            of the others only check.
     """
 
     train_rows: int
     mean_chars: float
     labels: int
     answer_tokens: int | None = None
+    telling: Mapping[SplitName, int] | None = None
 
     @property
     def row_tokens(self) -> int:
@@ -134,7 +140,11 @@ def make_ladder(
         facts = _facts(spec.base, root) if spec.base else None
         learned = mixed if spec.multitask and mixed is not None else size
         candidate = _candidate(task, spec, facts, size, learned, machines, budget_s)
-        reason = _over(candidate, task.budget, machines) or _too_shallow(candidate, budget_s)
+        reason = (
+            _nothing_to_learn(task.kind, candidate, size)
+            or _over(candidate, task.budget, machines)
+            or _too_shallow(candidate, budget_s)
+        )
         ladder.append(candidate.model_copy(update={"skipped": reason}) if reason else candidate)
     return tuple(ladder)
 
@@ -322,6 +332,22 @@ def _served(
         memory_mb=memory.serving_memory(facts, "int8", tokens=tokens, depth=depth).total_mb,
         latency_ms=latency_ms * passes if latency_ms is not None else None,
     )
+
+
+def _nothing_to_learn(kind: Kind, candidate: Candidate, size: DataSize) -> str | None:
+    """Why the rows teach a student that is tuned to write nothing; None when they do, or that is not known."""
+    if kind not in WRITING or candidate.method in PROMPTED or size.telling is None:
+        return None
+    splits: tuple[tuple[SplitName, str, str], ...] = (
+        ("train", "training", "there is nothing to learn from"),
+        ("dev", "dev", "there is nothing to choose weights by"),
+    )
+    for split, name, lack in splits:
+        rows = size.telling.get(split, LEAST_ROWS)
+        if rows < LEAST_ROWS:
+            few = f"only {rows} of the {LEAST_ROWS} {name} rows that are needed say" if rows else f"no {name} row says"
+            return f"{few} what to write, so {lack}"
+    return None
 
 
 def _over(candidate: Candidate, budget: Budget, machines: Machines) -> str | None:

@@ -25,6 +25,7 @@ from locum.runtime.llama_settings import EngineSettings
 from locum.runtime.open import open_model
 from locum.schema.answers import AnswerLimit
 from locum.schema.candidate import Candidate
+from locum.schema.data import SplitName
 from locum.schema.task import Task
 from locum.sources.bases import ensure_base
 from locum.tasks import open_kind
@@ -88,10 +89,10 @@ def guess_limit(task: Task, long_tokens: int | None) -> AnswerLimit:
     return AnswerLimit(max_tokens=kind.allowed_tokens(long_tokens), source="train", long_tokens=long_tokens)
 
 
-def right_answers(task: Task, data: Prepared) -> list[str]:
-    """What train says to write, row by row; rows whose gold answer is only a check have none."""
+def right_answers(task: Task, data: Prepared, split: SplitName = "train") -> list[str]:
+    """What a split says to write, row by row; rows whose gold answer is only a check have none."""
     kind = open_kind(task, data.labels)
-    return [answer for row in iterate(data.folder, "train") if (answer := kind.target(row)) is not None]
+    return [answer for row in iterate(data.folder, split) if (answer := kind.target(row)) is not None]
 
 
 def _kind(task: Task, labels: tuple[str, ...]) -> Written:

@@ -1,8 +1,8 @@
 """Climbing the ladder: candidates in order of cost, until the next one is not worth building.
 
-Notable: every candidate ends in the report, built or not, with the reason. A base that cannot be had, a job that
-runs out of memory or a loss that is no number costs its candidate and not the build; a failed parity check ends
-the build, because what is served would not be what was measured.
+Notable: every candidate ends in the report, built or not, with the reason. A base that cannot be had, rows that teach
+a student nothing, a job that runs out of memory or a loss that is no number costs its candidate and not the build; a
+failed parity check ends the build, because what is served would not be what was measured.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
         noise_ceiling: the best accuracy that the labels allow.
 
     Raises:
-        LocumError: no candidate could be built (the last failure), parity failed, or the build was stopped.
-        UserError: every candidate was ruled out before it was tried.
+        LocumError: the only candidate could not be built, parity failed, or the build was stopped.
+        UserError: every candidate was ruled out or failed.
     """
     build_s = work.task.budget.build_minutes * 60
     seconds = training_budgets(work.task.kind, [candidate.method for candidate in ladder], build_s)
@@ -87,7 +87,9 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
             warn(f"{candidate.name}: {error}")
             outcomes.append(Outcome(candidate, None, f"failed: {error.cause}"))
     if not any(outcome.student for outcome in outcomes):
-        raise failure or _nothing_built(outcomes)
+        if failure is not None and len(outcomes) == 1:
+            raise failure
+        raise _nothing_built(outcomes) from failure
     return Climb(tuple(outcomes), stopped)
 
 
@@ -98,7 +100,7 @@ def as_rung(student: BuiltStudent) -> choose.Rung:
 
 def costs_only_the_candidate(error: LocumError) -> bool:
     """Whether an error is a candidate's own, so that the build goes on without it."""
-    own = ("train-nan", *OUT_OF_MEMORY)
+    own = ("train-nan", "train-no-rows", "data-nothing-to-learn", *OUT_OF_MEMORY)
     return isinstance(error, SourceError | ModelFileError) or error.code in own
 
 
@@ -107,7 +109,7 @@ def _nothing_built(outcomes: Sequence[Outcome]) -> UserError:
     return UserError(
         "pipeline-nothing-built",
         f"no candidate can be built: {reasons}",
-        fix="raise the budget in the task file, or name smaller students",
+        fix="mend what the reasons name, raise the budget in the task file, or name other students",
     )
 
 

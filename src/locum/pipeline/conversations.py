@@ -16,11 +16,10 @@ from locum.core.errors import DataError
 from locum.core.files import atomic_file
 from locum.data.load import iterate
 from locum.data.verify import input_hash
+from locum.fit.ladder import LEAST_ROWS
 from locum.schema.data import SplitName
 from locum.schema.training import Conversation, Turn
 from locum.tasks.protocol import TaskKind
-
-LEAST_ROWS = 10
 
 
 @dataclass

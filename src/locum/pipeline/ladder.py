@@ -14,7 +14,7 @@ from locum.fit.device import profile_device
 from locum.fit.devices import find_device
 from locum.fit.ladder import DataSize, Machines, make_ladder, mixture_size
 from locum.fit.written import CHARS_PER_TOKEN
-from locum.pipeline.answer_limit import right_answers
+from locum.pipeline.answer_limit import right_answers, writes
 from locum.pipeline.built import Prepared
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
@@ -73,4 +73,5 @@ def data_size(task: Task, data: Prepared, card: DataCard) -> DataSize:
         mean_chars=train.chars_p50,
         labels=len(card.labels),
         answer_tokens=max(1, round(median(lengths) / CHARS_PER_TOKEN)) if lengths else None,
+        telling={"train": len(lengths), "dev": len(right_answers(task, data, "dev"))} if writes(task) else None,
     )

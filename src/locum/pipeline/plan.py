@@ -7,16 +7,22 @@ that ``pipeline.make_*`` take for each way of making a student. Not here: how lo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from locum.cascade.labels import label_arithmetic
 from locum.core.errors import SourceError
+from locum.data.examples import ExampleReader
 from locum.data.graded import read_graded
-from locum.data.inspect import Inspection, inspect
+from locum.data.inspect import SAMPLE_ROWS, Inspection, inspect
 from locum.data.readers import open_table, wanted_columns
+from locum.data.rows import Faults
 from locum.fit.device import profile_device
-from locum.fit.ladder import DataSize, Machines, make_ladder, mixture_size, training_budgets
+from locum.fit.ladder import LEAST_ROWS, DataSize, Machines, make_ladder, mixture_size, training_budgets
+from locum.pipeline.answer_limit import writes
 from locum.pipeline.forecast import ASSUMED, Expected, answer_s, expect, measuring_s, searching_s
 from locum.pipeline.ladder import serves_on
 from locum.pipeline.others import TaskFiles, read_tasks
@@ -24,6 +30,7 @@ from locum.pipeline.rung import answers_at_once, maker
 from locum.pipeline.steps import slug
 from locum.pipeline.workspace import graded_addresses, split_addresses
 from locum.schema.candidate import Candidate
+from locum.schema.data import Row, SplitName
 from locum.schema.device import DeviceProfile
 from locum.schema.plan import Download, Plan, PlannedMix, PlannedStep
 from locum.schema.task import MultitaskSpec, Task
@@ -31,6 +38,7 @@ from locum.sources.address import PathAddress, parse_address
 from locum.sources.bases import plan_base
 from locum.sources.fetch import cached
 from locum.stats.mixture import task_counts
+from locum.tasks import open_kind
 
 _TOKENS_PER_LABEL = (400, 12)
 _ASSUMED_GRADED = 200
@@ -73,7 +81,8 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     }
     here = profile_device(measure=True)
     mixed = mixture_size(sizes, task.multitask.mixing) if task.multitask else None
-    ladder = make_ladder(task, expected.size, Machines(here, serves_on(task, here)), mixed, root)
+    size = replace(expected.size, telling=_telling(task, seen))
+    ladder = make_ladder(task, size, Machines(here, serves_on(task, here)), mixed, root)
     downloads = (*data_downloads, *_base_downloads(ladder, root))
     steps = _steps(files, ladder, expected, here, folder)
     calls, cost = _llm(task, ladder, expected, _graded(task, root, warnings))
@@ -124,6 +133,26 @@ def _inspected(task: Task, root: Path, warnings: list[str], *, of: str = "") -> 
     if not seen.complete:
         warnings.append(f"the training file{of} was read up to row {seen.rows:,}; there is more of it")
     return seen
+
+
+def _telling(task: Task, seen: Inspection | None) -> dict[SplitName, int] | None:
+    """How many rows of the training file say what to write, counted until there are enough; None when that is not
+    known.
+    """
+    if seen is None or not writes(task):
+        return None
+    spec, path, kind, found = task.data, Path(seen.path), open_kind(task), 0
+    table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted_columns(spec))
+    faults = Faults(str(path))  # the build tells them; a row that cannot be used teaches nothing
+    examples = ExampleReader(task, faults, Counter())
+    for row in islice(table.rows(faults), SAMPLE_ROWS):
+        example = examples.take(row)
+        if example is None:
+            continue
+        found += kind.target(Row(id=row.place, input=example.input, output=example.output)) is not None
+        if found == LEAST_ROWS:
+            return {"train": found}
+    return {"train": found} if seen.complete else None
 
 
 def _too_few(task: Task, available: int, needed: int) -> str:

@@ -83,10 +83,11 @@ class ChatEncoder:
             found.examples.append(Example(tuple(prompt[-room:]), tuple(answer), row.task))
         if not found.examples:
             raise DataError(
-                "train-request",
-                f"no rows left: {len(found.empty)} without an answer, {len(found.long)} with one too long",
+                "train-no-rows",
+                f"no {path.stem} row is left: {len(found.long)} have an answer longer than the context of "
+                f"{self._max_tokens} tokens, {len(found.empty)} have none",
                 where=str(path),
-                fix=f"raise max_tokens (now {self._max_tokens}) or give other rows",
+                fix="raise generation.context, if the base reads that much, or give rows with shorter answers",
             )
         return found
 
