@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.progress import Event, listening
 from locum.evaluate.llm import decoding_hash, evaluate_llm, read_cache, sample_positions
+from locum.evaluate.spending import Spending
 from locum.runtime.completion import Completion, CompletionRequest
 from locum.runtime.fake import FakeGenerator
 from locum.schema.data import Row
+from locum.schema.task import Price
 from locum.tasks.classify import Classify
 
 LABELS = ("ham", "spam")
@@ -32,7 +35,7 @@ def right(request: CompletionRequest) -> str:
     return GOLD[asked_text(request)]
 
 
-def run(generator: FakeGenerator, path: Path, rows: list[Row] = ROWS, **more: int):
+def run(generator: FakeGenerator, path: Path, rows: list[Row] = ROWS, **more: Any):
     return evaluate_llm(generator, KIND, rows, LABELS, "test", path, **more)
 
 
@@ -136,12 +139,49 @@ def test_faults_that_are_not_about_the_llm_are_raised(tmp_path: Path) -> None:
 
 
 def test_fault_63_a_cap_stops_and_the_rest_can_be_asked_later(tmp_path: Path) -> None:
-    path = tmp_path / "llm.jsonl"
-    with pytest.raises(UpstreamError, match="7 rows are left") as caught:
-        run(FakeGenerator(right), path, max_output_tokens=3)
+    """An answer costs 1; before it is asked, up to 1 and what its bytes can be are set aside."""
+    path, price = tmp_path / "llm.jsonl", Price(input=0, output=1e6 / KIND.decoding.max_tokens)
+    generator = FakeGenerator(lambda request: counted(right(request)))
+    purse = Spending(price, 3.5, raised_with="llm.max_cost")
+    with pytest.raises(UpstreamError, match=r"3 of 3\.5 is spent.*could cost up to 1") as caught:
+        run(generator, path, spending=purse)
     assert caught.value.code == "evaluate-llm-cap"
-    assert len(read_cache(path)) == 3
-    assert run(FakeGenerator(right), path, max_output_tokens=100).asked == 7
+    assert caught.value.fix is not None and "llm.max_cost" in caught.value.fix
+    assert len(read_cache(path)) == len(generator.requests) == 3
+    with pytest.raises(UpstreamError):
+        run(generator, path, spending=purse)  # one purse pays for all calls
+    assert len(generator.requests) == 3
+    assert run(FakeGenerator(right), path, spending=Spending(price, 100)).asked == 7
+
+
+def counted(text: str) -> Completion:
+    """An answer that took all the tokens it may."""
+    return Completion(text, "stop", 0, KIND.decoding.max_tokens, "fake-llm")
+
+
+@pytest.mark.parametrize("end", ["give-up", "cap", "stop"])
+def test_answers_under_way_are_kept_when_asking_ends_early(tmp_path: Path, end: str) -> None:
+    """The first request ends it all at once, while seven others take their time and are paid for."""
+    path, begun, paid = tmp_path / "llm.jsonl", threading.Barrier(8), []
+    failure = {
+        "give-up": UpstreamError("upstream-server-error", "HTTP 503"),
+        "cap": UpstreamError("evaluate-llm-cap", "no more"),
+        "stop": KeyboardInterrupt(),
+    }[end]
+
+    def slow(request: CompletionRequest) -> str | BaseException:
+        begun.wait(5)
+        if asked_text(request) == "message 0":
+            return failure
+        threading.Event().wait(0.1)
+        paid.append(request)
+        return right(request)
+
+    generator = FakeGenerator(slow)
+    with pytest.raises((UpstreamError, KeyboardInterrupt)):
+        run(generator, path, concurrency=8, give_up_after=1)
+    assert len(generator.requests) == 8
+    assert len(read_cache(path)) == len(paid) == 7
 
 
 def test_fault_44_a_line_cut_short_by_a_kill_is_asked_again(tmp_path: Path) -> None:

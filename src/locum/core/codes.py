@@ -136,7 +136,7 @@ CODES: dict[str, str] = {
     "evaluate-predictions": "A file of predictions is absent, damaged, or not one.",
     "evaluate-different-rows": "Two models that are to be compared answered different rows.",
     "evaluate-llm-gave-up": "The LLM failed several times in a row; the answers so far are kept.",
-    "evaluate-llm-cap": "The cap on what the LLM may write was reached; the answers so far are kept.",
+    "evaluate-llm-cap": "The next answer of the LLM could pass the cap on its cost; the answers so far are kept.",
     # models
     "models-not-a-base": "A path is not a base: no folder with config.json and safetensors, and no GGUF file.",
     "models-file-missing": "A file of a base or student is missing (a shard, the tokenizer, the configuration).",

@@ -146,14 +146,7 @@ class HarnessModel(LM):
         spending = self._spending
         if spending is None:
             return self._generator.complete(request)
-        aside = spending.admit(request)
-        try:
-            completion = self._generator.complete(replace(request, stop=request.stop[:_STOPS_MAX]))
-        except BaseException:
-            spending.settle(aside, None)
-            raise
-        spending.settle(aside, completion)
-        return completion
+        return spending.complete(self._generator, replace(request, stop=request.stop[:_STOPS_MAX]))
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> NoReturn:
         """Refused: the probability of a whole text costs the engine a request a token.

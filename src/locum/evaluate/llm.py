@@ -4,7 +4,8 @@ Notable: every answer is appended to a JSON Lines file as it comes, keyed by mod
 input, so a run that was stopped goes on where it was and pays for nothing twice. What is stored is the text
 that came back; it is read again each time. A refusal or an empty answer is an invalid answer and counts as
 wrong; a row that got no answer at all (network, too long) is a failure, is left out, and is asked again
-next time. Not here: retries of one request (``runtime``).
+next time. When asking ends early, whatever the reason, answers under way are waited for and kept: they are paid
+for. Not here: retries of one request (``runtime``).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from locum.core.files import content_hash, sha256_bytes
 from locum.core.progress import Tracker, track
 from locum.evaluate import metrics
 from locum.evaluate.answers import right
-from locum.runtime.protocol import Completion, Generator
+from locum.evaluate.spending import CAP, Spending
+from locum.runtime.protocol import Generator
 from locum.schema.data import Row, SplitName
 from locum.schema.evaluation import Evaluation, Latency
 from locum.stats.rowwise import Metric
@@ -156,7 +158,7 @@ def evaluate_llm(
     cache_path: Path,
     *,
     concurrency: int = 1,
-    max_output_tokens: int | None = None,
+    spending: Spending | None = None,
     give_up_after: int = 5,
 ) -> LlmRun:
     """Ask the LLM about every row that the cache does not answer.
@@ -169,7 +171,7 @@ def evaluate_llm(
         split: which split the rows are of.
         cache_path: JSON Lines file with the answers so far; made when absent.
         concurrency: requests in flight at once.
-        max_output_tokens: stop asking when this run has made it write so many; None is no cap.
+        spending: the purse that answers are paid from; None is one without a cap.
         give_up_after: failures in a row after which the rest is not tried.
 
     Raises:
@@ -184,7 +186,7 @@ def evaluate_llm(
     with track(f"ask {generator.model}", total=len(rows), unit="row") as tracker:
         tracker.advance(len(rows) - len(missing))
         if missing:
-            asker = _Asker(generator, kind, concurrency, max_output_tokens, give_up_after)
+            asker = _Asker(generator, kind, concurrency, spending or Spending(), give_up_after)
             stored |= asker.ask(missing, cache_path, tracker)
     return _run(generator.model, kind, rows, labels, split, [stored.get(key) for key in keys], len(missing), start_s)
 
@@ -193,51 +195,59 @@ class _Asker:
     """Asks with a bounded number of requests in flight; answers are written by the calling thread alone."""
 
     def __init__(
-        self, generator: Generator, kind: TaskKind, concurrency: int, max_output_tokens: int | None, give_up_after: int
+        self, generator: Generator, kind: TaskKind, concurrency: int, spending: Spending, give_up_after: int
     ) -> None:
         self.generator = generator
         self.kind = kind
         self.concurrency = max(1, concurrency)
-        self.max_output_tokens = max_output_tokens
+        self.spending = spending
         self.give_up_after = give_up_after
 
     def ask(self, missing: dict[str, str], cache_path: Path, tracker: Tracker) -> dict[str, StoredAnswer]:
         found: dict[str, StoredAnswer] = {}
+        flying: dict[Future[StoredAnswer], str] = {}
         waiting = iter(missing.items())
-        failures_in_row = written_tokens = 0
+        failures_in_row = 0
         with ThreadPoolExecutor(self.concurrency) as pool, AppendedLines(cache_path) as file:
-            flying = dict(self._submit(pool, waiting, self.concurrency))
-            while flying:
-                done, _ = wait(flying, return_when=FIRST_COMPLETED)
-                for future in done:
-                    key = flying.pop(future)
-                    answer, fault = _outcome(future)
-                    if answer is not None:
-                        found[key] = answer
-                        file.append({"key": key, **vars(answer)})
-                        failures_in_row, written_tokens = 0, written_tokens + answer.output_tokens
-                    elif fault is not None and fault.code not in _ROW_FAULTS:
-                        failures_in_row += 1
-                        if failures_in_row >= self.give_up_after:
+
+            def keep(future: Future[StoredAnswer]) -> None:
+                key, answer = flying[future], future.result()
+                found[key] = answer
+                file.append({"key": key, **vars(answer)})
+
+            try:
+                while self._fill(flying, pool, waiting):
+                    for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                        fault = _row_fault(future)
+                        if fault is None:
+                            keep(future)
+                            failures_in_row = 0
+                        del flying[future]
+                        failures_in_row += fault is not None and fault.code not in _ROW_FAULTS
+                        if fault is not None and failures_in_row >= self.give_up_after:
                             raise _gave_up(self.generator.model, failures_in_row, len(found), fault) from fault
-                    tracker.advance()
-                if self.max_output_tokens is not None and written_tokens >= self.max_output_tokens:
-                    raise _cap_reached(written_tokens, self.max_output_tokens, len(missing) - len(found))
-                flying |= self._submit(pool, waiting, len(done))
+                        tracker.advance()
+            except BaseException:  # the user's wish to stop, too: what is under way is paid for
+                begun = [future for future in flying if not future.cancel()]
+                wait(begun)
+                for future in begun:
+                    if future.exception() is None:
+                        keep(future)
+                raise
         return found
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, waiting: Iterator[tuple[str, str]], count: int
-    ) -> list[tuple[Future[StoredAnswer], str]]:
-        return [
-            (pool.submit(copy_context().run, _ask_timed, self.generator, self.kind, text), key)
-            for key, text in islice(waiting, count)
-        ]
+    def _fill(
+        self, flying: dict[Future[StoredAnswer], str], pool: ThreadPoolExecutor, waiting: Iterator[tuple[str, str]]
+    ) -> bool:
+        """Send as many requests as may be under way; whether there are any."""
+        for key, text in islice(waiting, self.concurrency - len(flying)):
+            flying[pool.submit(copy_context().run, _ask_timed, self.generator, self.kind, text, self.spending)] = key
+        return bool(flying)
 
 
-def _ask_timed(generator: Generator, kind: TaskKind, text: str) -> StoredAnswer:
+def _ask_timed(generator: Generator, kind: TaskKind, text: str, spending: Spending) -> StoredAnswer:
     start_s = time.perf_counter()
-    answer: Completion = generator.complete(ask(kind, text))
+    answer = spending.complete(generator, ask(kind, text))
     return StoredAnswer(
         answer.text,
         answer.finish_reason,
@@ -248,14 +258,16 @@ def _ask_timed(generator: Generator, kind: TaskKind, text: str) -> StoredAnswer:
     )
 
 
-def _outcome(future: Future[StoredAnswer]) -> tuple[StoredAnswer | None, LocumError | None]:
-    """The answer, or the fault that stands in its place; faults that are not about one row are raised."""
-    try:
-        return future.result(), None
-    except LocumError as fault:
-        if isinstance(fault, UpstreamError) or fault.code in _ROW_FAULTS:
-            return None, fault
-        raise
+def _row_fault(future: Future[StoredAnswer]) -> LocumError | None:
+    """The fault that stands in an answer's place, None where one came; faults that are not about one row are raised."""
+    fault = future.exception()
+    if fault is None:
+        return None
+    if isinstance(fault, LocumError) and fault.code in _ROW_FAULTS:
+        return fault
+    if isinstance(fault, UpstreamError) and fault.code != CAP:
+        return fault
+    raise fault
 
 
 def _gave_up(model: str, failures: int, answered: int, fault: LocumError) -> UpstreamError:
@@ -263,14 +275,6 @@ def _gave_up(model: str, failures: int, answered: int, fault: LocumError) -> Ups
         "evaluate-llm-gave-up",
         f"{model} failed {failures} times in a row after {answered} answers; the last: {fault.cause}",
         fix="the answers so far are kept: run the same command again when it answers",
-    )
-
-
-def _cap_reached(written: int, cap: int, left: int) -> UpstreamError:
-    return UpstreamError(
-        "evaluate-llm-cap",
-        f"the LLM wrote {written} tokens, the cap is {cap}; {left} rows are left",
-        fix="the answers so far are kept: raise the cap and run the same command again",
     )
 
 

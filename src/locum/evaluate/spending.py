@@ -14,7 +14,11 @@ from dataclasses import dataclass
 
 from locum.core.errors import UpstreamError, UserError
 from locum.runtime.completion import Completion, CompletionRequest
-from locum.schema.task import Price
+from locum.runtime.protocol import Generator
+from locum.schema.task import LlmSpec, Price
+
+CAP = "evaluate-llm-cap"
+"""Code of the error that ends asking, because the next answer could pass the cap."""
 
 _BYTES_PER_TOKEN = 4
 """Of English text; for the forecast only."""
@@ -66,6 +70,7 @@ class Spending:
     Args:
         price: per million tokens.
         cap: most that may be spent, in the price's currency; None for no cap.
+        raised_with: the setting that raises the cap, for the message that it is reached.
 
     Attributes:
         spent: so far.
@@ -74,11 +79,18 @@ class Spending:
         UserError: a cap without a price.
     """
 
-    def __init__(self, price: Price | None = None, cap: float | None = None) -> None:
+    def __init__(
+        self, price: Price | None = None, cap: float | None = None, *, raised_with: str = "--max-cost"
+    ) -> None:
         if cap is not None and price is None:
-            raise UserError("cli-usage", "a cap on the cost needs the price of tokens", fix="add --price INPUT OUTPUT")
+            raise UserError(
+                "cli-usage",
+                "a cap on the cost needs the price of tokens",
+                fix="give it: llm.price in a task file, --price INPUT OUTPUT for a benchmark",
+            )
         self.price = price
         self.cap = cap
+        self.raised_with = raised_with
         self.spent = 0.0
         self._aside = 0.0
         self._lock = threading.Lock()
@@ -91,9 +103,9 @@ class Spending:
         """
         if self.cap is not None and expected.input_cost is not None and expected.input_cost > self.cap:
             raise UpstreamError(
-                "evaluate-llm-cap",
+                CAP,
                 f"{expected.line()}; reading alone is about {expected.input_cost:.4g}, the cap is {self.cap:g}",
-                fix="raise --max-cost, or take fewer documents with --limit",
+                fix=f"raise {self.raised_with}, or take fewer documents with --limit",
             )
 
     def admit(self, request: CompletionRequest) -> float:
@@ -108,9 +120,10 @@ class Spending:
         with self._lock:
             if self.cap is not None and self.spent + self._aside + most > self.cap:
                 raise UpstreamError(
-                    "evaluate-llm-cap",
-                    f"{self.spent:.4g} of {self.cap:g} is spent, and the next answer could cost up to {most:.4g}",
-                    fix="the answers so far are kept: raise --max-cost and run the same command again",
+                    CAP,
+                    f"{self.spent:.4g} of {self.cap:g} is spent, up to {self._aside:.4g} is under way, and the next "
+                    f"answer could cost up to {most:.4g}",
+                    fix=f"the answers so far are kept: raise {self.raised_with} and run the same command again",
                 )
             self._aside += most
         return most
@@ -125,6 +138,37 @@ class Spending:
         with self._lock:
             self._aside -= aside
             self.spent += cost
+
+    def complete(self, generator: Generator, request: CompletionRequest) -> Completion:
+        """Ask a model, if the cap allows it, and count what that cost.
+
+        Raises:
+            UpstreamError: ``evaluate-llm-cap``: nothing was asked, because it could pass the cap.
+            LocumError: the model did not answer.
+        """
+        aside = self.admit(request)
+        try:
+            completion = generator.complete(request)
+        except BaseException:
+            self.settle(aside, None)
+            raise
+        self.settle(aside, completion)
+        return completion
+
+
+def purse_of(llm: LlmSpec | None, max_cost: float | None = None) -> Spending:
+    """The purse that one command pays a task's LLM from, whatever it asks it for.
+
+    Args:
+        llm: has the price and the cap; without an LLM, or without a cap, nothing is held back.
+        max_cost: a cap that takes the place of the task's own.
+
+    Raises:
+        UserError: ``cli-usage``: a cap is given, and no price.
+    """
+    if max_cost is not None:
+        return Spending(llm.price if llm else None, max_cost)
+    return Spending(llm.price, llm.max_cost, raised_with="llm.max_cost in the task file") if llm else Spending()
 
 
 def _bytes(request: CompletionRequest) -> int:

@@ -177,6 +177,10 @@ class LlmSpec(Document):
     model: str = Field(description="The model's name there; or, without base_url, a GGUF file or catalogue name.")
     api_key_env: str | None = Field(default=None, description="Environment variable that holds the key.")
     price: Price | None = Field(default=None, description="Its price per million tokens.")
+    max_cost: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Most that one build, eval or certify may spend on it, in the currency of price; default: no cap.",
+    )
     examples: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=200, description="How many test rows it answers as the reference row; 0 for none."
     )
@@ -195,6 +199,12 @@ class LlmSpec(Document):
     def _key_needs_url(self) -> Self:
         if self.base_url is None and self.api_key_env is not None:
             raise ValueError("api_key_env is for a base_url; a local GGUF file needs no key")
+        return self
+
+    @model_validator(mode="after")
+    def _cap_needs_price(self) -> Self:
+        if self.max_cost is not None and self.price is None:
+            raise ValueError("max_cost is counted by price, and there is none: give llm.price, per million tokens")
         return self
 
 
