@@ -76,6 +76,7 @@ def measure(name: str, model: str, options: argparse.Namespace, before: dict[str
     """One judge on one data set, through what a build calls."""
     from locum.core.appended import read_lines
     from locum.data.graded import read_graded
+    from locum.evaluate.spending import Spending
     from locum.pipeline.judge import lent_judge
     from locum.scoring.judge import agreement
     from locum.tasks.judging import grade_answers, rubric
@@ -89,7 +90,7 @@ def measure(name: str, model: str, options: argparse.Namespace, before: dict[str
     graded = read_graded(file, task, task.judged)
     verdicts = folder / f"{Path(model).stem}.jsonl"
     known, started_s = len(list(read_lines(verdicts))), time.monotonic()
-    with lent_judge(task, task.llm, verdicts, threads=options.threads):
+    with lent_judge(task, task.llm, verdicts, Spending(), threads=options.threads):
         grades = grade_answers(task, graded.answers)
     took_s, asked = time.monotonic() - started_s, len(list(read_lines(verdicts))) - known
     found = agreement(grades, [answer.grade for answer in graded.answers], rubric(task))

@@ -11,10 +11,13 @@ import pytest
 
 import locum
 from locum.bundle.verify import verify
-from locum.core.errors import DataError, ModelFileError, UserError
+from locum.core.errors import DataError, ModelFileError, UpstreamError, UserError
 from locum.pipeline.examine import certify_bundle, evaluate_bundle
 from locum.schema.task import Guarantee
-from locum.testing.bundles import pico_bundle
+from locum.schema.taskfile import parse_task
+from locum.tasks import open_kind
+from locum.testing import FakeUpstream
+from locum.testing.bundles import pico_bundle, pico_task
 from locum.testing.pico import WORDS
 
 
@@ -153,3 +156,30 @@ def test_fault_32_a_bundle_that_was_changed_is_neither_measured_nor_certified(bu
         evaluate_bundle(bundle, data, predictions=tmp_path / "p.jsonl")
     with pytest.raises(ModelFileError, match="policy.json"):
         certify_bundle(bundle, data)
+
+
+def test_certify_stops_at_the_cap_and_keeps_what_it_paid_for(tmp_path: Path) -> None:
+    """Of an answer only what is written costs, 1 a token; a label may have more tokens than it has."""
+    with FakeUpstream(lambda _body: next(iter(WORDS))) as upstream:
+        llm = {"base_url": upstream.base_url, "model": "big", "price": {"input": 0, "output": 1e6}, "max_cost": 1000}
+        pico_bundle(tmp_path / "bundle", threshold=0.5, task_text=pico_task(**llm))
+        data, guarantee = write_words(tmp_path / "c.jsonl", 20), Guarantee(kind="regret", max_error=0.5)
+        kept = tmp_path / "c.llm-answers.jsonl"
+        most = open_kind(parse_task(pico_task(**llm)), tuple(WORDS)).decoding.max_tokens
+        with pytest.raises(UpstreamError, match="is spent") as caught:
+            certify_bundle(tmp_path / "bundle", data, guarantee, max_cost=most + 4.5)
+        assert caught.value.code == "evaluate-llm-cap"
+        assert caught.value.fix is not None and "--max-cost" in caught.value.fix
+        assert len(kept.read_text().splitlines()) == len(upstream.received) == 5
+        certify_bundle(tmp_path / "bundle", data, guarantee)  # the task's own cap is enough
+        assert len(upstream.received) == 20
+
+
+def test_a_cap_without_a_price_is_the_users_mistake(bundle: Path, tmp_path: Path) -> None:
+    data = write_words(tmp_path / "d.jsonl", 30)
+    for call in (
+        lambda: evaluate_bundle(bundle, data, predictions=tmp_path / "p.jsonl", max_cost=1.0),
+        lambda: certify_bundle(bundle, data, max_cost=1.0),
+    ):
+        with pytest.raises(UserError, match="needs the price"):
+            call()

@@ -12,11 +12,12 @@ from sklearn.metrics import cohen_kappa_score
 
 import locum
 from locum.bundle.report import read_report
-from locum.core.errors import SourceError, UserError
+from locum.core.errors import SourceError, UpstreamError, UserError
 from locum.core.files import sha256_file
 from locum.core.progress import Event, listening
+from locum.evaluate.spending import Spending
 from locum.pipeline.examine import certify_bundle
-from locum.pipeline.judge import examine_judge, lent_judge, read_human, unmeasured
+from locum.pipeline.judge import VERDICT_TOKENS, examine_judge, lent_judge, read_human, unmeasured
 from locum.pipeline.plan import make_plan
 from locum.pipeline.preflight import require_scorers
 from locum.pipeline.prepare import prepare_data
@@ -54,7 +55,7 @@ def test_the_llm_judges_and_is_asked_once_for_an_answer(tmp_path: Path) -> None:
         asked = task(upstream.base_url)
         kind = open_kind(asked)
         for _ in range(2):
-            with lent_judge(asked, asked.llm, tmp_path / "judge.jsonl"):
+            with lent_judge(asked, asked.llm, tmp_path / "judge.jsonl", Spending()):
                 scores = kind.score(["answer 0", "answer 1", None, "answer 3"], ROWS)
         assert len(upstream.received) == 3
     found = scores["score"]
@@ -64,7 +65,7 @@ def test_the_llm_judges_and_is_asked_once_for_an_answer(tmp_path: Path) -> None:
 
 def test_without_a_judge_to_lend_such_a_task_cannot_be_scored(tmp_path: Path) -> None:
     asked = task("http://127.0.0.1:9/v1")
-    with lent_judge(asked, None, tmp_path / "judge.jsonl"), pytest.raises(UserError) as caught:
+    with lent_judge(asked, None, tmp_path / "judge.jsonl", Spending()), pytest.raises(UserError) as caught:
         open_kind(asked).score(["x"], ROWS[:1])
     assert caught.value.code == "tasks-judge"
     assert not (tmp_path / "judge.jsonl").exists()
@@ -86,7 +87,7 @@ llm: {{model: "{gguf}"}}
     answers = [
         GradedAnswer(id=row.id, input=row.input, reference=row.output, answer="yes", grade=1) for row in ROWS[:2]
     ]
-    with lent_judge(asked, asked.llm, tmp_path / "judge.jsonl"):
+    with lent_judge(asked, asked.llm, tmp_path / "judge.jsonl", Spending()):
         grades = grade_answers(asked, answers)
     assert all(grade in range(1, 6) for grade in grades)
 
@@ -154,7 +155,7 @@ def folder(tmp_path: Path, upstream: FakeUpstream) -> Folder:
 def examined(work: Workspace) -> JudgeReport:
     graded = read_human(work)
     data, _ = prepare_data(work)
-    with lent_judge(work.task, work.task.llm, work.out / "judge-answers.jsonl"):
+    with lent_judge(work.task, work.task.llm, work.out / "judge-answers.jsonl", work.purse):
         report = examine_judge(work, data, graded)
     assert report is not None
     return report
@@ -220,6 +221,34 @@ def test_a_local_judge_is_named_by_its_file_and_not_by_its_folder() -> None:
     named = unmeasured(task("https://x.example/v1").model_copy(update={"llm": LlmSpec(model="/home/me/judge.gguf")}))
     assert named is not None
     assert named.model == "judge.gguf"
+
+
+def test_a_build_tells_its_forecast_and_stops_at_the_cap(folder: Folder, upstream: FakeUpstream) -> None:
+    """A verdict could cost 1 and costs 0.015: within 1.05 there is room for four, however many are asked at once."""
+    price = {"input": 0, "output": 1e6 / VERDICT_TOKENS}
+    llm = {"base_url": folder.url, "model": "big", "examples": 5, "price": price, "max_cost": 1.05}
+    students = [{"base": str(pico_gguf(folder.root / "pico.gguf", template=CHATML).path), "method": "prompt"}]
+    path = folder.write(HUMAN, llm=llm, students=students, generation={"search_calls": 7, "max_tokens": 8})
+    planned = make_plan(path)
+    assert planned.llm_calls == 5 + 5 + 36 + 7 + 20
+    assert planned.llm_cost == pytest.approx(5 * planned_answer_cost(8) + (5 + 36 + 7 + 20) * 1)
+    assert any("llm.max_cost is 1.05" in warning for warning in planned.warnings)
+    events: list[Event] = []
+    with listening(events.append), pytest.raises(UpstreamError, match=r"of 1\.05 is spent") as caught:
+        locum.build(path, out=folder.root / "out", offline=True)
+    assert caught.value.code == "evaluate-llm-cap"
+    assert caught.value.fix is not None and "raise llm.max_cost in the task file" in caught.value.fix
+    asked = len(upstream.received)
+    assert 1 <= asked <= 4
+    assert len((folder.root / "out" / "judge-answers.jsonl").read_text().splitlines()) == asked
+    told = [event.label for event in events if event.kind in ("note", "warning") and "LLM" in event.label]
+    assert told[0].startswith("LLM: 73 calls, about 68")
+    assert "llm.max_cost is 1.05" in told[1]
+
+
+def planned_answer_cost(tokens: int) -> float:
+    """Price of an answer of the LLM that is no longer than a middling right one."""
+    return min(tokens, 4) / VERDICT_TOKENS
 
 
 @pytest.mark.engines

@@ -14,6 +14,7 @@ from locum.core.errors import DataError, DeviceError, SourceError, TaskFileError
 from locum.fit.devices import find_device
 from locum.pipeline import plan as planning
 from locum.pipeline.forecast import ASSUMED
+from locum.pipeline.judge import VERDICT_TOKENS
 from locum.pipeline.plan import make_plan
 from locum.schema.plan import Plan
 
@@ -224,7 +225,7 @@ def test_an_llm_answers_no_more_rows_than_there_are_and_a_judge_reads_all_answer
     regret = {"kind": "regret", "max_error": 0.05, "confidence": 0.95}
     assert make_plan(talk.change(**task | {"guarantee": regret})).llm_calls == 400
     judged = make_plan(talk.change(**task | {"profile": "custom", "scorer": "judge"}))
-    assert judged.llm_calls == 200 + 200 + 600
+    assert judged.llm_calls == 200 + 200 + 600 + 200  # the last while the prompt is searched
     (warning,) = judged.warnings
     assert "agreement with people will not be measured" in warning
 
@@ -240,11 +241,15 @@ def test_answers_that_people_graded_are_calls_of_the_judge(talk: Any) -> None:
     file = talk.folder / "judged.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     named = {"answer": "reply", "grade": "marks"}
-    without = make_plan(talk.change(**judged_task(grades=5)))
+    without_judge = judged_task(grades=5)
+    without = make_plan(talk.change(**without_judge))
     plan = make_plan(talk.change(**judged_task(human="judged.jsonl", **named)))
     assert plan.llm_calls == without.llm_calls + 30
     assert plan.llm_cost is not None and without.llm_cost is not None
-    assert plan.llm_cost == pytest.approx(without.llm_cost * plan.llm_calls / without.llm_calls)
+    alone = make_plan(talk.change(**WRITTEN | {"llm": without_judge["llm"], "students": PROMPTED[:1]}))
+    assert alone.llm_cost is not None
+    answer, verdict = alone.llm_cost / alone.llm_calls, (plan.llm_cost - without.llm_cost) / 30
+    assert verdict > answer + VERDICT_TOKENS / 1e6  # it reads a rubric and two answers more, and may write so much
     assert plan.warnings == ()
     assert [item.what for item in plan.downloads][:2] == ["train data", "answers that people graded"]
     remote = make_plan(talk.change(**judged_task(human="https://data.example/judged.jsonl", **named)))

@@ -147,3 +147,13 @@ def test_equal_tasks_have_equal_hashes_whatever_the_order_of_keys() -> None:
     swapped = "\n".join([lines[1], lines[0], *lines[2:]])
     assert parse_task(swapped).hash() == parse_task(GOOD).hash()
     assert parse_task(GOOD + "seed: 1\n").hash() != parse_task(GOOD).hash()
+
+
+def test_a_cap_on_the_cost_of_the_llm_needs_its_price() -> None:
+    head = "llm: {base_url: 'https://api.example/v1', model: big, max_cost: 2.5"
+    with pytest.raises(TaskFileError) as caught:
+        parse_task(GOOD + head + "}\n")
+    assert "give llm.price" in str(caught.value)
+    task = parse_task(GOOD + head + ", price: {input: 1, output: 2}}\n")
+    assert task.llm is not None
+    assert task.llm.max_cost == 2.5

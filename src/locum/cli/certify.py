@@ -25,6 +25,9 @@ def certify(
     kind: Annotated[str, typer.Option(help="selective, marginal or regret.")] = "selective",
     max_error: Annotated[float, typer.Option(help="The α (or ε) of the statement.", min=0.0001, max=0.9999)] = 0.05,
     confidence: Annotated[float, typer.Option(help="Its confidence 1−δ.", min=0.5001, max=0.9999)] = 0.95,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Most that the LLM may cost; default: llm.max_cost of the task.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove the hand-over policy on fresh rows. Exit 3 when nothing certifies; then every input is handed over."""
@@ -36,7 +39,7 @@ def certify(
         raise UserError("cli-usage", f"unknown kind {kind!r}", fix=fix)
     guarantee = Guarantee(kind=kind, max_error=max_error, confidence=confidence)
     with live_view():
-        certificate = certify_bundle(bundle, data, guarantee)
+        certificate = certify_bundle(bundle, data, guarantee, max_cost=max_cost)
     if as_json:
         print_json(certificate.to_json())
     else:

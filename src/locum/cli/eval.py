@@ -23,6 +23,9 @@ def evaluate(
     engine: Annotated[
         str | None, typer.Option(help="Who runs the student; default: the engine that the build chose.")
     ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Most that the LLM may cost as a judge; default: llm.max_cost of the task.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle: accuracy and macro-F1 with 95 % intervals, share kept local, latency."""
@@ -30,7 +33,7 @@ def evaluate(
 
     target = predictions or Path(f"{data.stem}.predictions.jsonl")
     with live_view():
-        found = evaluate_bundle(bundle, data, predictions=target, engine=engine)
+        found = evaluate_bundle(bundle, data, predictions=target, engine=engine, max_cost=max_cost)
     if as_json:
         print_json(found)
         return

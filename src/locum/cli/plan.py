@@ -67,7 +67,7 @@ def _print(plan: Plan) -> None:
         console.print(f"Multitask {plain(mix)}", soft_wrap=True)
     if plan.llm_calls:
         price = "price unknown" if plan.llm_cost is None else f"about {plan.llm_cost:.4f} in your currency"
-        console.print(f"LLM       {plan.llm_calls} calls, {price}")
+        console.print(f"LLM       {plan.llm_calls:,} calls, {price}")
     if plan.answers is not None:
         console.print(f"Answers   at most {plan.answers.max_tokens} tokens: {plan.answers.why}")
     need = plan.labels

@@ -156,19 +156,19 @@ class Spending:
         return completion
 
 
-def purse_of(llm: LlmSpec | None, max_cost: float | None = None) -> Spending:
+def purse_of(llm: LlmSpec | None, raised_with: str, max_cost: float | None = None) -> Spending:
     """The purse that one command pays a task's LLM from, whatever it asks it for.
 
     Args:
         llm: has the price and the cap; without an LLM, or without a cap, nothing is held back.
-        max_cost: a cap that takes the place of the task's own.
+        raised_with: the setting that raises the cap.
+        max_cost: a cap that takes the place of the LLM's own.
 
     Raises:
         UserError: ``cli-usage``: a cap is given, and no price.
     """
-    if max_cost is not None:
-        return Spending(llm.price if llm else None, max_cost)
-    return Spending(llm.price, llm.max_cost, raised_with="llm.max_cost in the task file") if llm else Spending()
+    price, own = (llm.price, llm.max_cost) if llm else (None, None)
+    return Spending(price, own if max_cost is None else max_cost, raised_with=raised_with)
 
 
 def _bytes(request: CompletionRequest) -> int:

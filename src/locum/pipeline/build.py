@@ -6,7 +6,7 @@ kill goes on where it stopped and ends with the same model.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,16 +17,19 @@ from locum.bundle.write import write_bundle
 from locum.core.cpu import usable_cores
 from locum.core.errors import Interrupted
 from locum.core.lock import folder_lock
-from locum.core.progress import track
+from locum.core.progress import note, track, warn
+from locum.data.graded import Graded
 from locum.data.verify import verify_splits
+from locum.evaluate.spending import purse_of
 from locum.pipeline.answer_limit import limit_answers
 from locum.pipeline.built import Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.conclude import Conclusion, conclude
 from locum.pipeline.held_out import answer_held_out
 from locum.pipeline.judge import examine_judge, lent_judge, read_human
-from locum.pipeline.ladder import decide_ladder
+from locum.pipeline.ladder import data_size, decide_ladder
 from locum.pipeline.llm import ask_llm, resolve_llm
+from locum.pipeline.llm_forecast import forecast_llm
 from locum.pipeline.mixture import add_mixture
 from locum.pipeline.others import read_tasks
 from locum.pipeline.pick import pick
@@ -37,6 +40,8 @@ from locum.pipeline.workspace import Workspace
 from locum.report.card import model_card
 from locum.report.page import render
 from locum.runtime.model_files import verify_folder
+from locum.schema.candidate import Candidate
+from locum.schema.data import DataCard
 from locum.schema.report import BuildReport
 from locum.sources.catalogue import catalogue
 
@@ -82,8 +87,19 @@ def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool
     folder = Path(out) if out is not None else Path("runs") / task.name
     with _graceful(), folder_lock(folder):
         steps = StepCache(folder.resolve() / "work")
-        work = Workspace(task, files.text, files.root, folder.resolve(), steps, usable_cores(), offline, files.others)
-        with lent_judge(task, resolve_llm(work), work.out / "judge-answers.jsonl", threads=work.threads):
+        work = Workspace(
+            task,
+            files.text,
+            files.root,
+            folder.resolve(),
+            steps,
+            usable_cores(),
+            offline,
+            files.others,
+            purse=purse_of(task.llm, "llm.max_cost in the task file"),
+        )
+        judge_file = work.out / "judge-answers.jsonl"
+        with lent_judge(task, resolve_llm(work), judge_file, work.purse, threads=work.threads):
             return _build(work)
 
 
@@ -101,9 +117,10 @@ def _graceful() -> Generator[None, None, None]:
 def _build(work: Workspace) -> Run:
     graded = read_human(work)
     data, card = prepare_data(work)
-    judge = examine_judge(work, data, graded)
     data = add_mixture(work, data, card)
     device, ladder = decide_ladder(work, data, card)
+    _tell_cost(work, data, card, ladder, graded)
+    judge = examine_judge(work, data, graded)
     work = limit_answers(work, data, ladder)
     climbed = climb(work, data, ladder, card.noise_ceiling)
     climbed, chosen = answer_held_out(work, data, climbed, pick(work, data, climbed))
@@ -113,6 +130,26 @@ def _build(work: Workspace) -> Run:
         result = conclude(work, data, card, device, climbed, chosen, llm, judge, datetime.now(UTC))
         bundle = _bundle(work, data, result)
     return Run(bundle, result.report)
+
+
+def _tell_cost(
+    work: Workspace, data: Prepared, card: DataCard, ladder: Sequence[Candidate], graded: Graded | None
+) -> None:
+    """Say what the LLM will be asked, before it is; nothing where the task has none."""
+    if work.task.llm is None:
+        return
+    size = data_size(work.task, data, card)
+    asked = forecast_llm(
+        work.task,
+        ladder,
+        {name: split.rows for name, split in card.splits.items()},
+        row_tokens=size.row_tokens,
+        answer_tokens=size.answer_tokens or 0,
+        graded=len(graded.answers) if graded else 0,
+    )
+    note(f"LLM: {asked.line()}; what it answered before is not asked again")
+    if (over := asked.over_cap(work.task)) is not None:
+        warn(over)
 
 
 def _bundle(work: Workspace, data: Prepared, result: Conclusion) -> Path:

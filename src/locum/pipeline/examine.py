@@ -31,6 +31,7 @@ from locum.evaluate import latency, metrics, runner
 from locum.evaluate.answers import answer_rows
 from locum.evaluate.llm import decoding_hash, evaluate_llm
 from locum.evaluate.scored import Scored
+from locum.evaluate.spending import purse_of
 from locum.pipeline.judge import lent_judge, unmeasured
 from locum.pipeline.llm import said_of_right
 from locum.runtime.model_files import read_spec
@@ -45,7 +46,9 @@ from locum.students.open import open_drafter, read_confidence
 from locum.tasks import open_kind
 
 
-def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path, engine: str | None = None) -> dict[str, Any]:
+def evaluate_bundle(
+    bundle: Path, data: Path, *, predictions: Path, engine: str | None = None, max_cost: float | None = None
+) -> dict[str, Any]:
     """Measure a bundle on a file with right answers.
 
     Args:
@@ -53,6 +56,7 @@ def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path, engine: str 
         data: rows with the columns that the bundle's task names.
         predictions: JSON Lines file to write: id, output, gold, confidence, route.
         engine: who runs the student; None takes the one that the build chose.
+        max_cost: most that the LLM may cost as a judge; None takes the task's own cap.
 
     Returns:
         ``n``, ``metrics`` by name, ``intervals`` (95 %, ``[low, high]``), ``local_share``, ``error_local``,
@@ -62,12 +66,16 @@ def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path, engine: str 
     Raises:
         ModelFileError: the bundle is refused.
         DataError: the file cannot be used.
+        UserError: ``cli-usage``: ``max_cost`` without the price of the task's LLM.
+        UpstreamError: the LLM does not answer, or could pass its cap; what came is kept beside the file.
     """
     with open_bundle(bundle, engine=engine) as student:
         void, threshold = student.void, student.certificate.threshold
     task = read_task(bundle)
     rows = read_labelled(data, task)
-    with lent_judge(task, task.llm, data.with_suffix(".judge-answers.jsonl")):
+    with lent_judge(
+        task, task.llm, data.with_suffix(".judge-answers.jsonl"), purse_of(task.llm, "--max-cost", max_cost)
+    ):
         examined = _examine(bundle, task, rows, "test", engine=engine, timed=True)
     evaluation, scored = examined.evaluation, examined.scored
     in_force = threshold if void is None else None
@@ -94,13 +102,16 @@ def evaluate_bundle(bundle: Path, data: Path, *, predictions: Path, engine: str 
     }
 
 
-def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None) -> Certificate:
+def certify_bundle(
+    bundle: Path, data: Path, guarantee: Guarantee | None = None, *, max_cost: float | None = None
+) -> Certificate:
     """Prove a bundle's guarantee on fresh calibration rows and put the new certificate in its place.
 
     Args:
         bundle: the folder; its policy and certificate are replaced.
         data: labelled rows from the traffic that the bundle will see, none of which it was trained or chosen on.
         guarantee: the statement to prove; None takes the task's own.
+        max_cost: most that the LLM may cost, as a judge and as what is compared with; None takes the task's own cap.
 
     Returns:
         The certificate; its threshold is None when nothing certifies.
@@ -108,15 +119,16 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
     Raises:
         ModelFileError: the bundle is refused.
         DataError: the file cannot be used, or is one that the student learned from.
-        UserError: a regret guarantee without an LLM.
+        UserError: a regret guarantee without an LLM, or ``max_cost`` without the price of the task's LLM.
+        UpstreamError: the LLM does not answer, or could pass its cap; what came is kept beside the file.
     """
     manifest = verify(bundle)
     _require_fresh(bundle, data)
     task = read_task(bundle)
     wanted = guarantee or task.guarantee
     rows = read_labelled(data, task)
-    judge = data.with_suffix(".judge-answers.jsonl")
-    with lent_judge(task, task.llm, judge):
+    judge, purse = data.with_suffix(".judge-answers.jsonl"), purse_of(task.llm, "--max-cost", max_cost)
+    with lent_judge(task, task.llm, judge, purse):
         examined = _examine(bundle, task, rows, "calibration")
     scored, spec = examined.scored, examined.spec
     kind = open_kind(task, spec.labels)
@@ -131,8 +143,8 @@ def certify_bundle(bundle: Path, data: Path, guarantee: Guarantee | None = None)
         generator = open_generator(task.llm)
         try:
             cache = data.with_suffix(".llm-answers.jsonl")
-            run = evaluate_llm(generator, kind, rows, spec.labels, "calibration", cache)
-            with lent_judge(task, task.llm, judge):
+            run = evaluate_llm(generator, kind, rows, spec.labels, "calibration", cache, spending=purse)
+            with lent_judge(task, task.llm, judge, purse):
                 llm_correct = run.correct_at_best
         finally:
             generator.close()

@@ -19,6 +19,7 @@ from locum.core.files import content_hash
 from locum.core.progress import note, warn
 from locum.data.graded import Graded, also_in, read_graded
 from locum.evaluate.metrics import document
+from locum.evaluate.spending import Spending
 from locum.pipeline.built import Prepared
 from locum.pipeline.workspace import Workspace, graded_addresses
 from locum.runtime.completion import CompletionRequest
@@ -30,12 +31,13 @@ from locum.scoring.judge import Agreement, agreement
 from locum.sources.fetch import fetch
 from locum.tasks.judging import grade_answers, judging, rubric
 
-_VERDICT_TOKENS = 200
+VERDICT_TOKENS = 200
+"""Most that a judge may write."""
 
 
 @contextmanager
 def lent_judge(
-    task: Task, llm: LlmSpec | None, cache: Path, *, threads: int | None = None
+    task: Task, llm: LlmSpec | None, cache: Path, purse: Spending, *, threads: int | None = None
 ) -> Generator[None, None, None]:
     """Let the task's LLM judge what is scored within; without ``scorer: judge`` nothing is opened.
 
@@ -43,10 +45,11 @@ def lent_judge(
         task: asks for a judge, or does not.
         llm: who judges.
         cache: file of its answers so far; made when there is something to keep.
+        purse: that its verdicts are paid from.
         threads: CPU threads for a local file.
 
     Raises:
-        UpstreamError: the LLM may not be used (on entering), or does not answer (while scoring).
+        UpstreamError: the LLM may not be used (on entering), does not answer or could pass its cap (while scoring).
     """
     if task.scorer != "judge" or llm is None:
         yield
@@ -62,8 +65,8 @@ def lent_judge(
             asked = [[message.role, message.content] for message in messages]
             key = content_hash([generator.model, asked, *([grammar] if grammar else [])])
             if key not in found:
-                request = CompletionRequest(tuple(messages), max_tokens=_VERDICT_TOKENS, grammar=grammar, whole=True)
-                text = generator.complete(request).text
+                request = CompletionRequest(tuple(messages), max_tokens=VERDICT_TOKENS, grammar=grammar, whole=True)
+                text = purse.complete(generator, request).text
                 with lock:
                     found[key] = text
                     kept.append({"key": key, "text": text})

@@ -17,7 +17,7 @@ from locum.evaluate.llm import LlmRun, evaluate_llm, sample_positions
 from locum.pipeline.built import Prepared
 from locum.pipeline.workspace import Workspace
 from locum.runtime.open import open_generator
-from locum.schema.data import SplitName
+from locum.schema.data import Row, SplitName
 from locum.schema.judging import JudgeReport
 from locum.schema.kinds import judged_right_means, right_means
 from locum.schema.report import LlmReport
@@ -72,7 +72,7 @@ def ask_llm(work: Workspace, data: Prepared) -> LlmAnswers | None:
         None when no LLM is configured, or none of its answers are wanted.
 
     Raises:
-        UpstreamError: it does not answer; what came is kept and the same command goes on.
+        UpstreamError: it does not answer, or could pass its cap; what came is kept and the same command goes on.
     """
     llm = resolve_llm(work)
     regret = work.task.guarantee.kind == "regret"
@@ -84,14 +84,15 @@ def ask_llm(work: Workspace, data: Prepared) -> LlmAnswers | None:
     cache = work.out / "llm-answers.jsonl"
     concurrency = _CONCURRENCY if llm.base_url else 1
     generator = open_generator(llm, threads=work.threads)
+
+    def ask(rows: list[Row], split: SplitName) -> LlmRun:
+        return evaluate_llm(
+            generator, kind, rows, data.labels, split, cache, concurrency=concurrency, spending=work.purse
+        )
+
     try:
-        sample = [test_rows[position] for position in positions]
-        test = evaluate_llm(generator, kind, sample, data.labels, "test", cache, concurrency=concurrency)
-        calibration = None
-        if regret:
-            split: SplitName = "calibration"
-            rows = list(iterate(data.folder, split))
-            calibration = evaluate_llm(generator, kind, rows, data.labels, split, cache, concurrency=concurrency)
+        test = ask([test_rows[position] for position in positions], "test")
+        calibration = ask(list(iterate(data.folder, "calibration")), "calibration") if regret else None
     finally:
         generator.close()
     report = LlmReport(

@@ -25,6 +25,7 @@ from locum.fit.ladder import LEAST_ROWS, DataSize, Machines, make_ladder, mixtur
 from locum.pipeline.answer_limit import writes
 from locum.pipeline.forecast import ASSUMED, Expected, answer_s, expect, measuring_s, searching_s
 from locum.pipeline.ladder import serves_on
+from locum.pipeline.llm_forecast import forecast_llm
 from locum.pipeline.others import TaskFiles, read_tasks
 from locum.pipeline.rung import answers_at_once, maker
 from locum.pipeline.steps import slug
@@ -40,7 +41,6 @@ from locum.sources.fetch import cached
 from locum.stats.mixture import task_counts
 from locum.tasks import open_kind
 
-_TOKENS_PER_LABEL = (400, 12)
 _ASSUMED_GRADED = 200
 _CALIBRATION = "answer-calibration"
 _EXPORT_S = {"linear": 2.0, "encoder": 25.0, "decoder": 90.0}
@@ -85,7 +85,16 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     ladder = make_ladder(task, size, Machines(here, serves_on(task, here)), mixed, root)
     downloads = (*data_downloads, *_base_downloads(ladder, root))
     steps = _steps(files, ladder, expected, here, folder)
-    calls, cost = _llm(task, ladder, expected, _graded(task, root, warnings))
+    asked = forecast_llm(
+        task,
+        ladder,
+        expected.held_out,
+        row_tokens=expected.size.row_tokens,
+        answer_tokens=expected.answer_tokens,
+        graded=_graded(task, root, warnings),
+    )
+    if (over := asked.over_cap(task)) is not None:
+        warnings.append(over)
     available = None if seen is None or task.data.calibration is not None else expected.held_out["calibration"]
     labels = label_arithmetic(task.guarantee, available)
     if available is not None and available < labels.without_errors:
@@ -98,8 +107,8 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
         download_mb=sum(item.size_mb or 0.0 for item in downloads if not item.cached),
         seconds=sum(step.seconds or 0.0 for step in steps if not step.done),
         budget_s=task.budget.build_minutes * 60,
-        llm_calls=calls,
-        llm_cost=cost,
+        llm_calls=asked.calls,
+        llm_cost=asked.cost,
         labels=labels,
         multitask=_mix(sizes, task.multitask),
         answers=expected.limit,
@@ -291,21 +300,3 @@ def _later_answers(
             for name, seconds in each_s.items()
         ),
     ]
-
-
-def _llm(task: Task, ladder: Sequence[Candidate], expected: Expected, graded: int) -> tuple[int, float | None]:
-    """How many calls, with those for answers that people graded, and what they cost; None without a price."""
-    if task.llm is None:
-        return 0, None
-    regret = task.guarantee.kind == "regret"
-    calls = min(task.llm.examples, expected.held_out["test"]) + (expected.held_out["calibration"] if regret else 0)
-    if task.scorer == "judge":  # it reads every answer, the students' and the LLM's own
-        students = sum(candidate.skipped is None for candidate in ladder)
-        calibration = expected.held_out["calibration"]
-        drafted = students * (expected.rows - calibration) + calibration
-        calls += calls + drafted + graded
-    if task.llm.price is None:
-        return calls, None
-    lengths = (expected.prompt_tokens, expected.answer_tokens)
-    read, written = _TOKENS_PER_LABEL if task.kind == "classify" else lengths
-    return calls, calls * (read * task.llm.price.input + written * task.llm.price.output) / 1e6

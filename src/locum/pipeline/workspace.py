@@ -6,11 +6,12 @@ Notable: the paths in a task file are relative to the file, so a build works fro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from locum.core.errors import TaskFileError
 from locum.core.files import sha256_bytes
+from locum.evaluate.spending import Spending
 from locum.pipeline.steps import StepCache
 from locum.schema.answers import AnswerLimit
 from locum.schema.data import SplitName
@@ -40,6 +41,7 @@ class Workspace:
         offline: nothing may be downloaded.
         others: tasks to learn from beside it.
         answers: how long an answer may be; None until that is known, and for kinds that write none.
+        purse: that all calls of the LLM are paid from.
     """
 
     task: Task
@@ -51,6 +53,7 @@ class Workspace:
     offline: bool = False
     others: tuple[OtherTask, ...] = ()
     answers: AnswerLimit | None = None
+    purse: Spending = field(default_factory=Spending)
 
     @property
     def task_hash(self) -> str:
