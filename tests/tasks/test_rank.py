@@ -54,6 +54,11 @@ def test_the_order_shown_depends_on_the_input_alone_and_not_on_where_the_right_o
         ("The best is 4.", [4]),
         ("1, 1, 99, 0, 2", [1, 2]),
         ("<think>2 or 3?</think>5", [5]),
+        ("Here are the top 3: 5, 2, 1", [5, 2, 1]),
+        ("Best first:\n\n4\n2\n\nThese 2 are closest to it.", [4, 2]),
+        ("1. 5\n2. 3\n3. 1", [5, 3, 1]),
+        ('{"ranking": [3, 1]}', [3, 1]),
+        ("**Candidate 3**, candidate 1 and 2,", [3, 1, 2]),
     ],
 )
 def test_numbers_are_read_however_they_are_written(said: str, places: list[int]) -> None:
@@ -63,7 +68,19 @@ def test_numbers_are_read_however_they_are_written(said: str, places: list[int])
     assert [COLOURS[number] for number in answer[: len(places)]] == [order[place - 1] for place in places]
 
 
-@pytest.mark.parametrize("said", ["", "none of them", "99", "-"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "none of them",
+        "99",
+        "-",
+        "I'm sorry, I cannot rank these 5 candidates.",
+        "Sadly there are 5 candidates.",
+        "There are 3 candidates and 2 of them fit.",
+        "1. Paris is the capital\n2. Rome is older",
+    ],
+)
 def test_an_answer_without_a_candidate_is_none(said: str) -> None:
     assert make_kind("rank").parse(said, given()) is None
 

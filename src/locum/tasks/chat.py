@@ -36,6 +36,7 @@ class Chat(Written):
 
     name = "chat"
     tokens = least = 512
+    version = 2
 
     def target(self, row: Row) -> str | None:
         """The gold text; None when the gold answer is a list of instructions."""

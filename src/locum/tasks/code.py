@@ -58,12 +58,15 @@ class Code(Written):
     name = "code"
     addition = "Answer with Python code alone. Use nothing but the standard library."
     tokens = least = 512
+    version = 2
 
     def parse(self, completion: str, text: str) -> str | None:
-        """The program: the code that a model wrote, behind the input's head where it goes on from there."""
-        names = _FUNCTION.findall(text)
-        code = extract_code(spoken(completion), names[-1] if names else "").strip("\n")
-        if not code.strip():
+        """The program: the code that a model wrote, behind the input's head where it goes on from there; None for a
+        refusal.
+        """
+        names, said = _FUNCTION.findall(text), spoken(completion)
+        code = extract_code(said, names[-1] if names else "").strip("\n")
+        if not code.strip() or self.refused(said, text):
             return None
         return whole_program(text, code) if names else code.rstrip() + "\n"
 

@@ -20,6 +20,7 @@ class Custom(Written):
 
     name = "custom"
     tokens = least = 256
+    version = 2
 
     def fault(self, row: Row) -> str | None:
         """Any text is a gold answer; that there is such a scorer is settled here, before anything is trained.

@@ -36,6 +36,7 @@ class Maths(Written):
     name = "maths"
     addition = "Work step by step. End with a line that holds the answer alone, as a number, in this form: #### 72"
     tokens = least = 320
+    version = 2
 
     def fault(self, row: Row) -> str | None:
         """A gold answer is a number, or a worked solution that ends in ``#### 72``."""

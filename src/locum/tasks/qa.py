@@ -26,21 +26,21 @@ class QuestionAnswering(Written):
         f"When it cannot be answered, say: {UNANSWERABLE}"
     )
     tokens = 48
+    version = 2
 
     def target(self, row: Row) -> str:
         """The first right answer."""
         return next((answer for answer in several(row.output) if answer), UNANSWERABLE)
 
     def parse(self, completion: str, text: str) -> str | None:
-        """The first line, without a cue before it or a full stop after it."""
-        del text
+        """The first line, without a cue before it or a full stop after it; None for a refusal."""
         said = spoken(completion)
         if not said:
             return None
         line = said.splitlines()[0].strip()
         for cue in ("answer:", "a:"):
             line = line[len(cue) :].strip() if line.casefold().startswith(cue) else line
-        return line.strip("\"'`*").removesuffix(".").strip() or None
+        return None if self.refused(line, text) else line.strip("\"'`*").removesuffix(".").strip() or None
 
     def same(self, output: str, other: str | None) -> bool:
         """Whether two answers are one, as SQuAD normalises them."""

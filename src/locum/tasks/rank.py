@@ -32,6 +32,9 @@ LOOKED_AT = 10
 """How many places of a ranking the metrics look at."""
 _TEXT = ("text", "content", "passage", "title", "name")
 _NUMBER = re.compile(r"\d+")
+_CUE = re.compile(r"[^\n]*:|[^\d\n]*\b(?:is|are)\b")
+_OWN_COUNT = re.compile(r"\s*\d+[.)]\s+(?=\D*\d)")
+_NUMBERS = re.compile(r"(?:[\d\s\[\](){},;>→#*\"'`.-]|and|then|(?:candidate|number)s?\s*#?(?=\d))*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Rank(Written):
         "commas, and nothing else."
     )
     tokens = 64
+    version = 2
     sample = '{"query":"query","candidates":["one","two"]}'
 
     def ask(self, text: str) -> str:
@@ -72,9 +76,9 @@ class Rank(Written):
         return "\n".join([f"Query: {quote(given.query)}", "Candidates:", *lines, "Best first:"])
 
     def parse(self, completion: str, text: str) -> str | None:
-        """The ranking that the numbers of a model's answer begin; None when it names no candidate."""
+        """The ranking that a model's answer begins; None when no line of it names a candidate by numbers alone."""
         order = _drawn(text, read_candidates(text))
-        said = [int(number) for number in _NUMBER.findall(spoken(completion)[: 20 * len(order) + 200])]
+        said = _listed_numbers(spoken(completion)[: 20 * len(order) + 200])
         named = list(dict.fromkeys(order[number - 1] for number in said if 1 <= number <= len(order)))
         return write_ranking([*named, *(number for number in order if number not in named)]) if named else None
 
@@ -203,6 +207,20 @@ def _drawn(text: str, given: Candidates) -> list[int]:
     """The candidates' numbers in an order that the input and nothing else decides."""
     head = sha256_bytes(text.encode(errors="surrogatepass"))
     return sorted(range(len(given.texts)), key=lambda number: sha256_bytes(f"{head}{number}".encode()))
+
+
+def _listed_numbers(said: str) -> list[int]:
+    """The numbers of the first lines that hold nothing else, but for a cue ("Best first:") or a count of their own."""
+    found: list[int] = []
+    for line in filter(str.strip, said.splitlines()):
+        cue = _CUE.match(line)
+        rest = line[cue.end() if cue else 0 :]
+        numbers = _NUMBER.findall(rest[counted.end() if (counted := _OWN_COUNT.match(rest)) else 0 :])
+        if numbers and _NUMBERS.fullmatch(rest):
+            found += map(int, numbers)
+        elif found:
+            break
+    return found
 
 
 def _relevance(row: Row) -> dict[str, float]:

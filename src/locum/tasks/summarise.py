@@ -23,6 +23,7 @@ class Summarise(Written):
     name = "summarise"
     addition = "Answer with the summary alone, in the language of the text."
     tokens = 160
+    version = 2
 
     def target(self, row: Row) -> str:
         """The first gold summary."""

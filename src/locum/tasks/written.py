@@ -2,7 +2,8 @@
 
 Notable: the conversation is a system message with the instruction, worked examples as turns, and the input as it is in
 the last user message, with the control tokens of chat templates broken. That is also the form in which a student is
-tuned, so a tuned student is asked as it was taught. Not here: any one kind.
+tuned, so a tuned student is asked as it was taught. A refusal is no answer, unless the instruction, or the criterion of
+a judge, speaks of refusing, declining or apologising: then it may be what is wanted. Not here: any one kind.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from locum.schema.task import Task
 from locum.stats.rowwise import Mean, Metric
 from locum.tasks.prompt import plain
 from locum.tasks.protocol import Decoding
+from locum.tasks.refusals import is_refusal
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _THOUGHT_START = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _READ_CHARS = 200_000
+_MAY_REFUSE = re.compile(r"\b(?:refus|declin|apolog)", re.IGNORECASE)
 _REPEATED_WORDS = 4
 _ENDING_TOKENS = 8  # of the turn's end, and of a word or two around an answer
 
@@ -67,6 +70,9 @@ class Written(ABC):
     def __init__(self, task: Task, labels: tuple[str, ...], prompt: Prompt) -> None:
         self.task = task
         self.labels = labels
+        self._may_refuse = any(
+            _MAY_REFUSE.search(asked) for asked in (task.instruction, task.judged.criterion if task.judged else "")
+        )
         system = "\n\n".join(part for part in (prompt.instruction.strip(), self.system_addition()) if part)
         judged = [task.judged.criterion, task.judged.grades] if task.judged else []
         self._head = (Message("system", system), *self._turns(prompt.examples))
@@ -112,9 +118,13 @@ class Written(ABC):
         return plain(text)
 
     def parse(self, completion: str, text: str) -> str | None:
-        """The text, without what a model thought aloud; None when nothing is left."""
-        del text
-        return spoken(completion) or None
+        """The text, without what a model thought aloud; None when nothing is left, or a refusal."""
+        said = spoken(completion)
+        return None if self.refused(said, text) else said or None
+
+    def refused(self, said: str, text: str) -> bool:
+        """Whether a model declined to answer an input, where that is not what the task asks for."""
+        return not self._may_refuse and is_refusal(said, text)
 
     def target(self, row: Row) -> str | None:
         """The gold answer, as a student is to write it."""
