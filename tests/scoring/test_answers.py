@@ -113,6 +113,14 @@ def test_numbers_are_taken_out_as_the_harness_does(text: str, strict: str | None
     assert answers.extract_number(text, "flexible") == flexible
 
 
+def test_flexible_takes_an_ellipsis_as_the_harness_does_and_value_does_not() -> None:
+    text = "#### 72\nLet me know if you need anything else..."
+    assert answers.extract_number(text, "flexible") == "..."
+    assert answers.extract_number(text, "value") == "72"
+    assert answers.number_match(text, "72", "flexible") == 0.0
+    assert answers.number_match(text, "72", "value") == 1.0
+
+
 @pytest.mark.parametrize(
     ("prediction", "gold", "strict", "flexible", "value"),
     [

@@ -22,6 +22,12 @@ GOLD = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nNatalia sold 48+24 = <<
         ("$72", True),
         ("#### 24", False),
         ("72, or perhaps 24", False),
+        ("#### 72\nLet me know if you need anything else...", True),
+        ("So it is 72...", True),
+        ("#### 24\nNo.\n#### 72\nThat took 3 steps.", True),
+        ("#### $72 in all, 5 of them new", True),
+        ("It is 72.\n####", True),
+        ("...", False),
         ("I cannot say.", False),
         (None, False),
     ],
@@ -45,6 +51,10 @@ def test_a_gold_answer_without_a_number_is_refused(gold: str) -> None:
     fault = make_kind("maths").fault(make_row(gold))
     assert fault is not None
     assert "#### 72" in fault
+
+
+def test_two_solutions_agree_though_one_goes_on() -> None:
+    assert make_kind("maths").same("So it is 72.", "#### 72\nAnything else?...")
 
 
 @pytest.mark.parametrize("gold", [GOLD, "72", "-3.5", "1,000", "$20", "#### 1,234.50"])

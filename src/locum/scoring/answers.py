@@ -2,7 +2,8 @@
 
 Notable: the texts are normalised as SQuAD's official script does (lower case, punctuation away, articles away,
 spaces collapsed), a question without gold answers is answered rightly by an empty answer alone, and numbers are
-taken out by lm-evaluation-harness's two patterns. Not here: whether a model should have abstained (the cascade).
+taken out by lm-evaluation-harness's two patterns, or, for the tasks' own scores, by a third that is not led astray by
+what stands after the answer. Not here: whether a model should have abstained (the cascade).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _STRICT_NUMBER = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE_NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+_VALUE = re.compile(r"-?[$0-9.,]+")
+_DIGIT = re.compile(r"[0-9]")
 _IGNORED = tuple(re.compile(pattern) for pattern in (",", r"\$", r"(?s).*#### ", r"\.$"))
 
 
@@ -78,18 +81,27 @@ def extract_number(text: str, mode: NumberMode = "flexible") -> str | None:
 
     Args:
         text: a solution.
-        mode: "strict" takes the first number after ``####``; the others the last number of the text.
+        mode: "strict" takes the first number after ``####``, "flexible" the last number of the text, for which it takes
+            an ellipsis, too; "value" the first number after the last ``####`` and, where none is, the last of the text,
+            with at least one digit.
 
     Returns:
         The number with its commas and dollar sign, or None where there is none.
 
-    Source: lm-evaluation-harness, ``gsm8k.yaml``, filters strict-match and flexible-extract.
+    Source: lm-evaluation-harness, ``gsm8k.yaml``, filters strict-match and flexible-extract; "value" is our own.
     """
+    if mode == "value":
+        _, marked, ending = text.rpartition("####")
+        return next(iter((_numbers(ending)[:1] if marked else []) or _numbers(text)[-1:]), None)
     if mode == "strict":
         found = _STRICT_NUMBER.search(text)
     else:
         *_, found = (None, *_FLEXIBLE_NUMBER.finditer(text))
     return None if found is None else next(group for group in found.groups() if group)
+
+
+def _numbers(text: str) -> list[str]:
+    return [found.group() for found in _VALUE.finditer(text) if _DIGIT.search(found.group())]
 
 
 def number_match(prediction: str, gold: str, mode: NumberMode = "flexible") -> float:
@@ -99,8 +111,7 @@ def number_match(prediction: str, gold: str, mode: NumberMode = "flexible") -> f
         prediction: a worked solution, or a number alone.
         gold: the number, or a gold solution that ends in ``#### 72``.
         mode: "strict" and "flexible" compare as lm-evaluation-harness does, as text without commas, dollar signs
-            and a last full stop, so 18.00 is not 18; "value" takes numbers as "flexible" does and compares their
-            values.
+            and a last full stop, so 18.00 is not 18; "value" compares the values of numbers.
 
     Source: lm-evaluation-harness, ``gsm8k.yaml`` (metric exact_match and its ``regexes_to_ignore``).
     """

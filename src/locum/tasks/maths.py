@@ -1,8 +1,9 @@
 """``maths``: a word problem, worked in writing and ended by its number (the form of GSM8K, Cobbe et al. 2021).
 
-Notable: a gold answer is a worked solution that ends in ``#### 72``, or the number alone; an answer is right when its
-last number has the same value. The features look at the working: sums that do not come out are the plainest sign of a
-wrong answer. Not here: finding and comparing numbers (``scoring.answers``).
+Notable: a gold answer is a worked solution that ends in ``#### 72``, or the number alone; an answer is right when the
+first number after its last ``####`` has the same value, or, where it has none of these, its last number. The features
+look at the working: sums that do not come out are the plainest sign of a wrong answer. Not here: finding and comparing
+numbers (``scoring.answers``).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Maths(Written):
 
     def same(self, output: str, other: str | None) -> bool:
         """Whether two solutions arrive at one number."""
-        return other is not None and number_match(output, extract_number(other) or "", "value") == 1.0
+        return other is not None and number_match(output, extract_number(other, "value") or "", "value") == 1.0
 
     def features(self, text: str, output: str) -> dict[str, float]:
         """Steps, whether the ending is in the form asked for, sums, and the share of sums that come out."""
