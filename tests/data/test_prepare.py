@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ from data_toys import labelled, make_task, write_csv
 
 from locum.core.errors import DataError
 from locum.core.progress import Event, listening
+from locum.data.labelled import read_labelled
 from locum.data.load import iterate, label_names, load, read_card
 from locum.data.prepare import prepare
 from locum.data.splits import rows_for_certificate, sizes
@@ -183,6 +185,33 @@ def test_several_columns_become_lines(tmp_path: Path) -> None:
     prepare(make_task(input=["title", "price"]), {"train": path}, tmp_path / "out")
     inputs = {row.input for split in SPLITS for row in iterate(tmp_path / "out", split)}
     assert f"title: {rows[7][0]}\nprice: 7" in inputs
+
+
+def test_inputs_that_are_missing_in_some_rows_are_counted_and_the_rows_kept(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    with path.open("w") as file:
+        for n, (text, label) in enumerate(labelled(40)):
+            row: dict[str, object] = {"q": text, "label": label, "ctx": {"text": f"of {n}"}, "more": "all"}
+            if n % 4 == 0:
+                del row["ctx"]
+            if n % 8 == 1:
+                row["more"] = None
+            file.write(json.dumps(row) + "\n")
+    card = prepare(make_task(input=["q", "ctx.text", "more"]), {"train": path}, tmp_path / "out")
+    assert sum(split.rows for split in card.splits.values()) == 40
+    assert {item.reason: item.count for item in card.dropped} == {
+        "no value in the input column 'ctx.text' (row kept)": 10,
+        "no value in the input column 'more' (row kept)": 5,
+    }
+    assert card.dropped[0].places[:2] == ("train.jsonl:1", "train.jsonl:5")
+    said = "10 of 40 rows have no value in the input column 'ctx.text' and are read without it"
+    assert said in card.warnings
+    heard: list[Event] = []
+    with listening(heard.append):
+        rows = read_labelled(path, make_task(input=["q", "ctx.text", "more"]))
+    assert len(rows) == 40
+    (event, _) = [each for each in heard if each.kind == "warning"]
+    assert "input column 'ctx.text'" in event.label
 
 
 def test_labels_are_strings_sorted_by_value_and_alike_ones_warned(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import gzip
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,6 +188,32 @@ def test_a_name_with_dots_reaches_into_objects(tmp_path: Path, format: str) -> N
     assert [row["answers.text"] for row in rows] == [["Ada", "Ada Lovelace"], []]
     assert [row["answers.at.start"] for row in rows] == [3, None]
     assert {row["question"] for row in rows} == {"Who?", "When?"}
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"input": ("question", "answers.txet"), "output": "id"}, "did you mean 'answers.text' for 'answers.txet'?"),
+        ({"input": "question", "output": "answers.at.strat"}, "did you mean 'answers.at.start' for 'answers.at.strat'"),
+        ({"input": "answers.text.start", "output": "id"}, "for 'answers.text.start'?"),
+    ],
+)
+def test_a_member_that_no_row_has_is_refused_with_the_nearest(
+    tmp_path: Path, format: str, names: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read(nested(tmp_path, format), **names)
+    assert caught.value.code == "data-columns"
+    assert told in caught.value.fix
+    assert "the file has: id, question, answers" in caught.value.cause
+
+
+def test_a_member_that_few_rows_have_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"text": "x", "a": None}] * 300 + [{"text": "x", "a": {"b": "late"}}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row["a.b"] for row in read(path, output="a.b")] == [None] * 300 + ["late"]
 
 
 def test_a_column_whose_name_has_dots_is_itself(tmp_path: Path) -> None:

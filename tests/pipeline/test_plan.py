@@ -136,6 +136,15 @@ def test_a_column_that_is_not_there_is_found_by_the_plan(tickets: Any) -> None:
         make_plan(tickets.change(data={"train": "tickets.csv", "input": "text", "output": "teams"}))
 
 
+def test_a_member_that_is_not_there_is_found_by_the_plan(tickets: Any) -> None:
+    rows = [{"q": f"which {n}", "ctx": {"text": f"that {n}"}, "team": "ab"[n % 2]} for n in range(100)]
+    (tickets.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = {"train": "rows.jsonl", "input": ["q", "ctx.txet"], "output": "team"}
+    with pytest.raises(DataError, match=r"did you mean 'ctx\.text'"):
+        make_plan(tickets.change(data=data))
+    assert make_plan(tickets.change(data=data | {"input": ["q", "ctx.text"]})).warnings == ()
+
+
 PROMPTED = [{"base": "SmolLM2-135M-Instruct", "method": method} for method in ("prompt", "few_shot")]
 WRITTEN: dict[str, Any] = {
     "kind": "generate",

@@ -1,6 +1,7 @@
 """From a raw row to an input and an output, both normalised text, or to a bad row with its reason.
 
-Notable: one input column gives its value; several give ``name: value`` lines; a list of texts is read as paragraphs.
+Notable: one input column gives its value; several give ``name: value`` lines, an empty one for a value that is missing,
+which is counted; a list of texts is read as paragraphs.
 Labels may be text, whole numbers or true/false, and become text (``1``, ``true``); a file that mixes these kinds is an
 error that lists the odd ones out, because ``1`` beside ``"one"`` is most often a mistake upstream.
 Kinds without labels take any text, and lists, objects or several columns as one line of JSON; the kind says what it
@@ -46,6 +47,10 @@ class ExampleReader:
         task: the columns, the longest field, and what a right answer may be.
         faults: where unusable rows are told.
         changes: counts of normalisations, by name; added to.
+
+    Attributes:
+        cut, cut_count: the first places of inputs that were cut, and how many were.
+        missing: rows taken without one of several input columns, which is absent or null there; the reason is its name.
     """
 
     def __init__(self, task: Task, faults: Faults, changes: Counter[str]) -> None:
@@ -63,6 +68,7 @@ class ExampleReader:
         self._kind_counts: Counter[str] = Counter()
         self.cut: list[str] = []
         self.cut_count = 0
+        self.missing = Faults(faults.source)
 
     def take(self, row: RawRow) -> Example | None:
         """The row as an example, or None when it is bad; the reason goes to ``faults``."""
@@ -73,6 +79,9 @@ class ExampleReader:
             reason, detail = problem.args
             self._faults.add(row.place, reason, detail)
             return None
+        for name in self._inputs:
+            if row.columns.get(name) is None:
+                self.missing.add(row.place, name)
         return Example(text, label)
 
     def finish(self, skip_bad: bool) -> None:

@@ -10,12 +10,14 @@ from collections import Counter
 from pathlib import Path
 
 from locum.core.errors import DataError
-from locum.core.progress import note
+from locum.core.progress import note, warn
 from locum.data.examples import ExampleReader
 from locum.data.readers import open_table, wanted_columns
 from locum.data.rows import Faults
 from locum.schema.data import Row
 from locum.schema.task import Task
+
+_PLACES_SHOWN = 5
 
 
 def read_labelled(path: Path, task: Task) -> list[Row]:
@@ -46,6 +48,9 @@ def read_labelled(path: Path, task: Task) -> list[Row]:
     table.recheck()
     examples.finish(spec.skip_bad)
     faults.settle(spec.skip_bad)
+    for column, count in examples.missing.counts.items():
+        places = ", ".join(examples.missing.by_reason[column][:_PLACES_SHOWN])
+        warn(f"{path.name}: rows without a value in the input column {column!r}", rows=count, places=places)
     if copies:
         note(f"{path.name}: {copies} exact copies left out")
     if not rows:

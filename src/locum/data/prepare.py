@@ -51,6 +51,7 @@ class _Reading:
     changes: Counter[str] = field(default_factory=Counter[str])
     dropped: list[Dropped] = field(default_factory=list[Dropped])
     rows: dict[str, int] = field(default_factory=dict[str, int])
+    missing: Counter[str] = field(default_factory=Counter[str])
 
 
 def prepare(
@@ -145,6 +146,11 @@ def _read_one(task: Task, split: SplitName, path: Path, staging: Staging, readin
     if examples.cut_count:
         what = f"field cut at {spec.max_field_chars:,} characters (row kept)"
         reading.dropped.append(Dropped(reason=what, count=examples.cut_count, places=tuple(examples.cut)))
+    for column, count in examples.missing.counts.items():
+        what = f"no value in the input column {column!r} (row kept)"
+        places = tuple(examples.missing.by_reason[column])
+        reading.dropped.append(Dropped(reason=what, count=count, places=places))
+    reading.missing.update(examples.missing.counts)
     reading.rows[split] = rows
     facts = {"sha256": table.sha256, "bytes": table.bytes, "format": table.format, "encoding": table.encoding}
     reading.files.append(SourceFile.model_validate({"split": split, "address": address, "rows": rows, **facts}))
@@ -281,6 +287,9 @@ def _warnings(
     bad = sum(item.count for item in reading.dropped if item.reason.startswith("bad row"))
     if bad:
         yield f"{bad:,} bad rows were skipped, as data.skip_bad says"
+    for column, count in reading.missing.items():
+        whole = sum(reading.rows.values())
+        yield f"{count:,} of {whole:,} rows have no value in the input column {column!r} and are read without it"
     if mixed := reading.changes["label_of_another_type"]:
         yield f"{mixed:,} labels are of another type than most and were taken as text"
     tagged = task.kind == "tag"

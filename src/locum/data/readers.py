@@ -3,13 +3,14 @@
 Notable: the format goes by content first and by name second, so a JSON Lines file called ``.txt`` is read
 as what it is. Whatever the format, the wanted columns are checked before the first row, and the file is
 checked after the last one: if it changed meanwhile, reading ends with an error. A name with dots reaches into
-objects (``answers.text``), which is how many public sets keep their answers.
+objects (``answers.text``), which is how many public sets keep their answers; it must be there in a row of a sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from locum.schema.task import DataSpec
 
 _PARQUET_MAGIC = b"PAR1"
 _BINARY = (".parquet", ".arrow")
+_SAMPLE_ROWS = 10_000
+"""Rows of which at least one must have a member that is asked for; most files show it in the first."""
+_LISTED_ROWS = 100
 
 
 def wanted_columns(spec: DataSpec) -> tuple[str, ...]:
@@ -182,9 +186,17 @@ def _open_columnar(path: Path, wanted: Sequence[str], split: SplitName) -> Table
 
 
 def _with_members(table: Table, wanted: Sequence[str]) -> Table:
-    """The table with wanted members of its objects as columns of their own; CSV holds no objects."""
-    members = [name for name in dict.fromkeys(wanted) if _object_of(name, table.columns)]
-    if not members or table.delimiter:
+    """The table with wanted members of its objects as columns of their own, but for those that no row of a sample has;
+    CSV holds no objects.
+    """
+    members = [] if table.delimiter else [name for name in dict.fromkeys(wanted) if _object_of(name, table.columns)]
+    unseen = set(members)
+    for row in islice(table.rows(Faults(str(table.path))), _SAMPLE_ROWS if members else 0):
+        unseen -= {name for name in unseen if _has(row.columns, name)}
+        if not unseen:
+            break
+    members = [name for name in members if name not in unseen]
+    if not members:
         return table
 
     def rows(faults: Faults) -> Iterator[RawRow]:
@@ -213,12 +225,29 @@ def _member(columns: dict[str, Any], name: str) -> Any:
     return value
 
 
+def _has(columns: dict[str, Any], name: str) -> bool:
+    """Whether there is a member at ``a.b.c``, null or not."""
+    parent, _, last = name.rpartition(".")
+    holder = _member(columns, parent)
+    return isinstance(holder, dict) and last in holder
+
+
+def _members(value: Any, prefix: str = "") -> Iterator[str]:
+    """The names of an object's members at any depth, ``a.b.c``."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield f"{prefix}{key}"
+            yield from _members(inner, f"{prefix}{key}.")
+
+
 def _check_columns(table: Table, wanted: Sequence[str], named: str) -> None:
     missing = [name for name in dict.fromkeys(wanted) if name not in table.columns]
     if not missing:
         return
-    listed = ", ".join(one_line(name, 40) for name in table.columns[:50])
-    guesses = {name: nearest(name, table.columns) for name in missing}
+    sample = () if table.delimiter else islice(table.rows(Faults(str(table.path))), _LISTED_ROWS)
+    known = dict.fromkeys((*table.columns, *(name for row in sample for name in _members(row.columns))))
+    listed = ", ".join(one_line(name, 40) for name in list(known)[:50])
+    guesses = {name: nearest(name, known) for name in missing}
     hints = [f"did you mean {close!r} for {name!r}?" for name, close in guesses.items() if close]
     what = "no column " + ", ".join(map(repr, missing))
     raise DataError(
