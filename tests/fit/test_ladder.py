@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from locum.core.errors import SourceError
+from locum.core.errors import SourceError, UserError
 from locum.fit.ladder import (
     AUTO,
     PASS_TOKENS,
@@ -111,6 +111,42 @@ def test_fault_35_memory_to_train_counts_on_this_machine_only() -> None:
     assert ladder[3].skipped is not None
     assert "training memory" in ladder[3].skipped
     assert "of the memory of this machine" in ladder[3].skipped
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "method", "needed"),
+    [
+        ("generate\nprofile: chat", "all-MiniLM-L6-v2", "lora", "a student that writes its answers needs a decoder"),
+        ("generate\nprofile: chat", "all-MiniLM-L6-v2", "prompt", "a student that writes its answers needs a decoder"),
+        ("classify", "all-MiniLM-L6-v2", "few_shot", "a student that writes its answers needs a decoder"),
+        ("tag", "SmolLM2-135M-Instruct", "full", "a trained student of kind tag needs an encoder"),
+        ("tag", "SmolLM2-135M-Instruct", "lora", "a trained student of kind tag needs an encoder"),
+        ("rank", "SmolLM2-135M-Instruct", "head", "a trained student of kind rank needs an encoder"),
+        ("tag", "SmolLM2-135M-Instruct", "prompt", None),
+        ("rank", "SmolLM2-135M-Instruct", "few_shot", None),
+        ("rank", "all-MiniLM-L6-v2", "full", None),
+        ("classify", "SmolLM2-135M-Instruct", "lora", None),
+        ("classify", "SmolLM2-135M-Instruct", "head", None),
+        ("classify", "all-MiniLM-L6-v2", "lora", None),
+        ("generate\nprofile: chat", "SmolLM2-135M-Instruct", "dora", None),
+        ("generate\nprofile: chat", "hf://acme/what", "dora", None),
+    ],
+)
+def test_a_base_of_the_other_family_is_ruled_out(kind: str, base: str, method: str, needed: str | None) -> None:
+    columns = "[query, texts]" if kind == "rank" else "text"
+    asked = parse_task(
+        f"version: 1\nname: t\nkind: {kind}\ninstruction: Which?\n"
+        f"data: {{train: t.csv, input: {columns}, output: label}}\nstudents: [{{base: '{base}', method: {method}}}]\n"
+    )
+    (candidate,) = make_ladder(asked, SMALL, HERE)
+    assert (candidate.skipped is None) == (needed is None), candidate.skipped
+    assert (candidate.skipped or "").endswith(needed or "")
+
+
+def test_more_layers_than_the_base_has_are_refused() -> None:
+    with pytest.raises(UserError, match="all-MiniLM-L6-v2 has 6 layers, and depth 7 is asked for") as caught:
+        make_ladder(task("students: [{base: all-MiniLM-L6-v2, method: full, depth: 7}]\n"), SMALL, HERE)
+    assert caught.value.code == "models-depth"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from locum.core.errors import TaskFileError
 from locum.schema.kinds import CORRECT_AT, METRICS
+from locum.schema.task import Method
 from locum.schema.taskfile import parse_task
 
 SCHEMA = "answer_schema: {type: object, properties: {name: {type: string}}, required: [name]}\n"
@@ -64,6 +67,58 @@ def test_a_task_file_of_every_kind_is_read(form: str) -> None:
 )
 def test_what_does_not_go_together_is_refused_with_its_line_and_the_reason(source: str, expected: str) -> None:
     assert expected in faults(source)
+
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "classify": ("linear", "head", "full", "lora", "dora", "prompt", "few_shot"),
+    "tag": ("head", "full", "lora", "dora", "prompt", "few_shot"),
+    "rank": ("linear", "head", "full", "prompt", "few_shot"),
+    "extract": ("full", "lora", "dora", "prompt", "few_shot"),
+    "qa": ("full", "lora", "dora", "prompt", "few_shot"),
+}
+
+
+def students(*listed: str) -> str:
+    return "students:\n" + "".join(f"  - {{{each}}}\n" for each in listed)
+
+
+@pytest.mark.parametrize("form", KINDS)
+@pytest.mark.parametrize("method", get_args(Method))
+def test_each_kind_takes_the_methods_that_make_it(form: str, method: str) -> None:
+    source = text(form, end=students("method: linear" if method == "linear" else f"base: b, method: {method}"))
+    if method in KINDS[form]:
+        assert parse_task(source).students != "auto"
+        return
+    line = source.count("\n")
+    kind = "generate" if form == "qa" else form
+    message = faults(source)
+    assert f"task.yaml:{line}: students.0.method: no method for kind: {kind}; use one of " in message
+    assert message.endswith("[task-invalid]") and f"(got '{method}')" in message
+    assert all(known in message.partition("use one of ")[2] for known in KINDS[form])
+
+
+def test_students_that_their_kind_cannot_be_are_told_together_each_with_its_line() -> None:
+    written = students(
+        "base: b, method: head", "base: b, method: full, depth: 6", "method: linear", "base: b, method: lora"
+    )
+    message = faults(text("qa", end=written))
+    assert message.startswith("3 faults in task.yaml")
+    assert "task.yaml:11: students.0.method: no method for kind: generate" in message
+    assert "task.yaml:12: students.1.depth: a student that writes keeps all layers of its base" in message
+    assert "task.yaml:13: students.2.method: no method for kind: generate" in message
+
+
+@pytest.mark.parametrize(
+    ("student", "told"),
+    [
+        ("base: b, method: prompt, depth: 6", "depth is for bases that are trained, and method prompt trains none"),
+        ("base: b, method: few_shot, depth: 6", "depth is for bases that are trained, and method few_shot trains none"),
+        ("method: linear, depth: 6", "depth is for bases that are trained, and method linear trains none"),
+    ],
+)
+def test_layers_are_kept_of_what_is_trained_alone(student: str, told: str) -> None:
+    assert f"task.yaml:10: students.0: {told}: leave it out" in faults(text("rank", end=students(student)))
+    assert parse_task(text("rank", end=students("base: b, method: full, depth: 6"))).students != "auto"
 
 
 def test_a_fault_in_the_kind_is_not_told_again_for_what_hangs_on_it() -> None:

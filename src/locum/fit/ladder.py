@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from locum.core.errors import UserError
 from locum.fit import memory, time
 from locum.fit.written import CHARS_PER_TOKEN, writer_estimate, writing
 from locum.schema.candidate import Candidate, Estimate, Family, Method
 from locum.schema.data import SplitName
 from locum.schema.device import DeviceProfile
 from locum.schema.kinds import WRITING, Kind
-from locum.schema.task import TUNED, Budget, StudentSpec, Task
+from locum.schema.task import PROMPTED, TUNED, Budget, StudentSpec, Task
 from locum.sources.address import PathAddress, parse_address
 from locum.sources.bases import plan_base
 from locum.sources.catalogue import catalogue
@@ -68,7 +69,6 @@ _WEIGHTS: dict[Method, float] = {
     "few_shot": 0.25,
 }
 _EPOCHS: dict[Family, float] = {"linear": 1.0, "encoder": 10.0, "decoder": 2.0}
-PROMPTED: tuple[Method, ...] = ("prompt", "few_shot")
 LEAST_ROWS = 10
 """Fewest rows of train, and of dev, that must say what to write where a student is tuned to write."""
 _MIN_DEPTH = 4
@@ -132,16 +132,21 @@ def make_ladder(
 
     Raises:
         SourceError: a base is neither in the catalogue, nor a folder, nor an address.
+        UserError: a base has fewer layers than are to be kept.
     """
     wanted = students_of(task)
     budgets = training_budgets(task.kind, [spec.method for spec in wanted], task.budget.build_minutes * 60)
     ladder: list[Candidate] = []
     for spec, budget_s in zip(wanted, budgets, strict=True):
         facts = _facts(spec.base, root) if spec.base else None
+        if facts is not None and spec.depth is not None and spec.depth > facts.layers:
+            more = f"{spec.base} has {facts.layers} layers, and depth {spec.depth} is asked for"
+            raise UserError("models-depth", more, fix=f"give a depth of at most {facts.layers}, or none for all layers")
         learned = mixed if spec.multitask and mixed is not None else size
         candidate = _candidate(task, spec, facts, size, learned, machines, budget_s)
         reason = (
-            _nothing_to_learn(task.kind, candidate, size)
+            _other_family(task.kind, candidate)
+            or _nothing_to_learn(task.kind, candidate, size)
             or _over(candidate, task.budget, machines)
             or _too_shallow(candidate, budget_s)
         )
@@ -323,7 +328,7 @@ def _served(
 ) -> Estimate:
     if spec.method in PROMPTED or task.kind in ("extract", "generate"):
         answer = writing(task, spec.method, size.row_tokens, size.answer_tokens or 0)
-        estimate = writer_estimate(spec.base or "", spec.method, facts, answer, device, depth)
+        estimate = writer_estimate(spec.base or "", spec.method, facts, answer, device)
         return estimate if size.answer_tokens is not None else estimate.model_copy(update={"latency_ms": None})
     tokens = size.row_tokens
     latency_ms = time.latency_ms(facts, "int8", device, input_tokens=tokens, depth=depth)
@@ -332,6 +337,17 @@ def _served(
         memory_mb=memory.serving_memory(facts, "int8", tokens=tokens, depth=depth).total_mb,
         latency_ms=latency_ms * passes if latency_ms is not None else None,
     )
+
+
+def _other_family(kind: Kind, candidate: Candidate) -> str | None:
+    """Why a base of its family cannot become such a student; None when it can."""
+    writes = candidate.method in PROMPTED or kind in WRITING
+    needed: Family = "decoder" if writes else "encoder"
+    if candidate.base is None or candidate.family == needed or (kind == "classify" and not writes):
+        return None
+    if writes:
+        return f"{candidate.base} is an encoder, and a student that writes its answers needs a decoder"
+    return f"{candidate.base} is a decoder, and a trained student of kind {kind} needs an encoder"
 
 
 def _nothing_to_learn(kind: Kind, candidate: Candidate, size: DataSize) -> str | None:

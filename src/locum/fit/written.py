@@ -14,7 +14,7 @@ from locum.fit import memory, time
 from locum.runtime.llama_settings import STUDENT_SLOTS
 from locum.schema.candidate import Estimate, Method
 from locum.schema.device import DeviceProfile
-from locum.schema.task import Task
+from locum.schema.task import PROMPTED, Task
 from locum.sources.catalogue import catalogue
 from locum.sources.facts import BaseFacts
 
@@ -60,9 +60,7 @@ def instruction_tokens(task: Task) -> int:
     return _FRAME_TOKENS + round(len(task.instruction) / CHARS_PER_TOKEN)
 
 
-def writer_estimate(
-    base: str, method: Method, facts: BaseFacts, answer: Writing, device: DeviceProfile, depth: int | None = None
-) -> Estimate:
+def writer_estimate(base: str, method: Method, facts: BaseFacts, answer: Writing, device: DeviceProfile) -> Estimate:
     """Size, memory and latency of a student that writes, served by llama.cpp; nothing of its training.
 
     Args:
@@ -71,31 +69,28 @@ def writer_estimate(
         facts: of the base.
         answer: what is read and written.
         device: that it must run on.
-        depth: layers kept; None keeps all.
     """
     kept = weight_format(base, method)
     cache = min(answer.context, facts.max_tokens) * STUDENT_SLOTS
-    serving = memory.serving_memory(facts, kept, tokens=answer.read, depth=depth, cache_tokens=cache)
-    latency_ms = time.latency_ms(
-        facts, kept, device, input_tokens=answer.read, output_tokens=answer.written, depth=depth
-    )
+    serving = memory.serving_memory(facts, kept, tokens=answer.read, cache_tokens=cache)
+    latency_ms = time.latency_ms(facts, kept, device, input_tokens=answer.read, output_tokens=answer.written)
     inputs: dict[str, str | int | float] = {
         "tokens read": answer.read,
         "tokens written": answer.written,
         "tokens of cache": cache,
         "format": kept,
-        "parameters": memory.kept_parameters(facts, depth),
+        "parameters": facts.parameters,
     }
     speeds = {"memory GB/s": device.memory_gb_s, "matrix product GFLOP/s": device.matmul_gflops}
     inputs |= {name: round(value, 1) for name, value in speeds.items() if value is not None}
     return Estimate(
-        size_mb=memory.size_mb(facts, kept, depth), memory_mb=serving.total_mb, latency_ms=latency_ms, inputs=inputs
+        size_mb=memory.size_mb(facts, kept), memory_mb=serving.total_mb, latency_ms=latency_ms, inputs=inputs
     )
 
 
 def weight_format(base: str, method: Method) -> memory.WeightFormat:
     """How a student that writes is stored: as its base's GGUF file, or as a tuned one is exported."""
-    if method not in ("prompt", "few_shot"):
+    if method not in PROMPTED:
         return _TUNED
     entry = catalogue().get(base)
     artefacts = entry.artefacts if entry else ()

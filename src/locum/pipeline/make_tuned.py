@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from locum.core import child
+from locum.core.errors import UserError
 from locum.core.files import sha256_file, write_json
 from locum.core.progress import note
 from locum.pipeline.built import Mixture, Prepared
@@ -16,7 +17,8 @@ from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
 from locum.schema.model import ModelSpec
 from locum.schema.prompt import Prompt
-from locum.schema.training import GeneratorExportRequest, GeneratorParity, Trained, TuneRequest
+from locum.schema.task import TUNED
+from locum.schema.training import GeneratorExportRequest, GeneratorParity, Trained, TuneMethod, TuneRequest
 from locum.sources.bases import ensure_base
 from locum.students.open import PROMPT
 from locum.tasks import open_kind
@@ -71,7 +73,7 @@ def _tune(work: Workspace, data: Prepared, candidate: Candidate, prompt: Prompt,
         base=str(ensure_base(candidate.base or "", root=work.root, offline=work.offline)),
         train=str(learned / "train.jsonl"),
         dev=str(learned / "dev.jsonl"),
-        method="full" if candidate.method == "full" else "dora" if candidate.method == "dora" else "lora",
+        method=_method(candidate),
         budget_s=budget_s,
         seed=work.task.seed,
         threads=work.threads,
@@ -81,6 +83,18 @@ def _tune(work: Workspace, data: Prepared, candidate: Candidate, prompt: Prompt,
         name=candidate.name,
     )
     train_within_memory(work, "locum.train.tune:main", request, out, candidate.name)
+
+
+def _method(candidate: Candidate) -> TuneMethod:
+    """The candidate's method, as the training knows it.
+
+    Raises:
+        UserError: it tunes nothing that writes.
+    """
+    if candidate.method in ("full", "lora", "dora"):
+        return candidate.method
+    fix = f"use one of {', '.join(TUNED)}"
+    raise UserError("train-request", f"{candidate.name}: {candidate.method} tunes nothing that writes", fix=fix)
 
 
 def _mixture(data: Prepared, candidate: Candidate) -> Mixture | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from locum.schema.base import Document
 from locum.schema.kinds import CORRECT_AT, METRICS, WRITING, Kind, Profile, form
@@ -89,6 +90,16 @@ class DataSpec(Document):
 Method = Literal["linear", "head", "full", "lora", "dora", "prompt", "few_shot"]
 TUNED: tuple[Method, ...] = ("full", "lora", "dora")
 """Methods that tune a decoder which writes."""
+PROMPTED: tuple[Method, ...] = ("prompt", "few_shot")
+"""Methods that train nothing: a decoder is asked as it is."""
+METHODS: dict[Kind, tuple[Method, ...]] = {
+    "classify": ("linear", "head", *TUNED, *PROMPTED),
+    "tag": ("head", *TUNED, *PROMPTED),
+    "rank": ("linear", "head", "full", *PROMPTED),
+    "extract": (*TUNED, *PROMPTED),
+    "generate": (*TUNED, *PROMPTED),
+}
+"""Methods that make a student of each kind."""
 
 
 class Target(Document):
@@ -134,7 +145,9 @@ class StudentSpec(Document):
         "prompt: an instruction; few_shot: an instruction and worked examples."
     )
     depth: Annotated[int, Field(ge=1, le=200)] | None = Field(
-        default=None, description="Layers kept, from the first; default: all, or what the budget allows."
+        default=None,
+        description="For students that are trained to label, tag or rank: layers kept, from the first; default: all, "
+        "or what the budget allows.",
     )
     multitask: bool = Field(
         default=False,
@@ -145,6 +158,8 @@ class StudentSpec(Document):
     def _base_fits_method(self) -> Self:
         if (self.base is None) != (self.method == "linear"):
             raise ValueError("method linear takes no base; every other method needs one")
+        if self.depth is not None and self.method in ("linear", *PROMPTED):
+            raise ValueError(f"depth is for bases that are trained, and method {self.method} trains none: leave it out")
         if self.multitask and self.method not in TUNED:
             raise ValueError(f"multitask is for methods that tune what writes: {', '.join(TUNED)}")
         return self
@@ -275,6 +290,11 @@ class Guarantee(Document):
     )
     max_error: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.05, description="The α (or ε) of the statement.")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(default=0.95, description="Its confidence 1−δ.")
+
+
+def _fault(place: tuple[int | str, ...], message: str, seen: object) -> InitErrorDetails:
+    """A fault below the value that a validator looks at."""
+    return InitErrorDetails(type=PydanticCustomError("value_error", message), loc=place, input=seen)  # pyright: ignore[reportArgumentType]
 
 
 _NEEDED = {"profile": ("kind", "generate"), "answer_schema": ("kind", "extract"), "scorer": ("profile", "custom")}
@@ -408,6 +428,26 @@ class Task(Document):
         if multitask is not None and kind not in WRITING:
             raise ValueError(f"multitask is for kinds that write ({', '.join(WRITING)}), and this is kind: {kind}")
         return multitask
+
+    @field_validator("students")
+    @classmethod
+    def _students_fit_kind(
+        cls, students: Literal["auto"] | tuple[StudentSpec, ...], info: ValidationInfo
+    ) -> Literal["auto"] | tuple[StudentSpec, ...]:
+        kind: Kind | None = info.data.get("kind")
+        if students == "auto" or kind is None:
+            return students
+        faults: list[InitErrorDetails] = []
+        for place, spec in enumerate(students):
+            if spec.method not in METHODS[kind]:
+                known = ", ".join(METHODS[kind])
+                faults.append(_fault((place, "method"), f"no method for kind: {kind}; use one of {known}", spec.method))
+            elif spec.depth is not None and kind in WRITING:
+                depth = "a student that writes keeps all layers of its base: leave depth out"
+                faults.append(_fault((place, "depth"), depth, spec.depth))
+        if faults:
+            raise ValidationError.from_exception_data("students", faults)
+        return students
 
     @field_validator("students")
     @classmethod
