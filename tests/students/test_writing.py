@@ -66,6 +66,17 @@ def test_an_input_never_gets_itself_as_an_example() -> None:
     assert index.nearest("zebra", 5) != ()
 
 
+def test_inputs_of_single_characters_have_neighbours_too() -> None:
+    sums = [Row(id=text, input=text, output="?") for text in ("1 + 2", "8 - 3", "1 + 5", "+", "四")]
+    index = Neighbours(sums)
+    assert [row.id for row in index.nearest("1 + 6", 2)] == ["1 + 5", "1 + 2"]
+    assert [row.id for row in index.nearest("9 - 3", 1)] == ["8 - 3"]
+    assert len(index.nearest("the sum of both", 3)) == 3
+    mixed = Neighbours([*ROWS, *sums])
+    assert [row.id for row in mixed.nearest("8 - 4", 1)] == ["8 - 3"]
+    assert [row.id for row in mixed.nearest("where sat the dog", 1)] == ["3"]
+
+
 def test_an_input_over_the_context_has_no_answer_and_costs_no_other() -> None:
     def reply(request: CompletionRequest) -> str | Exception:
         long = "long" in request.messages[-1].content
