@@ -26,6 +26,7 @@ from locum.runtime.llama_settings import (
     library_parameters,
     server_arguments,
 )
+from locum.runtime.llamacpp import LlamaStream
 from locum.schema.message import Message, ToolCall
 
 ASK = CompletionRequest((Message("user", "hi"),))
@@ -103,6 +104,15 @@ def test_an_answer_with_tool_calls_in_pieces() -> None:
     assert completion is not None and completion.tool_calls == (ToolCall("a", "w", "{}"),)
     assert completion.finish_reason == "tool_calls" and completion.cached_tokens == 4
     assert completion.extra == {"tokens_per_s": "9.9", "draft_tokens": "6", "draft_accepted": "5"}
+
+
+def test_a_required_call_that_came_is_the_answer() -> None:
+    call = {"index": 0, "id": "a", "function": {"name": "w", "arguments": "{}"}}
+    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    events: Any = iter([{"choices": [{"delta": {"tool_calls": [call]}}]}, {"choices": [], "usage": usage}])
+    stream = LlamaStream(events, Answer("m", None, 0), "m.gguf", must_call=True)
+    final = list(stream)[-1].final
+    assert final is not None and final.tool_calls == (ToolCall("a", "w", "{}"),)
 
 
 def test_log_probabilities_of_zero_have_a_floor() -> None:

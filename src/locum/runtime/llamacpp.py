@@ -1,13 +1,13 @@
 """Text from GGUF files through llama.cpp: answers, streams, and the weighing of given continuations.
 
 Notable: names of control tokens in a message are read as text, so a conversation that holds one goes as token ids.
-Several requests are answered in one batch; each has a connection to the engine's process of its own, and a
-whole answer is a stream that was read to its end, so both are the same text. llama.cpp lets a model write at any length
-before a call that is required, and ignores tools that the chat template has no place for: both end as errors here. Closing a stream ends the connection,
-and llama.cpp stops with the next token. At temperature 0 the packaged library wrote the same text whether it was alone
-or in a batch, read the prompt anew or kept it, wrote ahead or not; builds for wider vectors choose their arithmetic by
-the size of a batch, and there a near tie may fall the other way. Not here: the process (``llama_process``), the words
-of its API (``llama_request``), embeddings and classification (``llama_embed``).
+llama.cpp ignores tools that the chat template has no place for, and lets a model write at any length before a call that
+is required; both are errors here. Several requests are answered in one batch; each has a connection to the engine's
+process of its own, and a whole answer is a stream that was read to its end, so both are the same text. Closing a stream
+ends the connection, and llama.cpp stops with the next token. At temperature 0 the packaged library wrote the same text
+whether it was alone or in a batch, read the prompt anew or kept it, wrote ahead or not; builds for wider vectors choose
+their arithmetic by the size of a batch, and there a near tie may fall the other way. Not here: the process
+(``llama_process``), the words of its API (``llama_request``), embeddings and classification (``llama_embed``).
 """
 
 from __future__ import annotations
@@ -285,14 +285,15 @@ class LlamaStream:
         self._over = True
         if self._answer.completion is None:
             raise LocumError("runtime-engine-failed", "llama.cpp ended an answer without its end", where=self._where)
-        if self._must_call and not self._answer.completion.tool_calls:
+        completion = self._answer.completion
+        if self._must_call and not completion.tool_calls:
             raise LocumError(
                 "runtime-no-call",
-                f"the model was to call a function, and wrote {self._answer.completion.output_tokens} tokens without one",
+                f"the model was to call a function, and wrote {completion.output_tokens} tokens without one",
                 where=self._where,
                 fix="allow more tokens, set tool_choice to auto, or use a model that is better at calling functions",
             )
-        return Chunk(final=self._answer.completion)
+        return Chunk(final=completion)
 
     def close(self) -> None:
         """Stop; any thread may, at any time, and a second call does nothing."""
