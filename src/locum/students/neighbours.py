@@ -31,7 +31,11 @@ class Neighbours:
 
         self._rows = tuple(rows)
         self._vectorizer: Any = TfidfVectorizer(
-            tokenizer=_words, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True, max_features=50_000
+            tokenizer=_words,
+            token_pattern=None,  # pyright: ignore[reportArgumentType]  (None says that it is not used)
+            ngram_range=(1, 2),
+            sublinear_tf=True,
+            max_features=50_000,
         )
         self._matrix: Any = self._vectorizer.fit_transform([row.input for row in self._rows])
 
