@@ -12,7 +12,7 @@ import pytest
 
 from locum.bundle.student import Student, open_bundle
 from locum.cli.serve import open_target
-from locum.core.errors import LocumError, ModelFileError, UserError
+from locum.core.errors import DeviceError, LocumError, ModelFileError, UserError
 from locum.core.progress import listening
 from locum.gateway.bundle_target import BundleTarget
 from locum.gateway.errors import ApiError, from_engine_error
@@ -263,6 +263,35 @@ def test_a_file_that_the_engine_cannot_read_is_refused_before_anything_is_served
     assert caught.value.code == "runtime-unsupported" and "llamacpp" in caught.value.fix
 
 
+@pytest.mark.engines
+def test_a_plain_model_is_loaded_before_anything_is_served(tmp_path: Path):
+    for pooling, engine in ((None, "_generator"), (1, "_embedder")):
+        model = _open(pico_gguf(tmp_path / "m.gguf", pooling=pooling).path)
+        assert getattr(model, engine).process.pid is not None
+        model.close()
+
+
+@pytest.mark.engines
+def test_what_llama_cpp_cannot_load_is_refused_before_anything_is_served(tmp_path: Path):
+    path = pico_gguf(tmp_path / "m.gguf").path
+    stranger = tmp_path / "stranger.gguf"
+    stranger.write_bytes(path.read_bytes().replace(b"llama", b"xlama"))
+    for fields, code in (({}, "runtime-unsupported"), ({"adapters": (f"a={path}",)}, "runtime-mismatch")):
+        with pytest.raises(ModelFileError) as caught:
+            _open(path if fields else stranger, **fields)
+        assert caught.value.code == code and caught.value.exit_code == 2
+
+
+def test_a_context_beyond_this_machines_memory_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("locum.runtime.open.open_text", lambda *_: pytest.fail("it was opened"))
+    path = pico_gguf(tmp_path / "m.gguf", n_ctx=1 << 30).path
+    with pytest.raises(DeviceError, match="key-value cache") as caught:
+        _open(path, n_ctx=1 << 30, slots=256)
+    assert caught.value.code == "fit-memory" and "--slots" in caught.value.fix and caught.value.exit_code == 2
+
+
 def test_auto_takes_the_engine_that_reads_the_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LOCUM_CACHE", str(tmp_path / "cache"))
     said: list[str] = []
@@ -286,7 +315,7 @@ def test_serving_a_plain_model_needs_little_memory_and_no_heavy_library():
     heavy = ("scipy", "sklearn", "matplotlib", "torch", "pandas", "onnxruntime", "transformers", "starlette")
     code = (
         "import sys, locum.gateway.serve, locum.cli.serve, locum.gateway.targets, locum.runtime.open;"
-        "import locum.sources.bases;"
+        "import locum.sources.bases, locum.fit.device, locum.fit.memory, locum.fit.text_memory;"
         "from locum.gateway.app import create_app; from locum.gateway.targets import ModelTarget;"
         "from locum.testing import FakeGenerator; create_app(ModelTarget('m', FakeGenerator()));"
         "import locum.runtime.llamacpp, pathlib; status = pathlib.Path('/proc/self/status');"

@@ -325,6 +325,52 @@ def test_a_model_that_cannot_be_loaded_says_why_and_is_not_tried_again(make: Mak
     assert (tmp_path / "count").read_text() == "x"
 
 
+NO_MEMORY = """
+import json, pathlib, sys
+sys.stdin.readline()
+tries = pathlib.Path({tries!r})
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+sys.stderr.write({said!r} + "\\n"); sys.stderr.flush()
+print(json.dumps({{"fatal": "RuntimeError: Failed to init server"}}), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "E llama_init_from_model: failed to initialize the context: std::bad_alloc",
+        "E cmn common_init_: failed to create context with model 'pico.gguf'",
+        "E alloc_tensor_range: failed to allocate CPU buffer of size 9000000000",
+    ],
+)
+def test_want_of_memory_is_told_as_such_and_tried_again(make: Make, tmp_path: Path, said: str) -> None:
+    tries = tmp_path / "tries"
+    process = make(NO_MEMORY.format(tries=str(tries), said=said))
+    assert process.problem is None
+    for count in (1, 2, 3):
+        error = fails(process, "ok")
+        assert isinstance(error, DeviceError) and error.code == "runtime-memory"
+        assert "2 slots of 128 tokens" in error.cause and error.fix
+        assert process.problem is error and tries.read_text() == "x" * count
+    error = fails(process, "ok")  # the pause has become long: refused at once, with the reason
+    assert error.code == "runtime-memory" and "the next start is in" in error.cause and tries.read_text() == "xxx"
+
+
+def test_a_problem_is_over_when_the_model_is_loaded(make: Make, tmp_path: Path) -> None:
+    once = NO_MEMORY.format(tries=str(tmp_path / "tries"), said="std::bad_alloc")
+    process = make("import pathlib\nif not pathlib.Path(" + repr(str(tmp_path / "tries")) + ").exists():\n"
+                   + textwrap.indent(once, "    ") + "    raise SystemExit(1)\n" + PRELUDE)  # fmt: skip
+    assert fails(process, "ok").code == "runtime-memory" and process.problem is not None
+    assert ask(process)["pid"] and process.problem is None
+
+
+def test_a_model_that_is_refused_stays_a_problem(make: Make, tmp_path: Path) -> None:
+    said = "E llama_model_load: error loading model: unknown model architecture: 'xlama'"
+    process = make(NO_MEMORY.format(tries=str(tmp_path / "tries"), said=said))
+    error = fails(process, "ok")
+    assert isinstance(error, ModelFileError) and error.code == "runtime-unsupported" and process.problem is error
+
+
 def test_a_check_before_the_start_refuses_for_good(make: Make) -> None:
     def check() -> None:
         raise ModelFileError("runtime-chat-template", "hostile")

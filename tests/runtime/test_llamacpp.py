@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from locum.core.errors import LocumError, ModelFileError, SourceError, UserError
+from locum.core.errors import DeviceError, LocumError, ModelFileError, SourceError, UserError
 from locum.runtime import CompletionRequest, Embedder, Generator, Message, Scorer, open_generator
 from locum.runtime.completion import Tool
-from locum.runtime.llama_settings import EngineSettings
+from locum.runtime.llama_process import LlamaProcess
+from locum.runtime.llama_settings import EngineSettings, generation_child
 from locum.runtime.llamacpp import LlamaGenerator
 from locum.runtime.open import open_embedder, open_model
 from locum.schema.task import LlmSpec
@@ -463,6 +464,32 @@ class TestEmbedder:
     def test_a_folder_that_is_not_one(self, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError):
             open_embedder(tmp_path)
+
+
+@pytest.mark.engines
+def test_an_adapter_of_another_model_is_told_as_such(tmp_path: Path, pico: PicoDecoder) -> None:
+    model = open_model(pico.path, replace(SMALL, adapters={"a": pico.path}))
+    with pytest.raises(ModelFileError, match="an adapter does not fit the model") as caught:
+        model.start()
+    assert caught.value.code == "runtime-mismatch" and model.problem is caught.value
+    model.close()
+
+
+@pytest.mark.engines
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of memory")
+def test_a_context_that_does_not_fit_memory_is_told_as_such(tmp_path: Path) -> None:
+    child = generation_child(
+        pico_gguf(tmp_path / "m.gguf", n_ctx=1 << 20).path, replace(SMALL, n_ctx=1 << 20, slots=64), 1 << 20
+    )
+    limited = (
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32));"
+        "runpy.run_module('locum.runtime.llamacpp_child', run_name='__main__')"
+    )
+    process = LlamaProcess(child, command=[sys.executable, "-c", limited])
+    with pytest.raises(DeviceError, match="64 slots of 1,048,576 tokens") as caught:
+        process.start()
+    assert caught.value.code == "runtime-memory"
+    process.close()
 
 
 def test_a_damaged_gguf_never_reaches_the_engine(tmp_path: Path, pico: PicoDecoder) -> None:

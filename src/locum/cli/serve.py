@@ -1,24 +1,26 @@
 """``locum serve``: a bundle, or a plain model, behind OpenAI's API on loopback.
 
 Notable: a folder is a bundle when it has a manifest, and else a model folder; anything else is a GGUF file or a name of
-the catalogue. A plain model has no policy and no certificate, and its answers say so. An engine that does not read
-every file is loaded before the port is opened, so that a file it cannot read is an error at once.
+the catalogue. A plain model has no policy and no certificate, and its answers say so. What it will need of memory is
+worked out first, and it is loaded before the port is opened, so that what cannot be served is an error at once.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from locum.core.errors import LocumError, UserError
+from locum.core.errors import UserError
 
 if TYPE_CHECKING:
     from locum.gateway.targets import Target
+    from locum.runtime.gguf_check import GgufHeader
     from locum.runtime.llama_settings import EngineSettings
-    from locum.runtime.protocol import Generator
+    from locum.runtime.protocol import Embedder, Generator
 
+_Engine = TypeVar("_Engine", bound="Generator | Embedder")
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 _TIMEOUT_S = 600.0
@@ -120,11 +122,12 @@ def open_target(
         "parameters": header.parameters,
     }
     if f"{header.architecture}.pooling_type" in header.metadata:
-        return ModelTarget(name, embedder=open_embedder(path, threads=threads), facts=facts)
+        return ModelTarget(name, embedder=_loaded(open_embedder(path, threads=threads)), facts=facts)
     drafting = None if draft is None else ensure_base(draft, format="gguf")
     chosen = EngineSettings(
         threads=threads, draft=drafting, adapters=_adapters(adapters), timeout_s=_TIMEOUT_S, **settings
     )
+    _require_memory(path, header, chosen)
     writer, generator = _open_text(path, chosen, engine)
     facts |= {"engine": writer, "context": chosen.n_ctx, "slots": chosen.slots}
     return ModelTarget(name, generator, facts=facts)
@@ -149,18 +152,33 @@ def _open_text(path: Path, settings: EngineSettings, engine: str | None) -> tupl
         from locum.evaluate.text_engines import choose_text_engine
 
         choice, generator = choose_text_engine(path, settings)
-        return choice.engine, generator
+        return choice.engine, _loaded(generator)
     from locum.runtime.open import open_text
-    from locum.runtime.openvino_generator import OpenVinoGenerator
 
-    generator = open_text(path, settings, engine)
-    if isinstance(generator, OpenVinoGenerator):
+    return engine or "llamacpp", _loaded(open_text(path, settings, engine))
+
+
+def _require_memory(path: Path, header: GgufHeader, settings: EngineSettings) -> None:
+    """Refuse what this machine has no memory for, before anything of it is loaded."""
+    from locum.fit.device import profile_device
+    from locum.fit.memory import free_mb, require_memory
+    from locum.fit.text_memory import text_memory
+
+    fix = "make --ctx or --slots smaller, keep keys and values with --kv-type q8_0, or take a smaller file"
+    require_memory(text_memory(path, header, settings), free_mb(profile_device()), fix=fix)
+
+
+def _loaded(engine: _Engine) -> _Engine:
+    """The engine with its model loaded; closed, if that cannot be."""
+    from locum.runtime.protocol import Loading
+
+    if isinstance(engine, Loading):
         try:
-            generator.start()
-        except LocumError:
-            generator.close()
+            engine.start()
+        except BaseException:
+            engine.close()
             raise
-    return engine or "llamacpp", generator
+    return engine
 
 
 def _adapters(given: tuple[str, ...] | list[str]) -> dict[str, Path]:

@@ -42,7 +42,9 @@ def check_gguf(path: Path) -> GgufHeader:
         ModelFileError: not GGUF, damaged, a tensor beyond the end, an unknown quantisation, a missing shard.
     """
     header = _check_one(path)
-    for shard in _other_shards(path, header):
+    for shard in files_of(path, header):
+        if shard.name == path.name:
+            continue
         if not shard.is_file():
             raise ModelFileError(
                 "runtime-file-missing",
@@ -78,6 +80,31 @@ def parse_gguf(data: bytes | mmap.mmap, where: str) -> GgufHeader:
     return header
 
 
+def files_of(path: Path, header: GgufHeader) -> list[Path]:
+    """The files of a model: of a split one all of them, whether they are there or not.
+
+    Args:
+        path: the file; of a split model the first.
+        header: of that file.
+
+    Raises:
+        ModelFileError: ``runtime-mismatch``: it is one of several, and its name does not say which.
+    """
+    count = header.metadata.get("split.count", 0)
+    if not isinstance(count, int) or count <= 1:
+        return [path]
+    found = re.fullmatch(r"(.+)-(\d{5})-of-(\d{5})\.gguf", path.name)
+    if found is None or int(found[3]) != count or count > _SHARDS_MAX:
+        raise ModelFileError(
+            "runtime-mismatch",
+            f"it is one of {count} files, but its name is not NAME-00001-of-{count:05d}.gguf",
+            where=str(path),
+            fix="give the files their original names",
+        )
+    names = [f"{found[1]}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
+    return [path.with_name(name) for name in names]
+
+
 def _check_one(path: Path) -> GgufHeader:
     try:
         refuse_unsafe(path)
@@ -106,19 +133,3 @@ def _check_vocabulary(header: GgufHeader) -> None:
             continue
         if header.array_types.get(key) != kind or header.metadata[key] != header.metadata.get(_TOKENS):
             raise Malformed(f"{key} does not fit the {header.metadata.get(_TOKENS)} tokens")
-
-
-def _other_shards(path: Path, header: GgufHeader) -> list[Path]:
-    count = header.metadata.get("split.count", 0)
-    if not isinstance(count, int) or count <= 1:
-        return []
-    found = re.fullmatch(r"(.+)-(\d{5})-of-(\d{5})\.gguf", path.name)
-    if found is None or int(found[3]) != count or count > _SHARDS_MAX:
-        raise ModelFileError(
-            "runtime-mismatch",
-            f"it is one of {count} files, but its name is not NAME-00001-of-{count:05d}.gguf",
-            where=str(path),
-            fix="give the files their original names",
-        )
-    names = [f"{found[1]}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
-    return [path.with_name(name) for name in names if name != path.name]

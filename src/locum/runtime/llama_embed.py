@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locum.core.cpu import usable_cores
-from locum.core.errors import ModelFileError
+from locum.core.errors import LocumError, ModelFileError
 from locum.runtime.gguf_check import GgufHeader, check_gguf
 from locum.runtime.linear import read_arrays
 from locum.runtime.llama_client import EngineRefusedError
@@ -168,6 +168,15 @@ class LlamaEmbedder:
         """The engine's process."""
         return self._vectors.process
 
+    @property
+    def problem(self) -> LocumError | None:
+        """Why a text would not be answered now, as ``LlamaProcess.problem``."""
+        return self.process.problem
+
+    def start(self) -> None:
+        """Load the model now instead of with the first text; errors as ``LlamaProcess.post``."""
+        self.process.start()
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of length one, ``[len(texts), dimensions]``.
 
@@ -242,6 +251,11 @@ class LlamaClassifier:
     def process(self) -> LlamaProcess:
         """The engine's process."""
         return self._vectors.process
+
+    @property
+    def problem(self) -> LocumError | None:
+        """Why a text would not be answered now, as ``LlamaProcess.problem``."""
+        return self.process.problem
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Scores before softmax and temperature, ``[len(texts), n_labels]``: ``pooled @ weight.T + bias``.

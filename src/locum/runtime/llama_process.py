@@ -2,8 +2,9 @@
 
 Notable: whoever waits when it dies gets an error that says how it died; nothing is asked a second time, because the
 request may be what killed it. After each crash the next start waits longer (0.5 s, 1 s, 2 s … 30 s) and requests are
-refused at once meanwhile; a model that cannot be loaded is not tried again. A child hangs when it tells nobody anything
-for ``idle_s``: while it reads a long prompt it is asked to tell how far it is.
+refused at once meanwhile; that is so, too, when there was no memory to load the model, but a file that cannot be loaded
+is not tried again. A child hangs when it tells nobody anything for ``idle_s``: while it reads a long prompt it is asked
+to tell how far it is.
 Not here: how a child process is held (``engine_child``), what runs in it (``llamacpp_child``), what is asked of it
 (``llamacpp``).
 """
@@ -41,8 +42,17 @@ _IDLE_S = 30.0
 _BACK_OFF_S = (0.5, 30.0)
 _WAIT_FOR_START_S = 1.0
 _LATE_FIX = "ask for fewer tokens, or allow more time (llm.timeout_s)"
+_MEMORY_FIX = "close other programs, take a smaller model or quantisation, a smaller context, or fewer slots"
+_NO_MEMORY = "runtime-memory"
 _CHILD_MODULE = "locum.runtime.llamacpp_child"
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+_ADAPTER = re.compile(r"failed to (?:apply|load) lora adapter.*")
+_MEMORY = re.compile(
+    r"(?:std::bad_alloc|insufficient memory|failed to allocate|cannot allocate|out of memory|OverflowError"
+    r"|MemoryError|failed to create context).*",
+    re.IGNORECASE,
+)
+"""What llama.cpp says when memory runs out; a context is not created for want of an adapter, too, which comes first."""
 
 Probe = Callable[["LlamaProcess", LlamaClient, int], None]
 
@@ -81,6 +91,7 @@ class LlamaProcess:
         self._crashes = 0
         self._crashed_s = 0.0
         self._refused: LocumError | None = None
+        self._not_loaded: LocumError | None = None
         self._closed = False
 
     @property
@@ -93,6 +104,13 @@ class LlamaProcess:
     def where(self) -> str:
         """The model's file, for messages."""
         return self.settings.model
+
+    @property
+    def problem(self) -> LocumError | None:
+        """Why a request would not be answered now: the model cannot be loaded, or could not and rests meanwhile."""
+        if self._refused is not None:
+            return self._refused
+        return self._not_loaded if time.monotonic() < self._crashed_s + self._pause_s() else None
 
     def post(self, path: str, body: dict[str, Any], timeout_s: float, *, slot: bool = False) -> dict[str, Any]:
         """Send one request and wait for its whole answer.
@@ -202,14 +220,18 @@ class LlamaProcess:
                     self._probe(self, child.client, child.pid or 0)
             except (EngineGoneError, EngineRefusedError, TimeoutError) as error:
                 child.kill()
-                raise LocumError(
-                    "runtime-child-start", f"llama.cpp does not answer: {error}", where=self.where
-                ) from error
+                why = f"llama.cpp does not answer: {error}"
+                self._not_loaded = LocumError("runtime-child-start", why, where=self.where)
+                self._count(child)
+                raise self._not_loaded from error
             except LocumError as error:
-                if isinstance(error, (ModelFileError, DeviceError)):
+                if isinstance(error, (ModelFileError, DeviceError)) and error.code != _NO_MEMORY:
                     self._refused = error  # the next time would be no different
                 child.kill()
+                self._not_loaded = error
+                self._count(child)
                 raise
+            self._not_loaded = None
             return child
 
     def _check_once(self) -> None:
@@ -223,15 +245,10 @@ class LlamaProcess:
 
     def _be_patient(self, dead: _Child) -> None:
         """Wait a short pause out; refuse during a long one."""
-        if dead.counted is False:
-            dead.counted = True
-            self._crashes += 1
-            self._crashed_s = time.monotonic()
-        first_s, longest_s = _BACK_OFF_S
-        pause_s = min(longest_s, first_s * 2.0 ** (self._crashes - 1))
-        left_s = self._crashed_s + pause_s - time.monotonic()
+        self._count(dead)
+        left_s = self._crashed_s + self._pause_s() - time.monotonic()
         if left_s > _WAIT_FOR_START_S:
-            death = dead.death()
+            death = self._not_loaded or dead.death()
             raise LocumError(
                 death.code,
                 f"{death.cause}; {self._crashes} times in a row, the next start is in {left_s:.0f} s",
@@ -239,6 +256,16 @@ class LlamaProcess:
                 fix=death.fix,
             )
         time.sleep(max(0.0, left_s))
+
+    def _count(self, dead: _Child) -> None:
+        if not dead.counted:
+            dead.counted = True
+            self._crashes += 1
+            self._crashed_s = time.monotonic()
+
+    def _pause_s(self) -> float:
+        first_s, longest_s = _BACK_OFF_S
+        return min(longest_s, first_s * 2.0 ** (self._crashes - 1))
 
 
 def _placed(body: dict[str, Any], place: int | None) -> dict[str, Any]:
@@ -308,13 +335,13 @@ class _Child(EngineChild):
             settings.model,
             command,
             settings.to_json(),
-            memory_fix="close other programs, take a smaller model or quantisation, or a smaller context",
+            memory_fix=_MEMORY_FIX,
             instructions_fix="use an ONNX student, or name a llama-server built for this processor in "
             "LOCUM_LLAMA_SERVER",
         )
         self._of_binary = settings.binary is not None
         self._key = settings.key
-        self._where = settings.model
+        self._opened = settings
         self._port: Future[int] = Future()
         self._client: LlamaClient | None = None
         self.counted = False
@@ -331,7 +358,7 @@ class _Child(EngineChild):
             self._client = LlamaClient(self._port.result(timeout_s), self._key)
         except FutureTimeoutError:
             raise LocumError(
-                "runtime-child-start", f"llama.cpp did not load the model within {timeout_s:g} s", where=self._where
+                "runtime-child-start", f"llama.cpp did not load the model within {timeout_s:g} s", where=self._model
             ) from None
 
     def leave(self) -> None:
@@ -345,7 +372,7 @@ class _Child(EngineChild):
         if "ready" in record:
             self._port.set_result(int(record["ready"]["port"]))
         elif not self._port.done():
-            self._port.set_exception(_load_error(self._where, record["fatal"], self.whole_log()))
+            self._port.set_exception(_load_error(self._opened, record["fatal"], self.whole_log()))
 
     def hear_log(self, line: str) -> None:
         if not self._port.done() and self._of_binary:
@@ -356,19 +383,28 @@ class _Child(EngineChild):
     def ended(self) -> None:
         if not self._port.done():
             refused = self._of_binary and (self.status or 0) > 0
-            self._port.set_exception(_load_error(self._where, "", self.whole_log()) if refused else self.death())
+            self._port.set_exception(_load_error(self._opened, "", self.whole_log()) if refused else self.death())
 
 
-def _load_error(model: str, fatal: str, log: str) -> LocumError:
+def _load_error(opened: ChildSettings, fatal: str, log: str) -> LocumError:
+    where = opened.model
     if "unknown model architecture" in log or "unknown pre-tokenizer" in log:
         why = one_line(log[log.find("unknown ") :], 160)
         return ModelFileError(
             "runtime-unsupported",
             f"llama.cpp does not know this model: {why}",
-            where=model,
+            where=where,
             fix="known families: llama (SmolLM2, Mistral), qwen2, qwen3, gemma3, phi3, granite, olmo2, gpt2 and more",
         )
     if "invalid argument" in log:
         why = one_line(log[log.find("invalid argument") :], 120)
         return DeviceError("runtime-child-start", f"this llama-server is too old: {why}", fix="build a newer one")
-    return ModelFileError("runtime-damaged", f"llama.cpp cannot load it: {fatal} {one_line(log[-300:])}", where=model)
+    if opened.adapters and (found := _ADAPTER.search(log)) is not None:
+        why = f"an adapter does not fit the model: {one_line(found[0], 160)}"
+        return ModelFileError(
+            "runtime-mismatch", why, where=where, fix="take an adapter that was trained for this model"
+        )
+    if (found := _MEMORY.search(f"{log} {fatal}")) is not None:
+        why = f"llama.cpp cannot get memory for {opened.slots} slots of {opened.n_ctx:,} tokens beside the model"
+        return DeviceError(_NO_MEMORY, f"{why}: {one_line(found[0], 160)}", where=where, fix=_MEMORY_FIX)
+    return ModelFileError("runtime-damaged", f"llama.cpp cannot load it: {fatal} {one_line(log[-300:])}", where=where)

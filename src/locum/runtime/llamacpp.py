@@ -96,6 +96,11 @@ class LlamaGenerator:
         """Names of the LoRA adapters that a request may ask for."""
         return tuple(self._adapters)
 
+    @property
+    def problem(self) -> LocumError | None:
+        """Why a request would not be answered now, as ``LlamaProcess.problem``."""
+        return self.process.problem
+
     def start(self) -> None:
         """Load the model now instead of with the first request.
 

@@ -41,7 +41,7 @@ def serve_library(settings: ChildSettings, send: Any) -> int:
         library: Any = importlib.import_module("xllamacpp")  # it has no types
         server = library.Server(library_parameters(settings, library))
         port = int(server.listening_address.rpartition(":")[2])
-    except (RuntimeError, ValueError, OSError, ImportError) as error:
+    except (RuntimeError, ValueError, OSError, ImportError, OverflowError, MemoryError) as error:
         send({"fatal": f"{type(error).__name__}: {error}"})
         return 1
     send({"ready": {"port": port}})

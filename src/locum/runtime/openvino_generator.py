@@ -94,6 +94,11 @@ class OpenVinoGenerator:
         """Process id of the running child, None when there is none."""
         return self._process.pid
 
+    @property
+    def problem(self) -> LocumError | None:
+        """Why a request would not be answered now, as ``OpenVinoProcess.problem``."""
+        return self._process.problem
+
     def start(self) -> None:
         """Load the model now instead of with the first request.
 

@@ -73,6 +73,11 @@ class OpenVinoProcess:
         child = self._child
         return child.pid if child is not None and child.alive else None
 
+    @property
+    def problem(self) -> LocumError | None:
+        """Why a request would not be answered now: the model cannot be loaded."""
+        return self._refused
+
     def start(self) -> None:
         """Load the model, when it is not loaded.
 

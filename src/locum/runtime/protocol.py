@@ -17,6 +17,7 @@ from typing import Protocol, Self, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from locum.core.errors import LocumError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.schema.model import ModelSpec
 
@@ -234,6 +235,30 @@ def forwarder_of(generator: Generator) -> Forwarder | None:
 def _can_forward(kind: type) -> bool:
     """Looked up once for each kind: a protocol's check takes longer than to send a request."""
     return issubclass(kind, Forwarder)
+
+
+@runtime_checkable
+class Fallible(Protocol):
+    """What loads its model into a process of its own, or holds something that does."""
+
+    @property
+    def problem(self) -> LocumError | None:
+        """Why it would not answer now; None where it would, or would try."""
+        ...
+
+
+def problem_of(engine: object) -> LocumError | None:
+    """Why an engine, or what holds one, would not answer now; None also where it does not tell."""
+    return engine.problem if isinstance(engine, Fallible) else None
+
+
+@runtime_checkable
+class Loading(Fallible, Protocol):
+    """An engine that loads its model with the first request, or before."""
+
+    def start(self) -> None:
+        """Load the model now; raises LocumError when that cannot be."""
+        ...
 
 
 @runtime_checkable
