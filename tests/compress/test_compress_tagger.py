@@ -143,7 +143,7 @@ def dev_of(names: list[str], gold: list[tuple[int, int, str]]) -> tuple[TaggedDe
     scores = np.array([[6.0 * (name == said) for name in TAGS.names] for said in names], dtype=np.float32)
     offsets = np.array([[2 * place, 2 * place + 1] for place in range(len(names))])
     dev = TaggedDev([" ".join("x" * len(names))], [gold], scores)
-    return dev, TaggedText(offsets, scores, truncated=False)
+    return dev, TaggedText(offsets, scores)
 
 
 def test_lost_tags_show_among_many_tokens_outside(asked: ExportRequest) -> None:
@@ -151,14 +151,14 @@ def test_lost_tags_show_among_many_tokens_outside(asked: ExportRequest) -> None:
     assert check_tags(dev, [same], TAGS, asked, "int8").label_agreement == 1.0
     lost = same.logits.copy()
     lost[95:98] = same.logits[0]
-    parity = check_tags(dev, [TaggedText(same.spans, lost, truncated=False)], TAGS, asked, "int8")
+    parity = check_tags(dev, [TaggedText(same.spans, lost)], TAGS, asked, "int8")
     assert parity.label_agreement == pytest.approx(0.4) and not parity.passed  # 97 % of all tokens are tagged alike
     assert (parity.accuracy_trained, parity.accuracy_exported) == (1.0, pytest.approx(4 / 7))
 
 
 def test_scores_that_are_no_numbers_agree_with_nothing(asked: ExportRequest) -> None:
     dev, same = dev_of(["O", "B-CITY"], [(2, 3, "CITY")])
-    broken = TaggedText(same.spans, np.full_like(same.logits, np.nan), truncated=False)
+    broken = TaggedText(same.spans, np.full_like(same.logits, np.nan))
     parity = check_tags(dev, [broken], TAGS, asked, "int8")
     assert (parity.label_agreement, parity.max_gap, parity.passed) == (0.0, 1.0, False)
 

@@ -30,11 +30,11 @@ class _Counting(FakeClassifier):
         super().__init__(LABELS, lambda text: "a" if text.startswith("a") else "b", **options)
         self.sizes: list[int] = []
 
-    def logits(self, texts):
+    def read(self, texts):
         self.sizes.append(len(texts))
         if "bad" in texts:
             raise LocumError("runtime-engine-failed", "a bad input")
-        return super().logits(texts)
+        return super().read(texts)
 
 
 def test_waiting_texts_are_read_in_batches_and_answers_do_not_mix():
@@ -114,9 +114,9 @@ class _Gate:
     def spec(self):
         return self._inner.spec
 
-    def logits(self, texts):
+    def read(self, texts):
         self.open.wait(20)
-        return self._inner.logits(texts)
+        return self._inner.read(texts)
 
     def close(self):
         self.open.set()
@@ -194,10 +194,10 @@ def test_an_engine_failure_is_a_typed_500_and_the_next_request_works(start):
     class Failing(_Gate):
         failing = True
 
-        def logits(self, texts):
+        def read(self, texts):
             if self.failing:
                 raise LocumError("runtime-engine-failed", "out of memory at 0x7f")
-            return self._inner.logits(texts)
+            return self._inner.read(texts)
 
     made: list[Failing] = []
     gateway = start(wrap=lambda inner: made.append(Failing(inner)) or made[0])
@@ -211,7 +211,7 @@ def test_an_engine_failure_is_a_typed_500_and_the_next_request_works(start):
 @pytest.mark.engines
 def test_an_unexpected_error_has_the_envelope_too(start):
     class Broken(_Gate):
-        def logits(self, texts):
+        def read(self, texts):
             raise ZeroDivisionError(texts[0])
 
     response = start(wrap=Broken).ask(SURE)

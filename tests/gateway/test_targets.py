@@ -68,7 +68,7 @@ def test_a_bundle_gives_one_answer_and_takes_what_changes_nothing(bundle: Bundle
     assert opened.origin.route == "local" and opened.origin.certificate == bundle.certificate
     assert [chunk.text for chunk in opened.stream] == ["card", ""]
     with pytest.raises(ApiError):
-        bundle.embed("pico", ["x"])
+        bundle.embed("pico", ["x"], truncate=True)
 
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -168,7 +168,7 @@ def test_a_plain_model_says_what_it_cannot():
         ModelTarget("tiny")
     writes, embeds = ModelTarget("tiny", FakeGenerator()), ModelTarget("tiny", embedder=FakeEmbedder())
     with pytest.raises(ApiError) as caught:
-        writes.embed("tiny", ["x"])
+        writes.embed("tiny", ["x"], truncate=True)
     assert caught.value.code == "unsupported_value"
     with pytest.raises(ApiError):
         embeds.admit("tiny", [CompletionRequest(ASKED)])
@@ -232,7 +232,7 @@ def test_folders_are_bundles_or_model_folders(tmp_path: Path):
     bundle.close()
     pico_embedder(tmp_path / "vectors")
     model = _open(tmp_path / "vectors")
-    assert model.name == "vectors" and model.embed("vectors", ["a b"]).vectors.shape[0] == 1
+    assert model.name == "vectors" and model.embed("vectors", ["a b"], truncate=False).vectors.shape[0] == 1
     model.close()
 
 

@@ -113,9 +113,9 @@ def test_pruned_weights_are_stored_sparse_and_score_the_same(tmp_path: Path) -> 
 
 def test_truncation_counts_words(tmp_path: Path) -> None:
     opened = LinearClassifier(tmp_path, pico_linear(tmp_path, max_tokens=3))
-    whole, cut = opened.logits(["card card pin", "card card pin pin pin pin"])
-    np.testing.assert_allclose(whole, cut)
-    assert opened.truncated == 1
+    read = opened.read(["card card pin", "card card pin pin pin pin"])
+    np.testing.assert_allclose(*read.logits)
+    assert read.dropped.tolist() == [0, 3]
 
 
 def test_a_short_text_takes_under_a_millisecond(tmp_path: Path) -> None:

@@ -456,8 +456,17 @@ class TestEmbedder:
             np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
             np.testing.assert_array_equal(embedder.embed(texts[2:3])[0], vectors[2])
             assert embedder.embed([]).shape == (0, 64)
-            assert embedder.count_tokens("my card") == 7
-            assert embedder.truncated == 1  # pyright: ignore[reportAttributeAccessIssue]
+            read = embedder.read(["my card", "x" * 900, "x" * 512])
+            assert read.tokens.tolist() == [7, 512, 512] and read.dropped.tolist() == [0, 388, 0]
+            np.testing.assert_array_equal(read.vectors[1], read.vectors[2])
+        finally:
+            embedder.close()
+
+    def test_a_model_of_a_longer_context_reads_more(self, tmp_path: Path) -> None:
+        embedder = open_embedder(pico_gguf(tmp_path / "vectors.gguf", pooling=1, n_ctx=4096).path, threads=1)
+        try:
+            read = embedder.read(["x" * 900, "x" * 3000])
+            assert read.tokens.tolist() == [900, 2048] and read.dropped.tolist() == [0, 952]
         finally:
             embedder.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,15 @@ def test_scores_are_the_share_of_a_labels_words(folder: Path) -> None:
     with_opened.close()
 
 
-def test_truncation_is_counted(folder: Path) -> None:
+def test_what_is_not_read_is_counted_for_each_text(folder: Path) -> None:
     opened = OnnxClassifier(folder, reseal(folder))
-    opened.logits(["card"])
-    assert opened.truncated == 0
-    opened.logits(["card " * 17, "card", "x" * 5000])
-    assert opened.truncated == 2
+    texts = ["card " * 17, "card", "card " * 14, " " * 1600 + "card", "card " * 1000]
+    read = opened.read(texts)
+    assert read.dropped.tolist() == [3, 0, 0, 1, 306]  # 14 words are read, and of the last text 1,600 characters
+    np.testing.assert_array_equal(read.logits, opened.logits(texts))
+    with ThreadPoolExecutor(8) as pool:
+        many = list(pool.map(lambda count: (count, opened.read(["card " * count]).dropped[0]), range(1, 40)))
+    assert all(dropped == max(0, count - 14) for count, dropped in many)
     opened.close()
 
 

@@ -57,10 +57,9 @@ def test_a_vector_does_not_depend_on_its_neighbours(embedder: Embedder) -> None:
             np.testing.assert_allclose(vectors, alone, atol=1e-6)
 
 
-def test_tokens_are_counted_beyond_the_limit(embedder: Embedder) -> None:
-    assert embedder.count_tokens("") == 2
-    assert embedder.count_tokens("card arrive") == 4
-    assert embedder.count_tokens("card " * 100) == 102
+def test_tokens_are_counted_read_or_not(embedder: Embedder) -> None:
+    read = embedder.read(["", "card arrive", "card " * 100])
+    assert read.tokens.tolist() == [2, 4, 16] and read.dropped.tolist() == [0, 0, 86]
 
 
 def test_tags_stand_at_the_words_of_the_text_as_given(tagger: Tagger) -> None:

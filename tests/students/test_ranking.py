@@ -14,6 +14,7 @@ from locum.core.errors import ModelFileError, UserError
 from locum.core.files import write_json
 from locum.runtime.bm25 import Bm25, count_words
 from locum.runtime.model_files import seal
+from locum.runtime.protocol import Embedded
 from locum.schema.ranking import RankerModel
 from locum.schema.task import Task
 from locum.students.open import open_drafter
@@ -44,15 +45,16 @@ class Counting:
     model, dimensions = "counting", 2
 
     def __init__(self) -> None:
-        self.read: list[str] = []
+        self.asked: list[str] = []
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        self.read += texts
+        self.asked += texts
         rows = np.array([[1.0, len(text)] for text in texts], dtype=np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def count_tokens(self, text: str) -> int:
-        return len(text.split())
+    def read(self, texts: Sequence[str]) -> Embedded:
+        zeros = np.zeros(len(texts), dtype=np.int64)
+        return Embedded(self.embed(texts), zeros, zeros)
 
     def close(self) -> None:
         pass
@@ -111,7 +113,7 @@ def test_each_candidate_is_read_once_however_often_it_comes() -> None:
     assert [each.shape for each in found] == [(3, 2), (2, 2)]
     again = signals.of(queries)
     np.testing.assert_array_equal(again[1], found[1])
-    assert sorted(embedder.read) == sorted([*NOTES, "first", "second", "first", "second"])
+    assert sorted(embedder.asked) == sorted([*NOTES, "first", "second", "first", "second"])
 
 
 def test_only_the_latest_used_are_kept() -> None:

@@ -93,7 +93,7 @@ class Told:
 
     def tag(self, texts: Sequence[str]) -> list[TaggedText]:
         offsets = np.array([[2 * place, 2 * place + 1] for place in range(len(self.scores))])
-        return [TaggedText(offsets, self.scores, truncated=False) for _ in texts]
+        return [TaggedText(offsets, self.scores) for _ in texts]
 
     def close(self) -> None:
         self.closed = True

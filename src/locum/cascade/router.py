@@ -166,7 +166,7 @@ class Router:
             sure = local.confidence
             decision = self._decide(sure, audited=self._drawn())
             if decision.route == "local" and local.output is not None:
-                answers[index] = self._covered(local.output, sure, decision)
+                answers[index] = self._covered(local.output, local, decision)
                 if decision.reason.endswith("audited"):
                     self._audit(text, local.output)
             elif decision.route == "llm" and self.llm is not None:
@@ -174,9 +174,7 @@ class Router:
                 reasons[index] = decision.reason
             else:
                 nobody = " and there is no LLM" if decision.route == "llm" else ""
-                answers[index] = Answer(
-                    output=None, confidence=_finite(sure), route="abstain", reason=decision.reason + nobody
-                )
+                answers[index] = _abstained(_finite(sure), decision.reason + nobody, local.truncated_tokens)
         asked = self._hand_over([(texts[i], drawn[i], reasons[i]) for i in handed], stop)
         for index, answer in zip(handed, asked, strict=True):
             answers[index] = answer
@@ -200,24 +198,24 @@ class Router:
             audited=audited,
         )
 
-    def _covered(self, output: str, sure: float, decision: Decision) -> Answer:
+    def _covered(self, output: str, local: LocalAnswer, decision: Decision) -> Answer:
         return Answer(
-            output=output, confidence=sure, route="local", reason=decision.reason, certificate=self._certificate_id
+            output=output,
+            confidence=local.confidence,
+            route="local",
+            reason=decision.reason,
+            certificate=self._certificate_id,
+            truncated_tokens=local.truncated_tokens,
         )
 
     def _local_only(self, local: LocalAnswer) -> Answer:
         """The student's answer whatever its confidence; covered by the certificate only where that holds."""
         if local.output is None:
-            return Answer(output=None, confidence=None, route="abstain", reason="the student gave no answer")
+            return _abstained(None, "the student gave no answer", local.truncated_tokens)
         decision = self._decide(local.confidence, audited=False)
         if decision.route == "local":
-            return self._covered(local.output, local.confidence, decision)
-        return Answer(
-            output=local.output,
-            confidence=_finite(local.confidence),
-            route="local",
-            reason=f"asked for local only: {decision.reason}",
-        )
+            return self._covered(local.output, local, decision)
+        return _uncovered(local, f"asked for local only: {decision.reason}")
 
     def _hand_over(self, inputs: Sequence[tuple[str, LocalAnswer, str]], stop: Stop | None) -> list[Answer]:
         """The LLM's answers to ``(text, what the student answered, reason)``."""
@@ -234,22 +232,25 @@ class Router:
 
     def _ask(self, text: str, local: LocalAnswer, reason: str, stop: Stop | None) -> Answer:
         try:
-            output = self._llm_answer(text, stop)
+            output, written = self._llm_answer(text, stop)
         except LocumError as failure:
             if self._when_llm_fails == "error" or local.output is None:
                 raise
-            return Answer(
-                output=local.output,
-                confidence=_finite(local.confidence),
-                route="local",
-                reason=f"uncertified: {reason}, and the LLM failed [{failure.code}]",
-            )
-        if output is None:
-            return Answer(output=None, confidence=None, route="abstain", reason="the LLM gave no answer to the task")
-        return Answer(output=output, confidence=None, route="llm", reason=reason)
+            return _uncovered(local, f"uncertified: {reason}, and the LLM failed [{failure.code}]")
+        return Answer(
+            output=output,
+            confidence=None,
+            route="abstain" if output is None else "llm",
+            reason="the LLM gave no answer to the task" if output is None else reason,
+            input_tokens=written.input_tokens,
+            output_tokens=written.output_tokens,
+            cached_tokens=written.cached_tokens,
+        )
 
-    def _llm_answer(self, text: str, stop: Stop | None = None) -> str | None:
-        """The LLM's answer as read; a change of the name it gives itself ends a certificate that names it.
+    def _llm_answer(self, text: str, stop: Stop | None = None) -> tuple[str | None, Completion]:
+        """The LLM's answer as read, and as written.
+
+        A change of the name it gives itself ends a certificate that names it.
 
         Raises:
             UpstreamError: the LLM failed, whatever it is: a server, or a file on this machine.
@@ -262,7 +263,7 @@ class Router:
         completion = _read(self.llm, ask(self.kind, text), stop or Stop())
         if "llm" in self._hashes:
             self._hashes["llm"] = llm_hash(completion.model)
-        return answer_of(self.kind, completion, text)
+        return answer_of(self.kind, completion, text), completion
 
     def _drawn(self) -> bool:
         """Whether this input is drawn for an audit."""
@@ -283,7 +284,7 @@ class Router:
 
     def _audit_now(self, text: str, local: str) -> None:
         try:
-            llm = self._llm_answer(text)
+            llm, _ = self._llm_answer(text)
             self._on_audit(AuditResult(local, llm, failed=False, same=self.kind.same(local, llm)))
         except LocumError:  # the caller has his answer; the observer counts the failure
             self._on_audit(AuditResult(local, None, failed=True))
@@ -307,6 +308,22 @@ def _read(llm: Generator, request: CompletionRequest, stop: Stop) -> Completion:
             raise LocumError("runtime-closed", "the LLM's answer was stopped")
         raise UpstreamError("upstream-broken-off", "the LLM's answer broke off before its end")
     return completion
+
+
+def _uncovered(local: LocalAnswer, reason: str) -> Answer:
+    """The student's answer, which no certificate covers."""
+    return Answer(
+        output=local.output,
+        confidence=_finite(local.confidence),
+        route="local",
+        reason=reason,
+        truncated_tokens=local.truncated_tokens,
+    )
+
+
+def _abstained(confidence: float | None, reason: str, truncated_tokens: int) -> Answer:
+    """Nobody answered."""
+    return Answer(output=None, confidence=confidence, route="abstain", reason=reason, truncated_tokens=truncated_tokens)
 
 
 def _finite(value: float) -> float | None:

@@ -158,7 +158,7 @@ def _vectors(embedding: Embedding, tokenizer: TextTokenizer) -> NDArray[np.float
     rows: dict[int, NDArray[np.float32]] = {}
     embedding.eval()
     with torch.inference_mode():
-        for batch in tokenizer.batches(SAMPLES, max_rows=1, max_cells=1):
+        for batch in tokenizer.pad(tokenizer.encode(SAMPLES), max_rows=1, max_cells=1):
             vector = embedding(torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask))
             rows[int(batch.rows[0])] = vector[0].numpy()
     return np.stack([rows[row] for row in range(len(SAMPLES))])

@@ -41,15 +41,15 @@ from locum.gateway.asgi import (
 from locum.gateway.calls import Answered, Call, new_key, truncated_of
 from locum.gateway.chat import ChatCall
 from locum.gateway.completions import TextCall
-from locum.gateway.embeddings import EmbeddingRequest, embeddings_body, read_embedding_request
+from locum.gateway.embeddings import EMBEDDED, EmbeddingRequest, embeddings_body, read_embedding_request
 from locum.gateway.errors import ApiError, unexpected
 from locum.gateway.metrics import CONTENT_TYPE, Metrics
 from locum.gateway.pool import DaemonPool
 from locum.gateway.responses import ResponseCall
 from locum.gateway.settings import Settings
 from locum.gateway.streaming import CAN_WATCH, Run, Timing
-from locum.gateway.targets import Embedded, Target
-from locum.runtime.protocol import Stop
+from locum.gateway.targets import Target
+from locum.runtime.protocol import Embedded, Stop
 
 _CLOSE_S = 1.0
 _CLOSERS = 4
@@ -194,7 +194,7 @@ class _Service:
         body = await read_body(scope, receive, self.settings.max_body_bytes, self.settings.receive_s)
         stop = Stop()
 
-        def work() -> bytes:
+        def work() -> Reply:
             asked = read_embedding_request(body)
             self.target.check(asked.model)
             if asked.texts and max(map(len, asked.texts)) > self.settings.max_input_chars:
@@ -204,13 +204,17 @@ class _Service:
             if asked.dimensions not in (None, made.vectors.shape[1]):
                 said = f"dimensions: this model has {made.vectors.shape[1]}"
                 raise ApiError(400, "unsupported_value", said, param="dimensions")
-            self.metrics.input_tokens.inc(made.tokens)
-            done = embeddings_body(asked, made.vectors, made.tokens)
-            return orjson.dumps(done, option=orjson.OPT_SERIALIZE_NUMPY)
+            self.metrics.input_tokens.inc(int(made.tokens.sum()))
+            truncated_tokens = int(made.dropped.sum())
+            if truncated_tokens:
+                self.metrics.truncations.inc()
+            done = embeddings_body(asked, made)
+            headers = EMBEDDED.headers(truncated_tokens)
+            return Reply(orjson.dumps(done, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
 
-        made = await self._while_wanted(work, receive, stop)
-        scope["locum.route"] = "local"
-        return Reply(made, headers={"x-locum-route": "local", "x-locum-certificate": "none"})
+        reply = await self._while_wanted(work, receive, stop)
+        scope["locum.route"] = EMBEDDED.route
+        return reply
 
     def _embedded(self, asked: EmbeddingRequest, stop: Stop) -> Embedded:
         """A few texts at a time, until nobody wants them any more."""
@@ -219,10 +223,15 @@ class _Service:
         for start in range(0, len(texts), _EMBED_TEXTS):
             if stop.is_set:
                 raise ClientGone("the client closed the connection")
-            parts.append(self.target.embed(asked.model, texts[start : start + _EMBED_TEXTS]))
+            some = texts[start : start + _EMBED_TEXTS]
+            parts.append(self.target.embed(asked.model, some, truncate=asked.truncate is True))
         if len(parts) == 1:
             return parts[0]
-        return Embedded(np.concatenate([part.vectors for part in parts]), sum(part.tokens for part in parts))
+        return Embedded(
+            np.concatenate([part.vectors for part in parts]),
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.dropped for part in parts]),
+        )
 
     async def _while_wanted(self, work: Callable[[], Any], receive: Receive, stop: Stop) -> Any:
         """Work in a thread; when the client leaves, it is told to stop and not waited for.

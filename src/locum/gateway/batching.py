@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from locum.core.errors import LocumError, UpstreamError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
-from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Generator, forwarder_of
+from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Generator, Scored, forwarder_of
 from locum.schema.model import ModelSpec
 
-Logits = NDArray[np.float32]
-_Job = tuple[list[str], "Future[Logits]"]
+_Job = tuple[list[str], "Future[Scored]"]
 
 
 class BatchedClassifier:
@@ -47,13 +46,21 @@ class BatchedClassifier:
         """What is served."""
         return self._inner.spec
 
-    def logits(self, texts: Sequence[str]) -> Logits:
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The engine's scores, ``[len(texts), n_labels]``; waits for the reader.
 
         Raises:
             LocumError: the engine failed, or is closed.
         """
-        future: Future[Logits] = Future()
+        return self.read(texts).logits
+
+    def read(self, texts: Sequence[str]) -> Scored:
+        """The scores, and how much of each text was not read; waits for the reader.
+
+        Raises:
+            LocumError: the engine failed, or is closed.
+        """
+        future: Future[Scored] = Future()
         with self._lock:
             if self._closed:
                 raise LocumError("runtime-closed", "the student was asked after it was closed")
@@ -93,7 +100,7 @@ class BatchedClassifier:
 
     def _answer(self, batch: list[_Job]) -> None:
         try:
-            scores = self._inner.logits([text for texts, _ in batch for text in texts])
+            read = self._inner.read([text for texts, _ in batch for text in texts])
         except Exception as error:  # noqa: BLE001 - handed to the callers; the reader must go on
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
@@ -103,7 +110,8 @@ class BatchedClassifier:
             return
         start = 0
         for texts, future in batch:
-            future.set_result(scores[start : start + len(texts)])
+            own = slice(start, start + len(texts))
+            future.set_result(Scored(read.logits[own], read.dropped[own]))
             start += len(texts)
 
 

@@ -24,9 +24,9 @@ from locum.gateway.calls import Opened, Origin
 from locum.gateway.errors import ApiError, from_engine_error, from_llm_error
 from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
-from locum.gateway.targets import Embedded, unknown_model
+from locum.gateway.targets import unknown_model
 from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
-from locum.runtime.protocol import Stop
+from locum.runtime.protocol import Embedded, Stop
 from locum.schema.certificate import Answer
 from locum.schema.kinds import Kind
 from locum.schema.task import Task
@@ -159,13 +159,13 @@ class BundleTarget:
         if isinstance(error, UpstreamError):
             self._count_llm_failure(error)
 
-    def embed(self, model: str, texts: Sequence[str]) -> Embedded:
+    def embed(self, model: str, texts: Sequence[str], *, truncate: bool) -> Embedded:
         """Nothing: a student answers its task and does not embed.
 
         Raises:
             ApiError: always.
         """
-        del texts
+        del texts, truncate
         self.check(model)
         raise ApiError(400, "unsupported_value", f"{self.name} answers its task and does not embed", param="model")
 
@@ -258,8 +258,18 @@ def input_of(request: CompletionRequest, max_chars: int) -> tuple[str, int]:
 
 
 def _as_stream(answer: Answer, model: str) -> FinishedStream:
-    """An answer comes in one piece, when its confidence is known; its tokens are not counted."""
-    return FinishedStream(Completion(answer.output or "", "stop", 0, 0, model))
+    """An answer comes in one piece, when its confidence is known; the LLM's tokens are counted, the student's not."""
+    return FinishedStream(
+        Completion(
+            answer.output or "",
+            "stop",
+            answer.input_tokens,
+            answer.output_tokens,
+            model,
+            cached_tokens=answer.cached_tokens,
+            truncated_tokens=answer.truncated_tokens,
+        )
+    )
 
 
 def _finite(confidence: float | None) -> float | None:

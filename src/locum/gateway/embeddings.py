@@ -10,12 +10,15 @@ import base64
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from locum.gateway.calls import Origin
 from locum.gateway.documents import Document, Short, Text, read_document, refuse
+from locum.runtime.protocol import Embedded
 
 MAX_INPUTS = 512
+EMBEDDED = Origin("local")
+"""Where every vector comes from."""
 
 
 class EmbeddingRequest(Document):
@@ -26,6 +29,7 @@ class EmbeddingRequest(Document):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536, description="Only the model's own number.")] | None = None
     user: Short | None = None
+    truncate: Annotated[bool, Field(description="Drop the end of a text that does not fit, and say so.")] | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -45,15 +49,15 @@ def read_embedding_request(body: bytes) -> EmbeddingRequest:
     return asked
 
 
-def embeddings_body(asked: EmbeddingRequest, vectors: NDArray[np.float32], tokens: int) -> dict[str, Any]:
+def embeddings_body(asked: EmbeddingRequest, made: Embedded) -> dict[str, Any]:
     """The body.
 
     Args:
         asked: the request.
-        vectors: ``[len(texts), dimensions]``.
-        tokens: read over all texts.
+        made: its vectors.
     """
-    rows = np.ascontiguousarray(vectors, dtype="<f4")
+    rows = np.ascontiguousarray(made.vectors, dtype="<f4")
+    tokens = int(made.tokens.sum())
     coded: list[Any] = list(rows)
     if asked.encoding_format == "base64":
         coded = [base64.b64encode(row.tobytes()).decode("ascii") for row in rows]
@@ -62,5 +66,5 @@ def embeddings_body(asked: EmbeddingRequest, vectors: NDArray[np.float32], token
         "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(coded)],
         "model": asked.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        "locum": {"route": "local"},
+        "locum": {"route": EMBEDDED.route, "truncated_tokens": int(made.dropped.sum())},
     }

@@ -61,7 +61,7 @@ class Metrics:
         self.input_tokens = self._counter("locum_input_tokens", "Tokens of prompts.")
         self.cached_tokens = self._counter("locum_cached_tokens", "Tokens of prompts that were not read again.")
         self.output_tokens = self._counter("locum_output_tokens", "Tokens written.")
-        self.truncations = self._counter("locum_truncations", "Prompts that were cut to fit the context, as asked.")
+        self.truncations = self._counter("locum_truncations", "Requests whose input was cut to fit the model.")
         self.cancellations = self._counter("locum_cancellations", "Answers stopped because the client was gone.")
         self.broken_off = self._counter("locum_broken_off", "Streamed answers that failed on their way.")
         self.first_token_s = Histogram(

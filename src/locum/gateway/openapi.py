@@ -36,7 +36,7 @@ _HEADERS = {
     "x-locum-route": "Where the answer came from: local, llm or abstain.",
     "x-locum-confidence": "The student's calibrated confidence; absent for written text and for the LLM.",
     "x-locum-certificate": "The certificate that covers the answer; none, or void.",
-    "x-locum-truncated": "How many tokens of the prompt were dropped, when it was cut as asked.",
+    "x-locum-truncated": "How many tokens of the input were dropped, when it was cut.",
     "x-request-id": "The request's name in the access log.",
 }
 

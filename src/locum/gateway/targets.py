@@ -8,11 +8,7 @@ bring a certificate, and with it more imports.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from locum.core.errors import LocumError
 from locum.core.registry import nearest
@@ -22,15 +18,7 @@ from locum.gateway.errors import ApiError, from_engine_error
 from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
 from locum.runtime.completion import CompletionRequest
-from locum.runtime.protocol import Embedder, Generator, Stop
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """Vectors, ``[n_texts, dimensions]``, and how many tokens were read for them."""
-
-    vectors: NDArray[np.float32]
-    tokens: int
+from locum.runtime.protocol import Embedded, Embedder, Generator, Stop
 
 
 class Target(Protocol):
@@ -98,11 +86,11 @@ class Target(Protocol):
         """An answer failed after it was opened; does not block."""
         ...
 
-    def embed(self, model: str, texts: Sequence[str]) -> Embedded:
-        """Vectors of texts; may block.
+    def embed(self, model: str, texts: Sequence[str], *, truncate: bool) -> Embedded:
+        """Vectors of texts, which are cut at the model's limit only when ``truncate`` is set; may block.
 
         Raises:
-            ApiError: there are none.
+            ApiError: there are none; or 400 ``context_length_exceeded``.
         """
         ...
 
@@ -219,20 +207,23 @@ class ModelTarget:
     def count_failure(self, error: BaseException) -> None:
         """Nothing: the status of the answer tells it."""
 
-    def embed(self, model: str, texts: Sequence[str]) -> Embedded:
+    def embed(self, model: str, texts: Sequence[str], *, truncate: bool) -> Embedded:
         """Vectors of texts.
 
         Raises:
-            ApiError: the model has none, or its engine refuses or fails.
+            ApiError: the model has none, a text is too long for it, or its engine refuses or fails.
         """
         self.check(model)
         if self._embedder is None:
             raise ApiError(400, "unsupported_value", f"{self._name} writes text and does not embed", param="model")
-        embedder = self._embedder
         try:
-            return Embedded(embedder.embed(texts), sum(embedder.count_tokens(text) for text in texts))
+            made = self._embedder.read(texts)
         except LocumError as error:
             raise from_engine_error(error) from error
+        if not truncate and made.dropped.any():
+            said = f"{self._name} reads {made.tokens.max()} tokens of a text, and one has more"
+            raise ApiError(400, "context_length_exceeded", f"{said}; shorten it, or set truncate", param="input")
+        return made
 
     def describe(self) -> dict[str, Any]:
         """Name and abilities."""

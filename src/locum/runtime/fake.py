@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from locum.core.errors import LocumError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
+from locum.runtime.protocol import Scored
 from locum.schema.model import ModelSpec
 
 Reply = str | Completion | BaseException
@@ -104,6 +105,15 @@ class FakeClassifier:
             elif answer is not None:
                 result[row] = answer
         return result
+
+    def read(self, texts: Sequence[str]) -> Scored:
+        """The scripted scores; words over ``spec.max_tokens`` are said not to be read.
+
+        Raises:
+            LocumError: as ``logits``.
+        """
+        dropped = [max(0, len(text.split()) - self._spec.max_tokens) for text in texts]
+        return Scored(self.logits(texts), np.array(dropped, dtype=np.int64))
 
     def close(self) -> None:
         """Remember it."""

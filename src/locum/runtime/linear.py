@@ -27,6 +27,7 @@ from locum.core.errors import LocumError, ModelFileError
 from locum.core.files import atomic_file, write_text
 from locum.runtime.model_files import resolve_inside
 from locum.runtime.ngrams import Ngrams, Tfidf
+from locum.runtime.protocol import Scored
 from locum.schema.base import Document
 from locum.schema.model import ModelSpec
 
@@ -61,9 +62,6 @@ class LinearClassifier:
         spec: its ``model.json``.
         threads: not used: one text takes a fraction of a millisecond on one core.
 
-    Attributes:
-        truncated: how many inputs were cut at ``max_tokens`` so far.
-
     Raises:
         ModelFileError: a file is damaged, or the parts do not fit together.
     """
@@ -71,7 +69,6 @@ class LinearClassifier:
     def __init__(self, folder: Path, spec: ModelSpec, *, threads: int | None = None) -> None:
         del threads
         self._spec = spec
-        self.truncated = 0
         path = resolve_inside(folder, spec.weights)
         arrays = read_arrays(path)
         vectorizer = _read_vectorizer(folder / VECTORIZER_NAME, spec)
@@ -92,11 +89,20 @@ class LinearClassifier:
         Raises:
             LocumError: the model is closed.
         """
+        return self.read(texts).logits
+
+    def read(self, texts: Sequence[str]) -> Scored:
+        """The decision function, and how many words of each text were over ``max_tokens``.
+
+        Raises:
+            LocumError: the model is closed.
+        """
         if self._closed:
             raise LocumError("runtime-closed", f"{self._spec.name} was asked after it was closed")
         result = np.tile(self._bias, (len(texts), 1))
+        dropped = np.zeros(len(texts), dtype=np.int64)
         for row, text in enumerate(texts):
-            cut = self._cut(text)
+            cut, dropped[row] = self._cut(text)
             columns: list[int] = []
             values: list[float] = []
             for block in self._tfidf:
@@ -105,21 +111,21 @@ class LinearClassifier:
                 values += weights
             if columns:
                 result[row] += self._rows.weighted_sum(columns, values)
-        return result
+        return Scored(result, dropped)
 
     def close(self) -> None:
         """Refuse further questions; a second call does nothing."""
         self._closed = True
 
-    def _cut(self, text: str) -> str:
+    def _cut(self, text: str) -> tuple[str, int]:
+        """What is read of a text, and how many words are not."""
         limit = self._spec.max_tokens
         if len(text) <= limit:  # a word takes at least one character
-            return text
+            return text, 0
         words = text.split(None, limit)
         if len(words) <= limit:
-            return text
-        self.truncated += 1
-        return text[: len(text) - len(words[-1])]
+            return text, 0
+        return text[: len(text) - len(words[-1])], len(words[-1].split())
 
 
 class _DenseRows:

@@ -8,7 +8,6 @@ float32 bits. Not here: writing text (``llamacpp``).
 from __future__ import annotations
 
 import base64
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from locum.runtime.llama_request import refusal
 from locum.runtime.llama_settings import ChildSettings, EngineSettings, Pooling
 from locum.runtime.llama_template import check_template, templates_of
 from locum.runtime.model_files import resolve_inside
+from locum.runtime.protocol import Embedded, Scored
 from locum.schema.model import ModelSpec
 
 HEAD_NAME = "head.npz"
@@ -33,6 +33,7 @@ _EMBED_TIMEOUT_S = 120.0
 _EMBED_IDLE_S = 60.0  # nothing is heard while a text is read, in one step
 _CHARACTERS_A_TOKEN = 100
 _SPECIAL_TOKENS = 2
+_MAX_TOKENS = 2048  # a text is read in one step, and the memory for that is taken when the process starts
 _RAW, _LENGTH_ONE = -1, 2
 _POOLING_TYPES: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}
 """llama.cpp's numbers in ``ARCHITECTURE.pooling_type``."""
@@ -84,18 +85,19 @@ class TextVectors:
         body = {"content": text, "add_special": True, "parse_special": True}
         return self._post("/tokenize", body)["tokens"]
 
-    def vector(self, text: str) -> tuple[NDArray[np.float32], bool]:
-        """The embedding of a text, ``[D]``, and whether the text was cut."""
+    def vector(self, text: str) -> tuple[NDArray[np.float32], int, int]:
+        """The embedding of a text, ``[D]``, how many tokens were read for it, and how many were not."""
         clean = text[: self.max_tokens * _CHARACTERS_A_TOKEN].encode("utf-8", "replace").decode()
         content: str | list[int] = clean
-        cut = False
+        dropped = int(len(text) > self.max_tokens * _CHARACTERS_A_TOKEN)
         if not clean or len(clean.encode()) + _SPECIAL_TOKENS > self.max_tokens:
             ids = self.tokens(clean) or self.tokens(" ")  # nothing at all has no embedding
-            cut = len(ids) > self.max_tokens
+            dropped = max(dropped, len(ids) - self.max_tokens)
             content = ids[: self.max_tokens]
         body = {"input": content, "encoding_format": "base64", "embd_normalize": self._normalise}
         answer = self._post("/v1/embeddings", body, slot=True)
-        return np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), dtype="<f4"), cut
+        vector = np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), dtype="<f4")
+        return vector, answer["usage"]["prompt_tokens"], dropped
 
     def close(self) -> None:
         """End the child process."""
@@ -114,11 +116,8 @@ class LlamaEmbedder:
     Args:
         path: the file.
         pooling: how token embeddings become one; None takes what the file says, or else mean.
-        max_tokens: longer texts are cut there; None takes the context the model was trained for, up to 512.
+        max_tokens: longer texts are cut there; None takes the context the model was trained for, up to 2,048.
         settings: threads, and a ``server_binary``.
-
-    Attributes:
-        truncated: how many texts were cut so far.
 
     Raises:
         ModelFileError: the file is damaged, hostile or unsupported.
@@ -138,20 +137,18 @@ class LlamaEmbedder:
             raise ModelFileError(
                 "runtime-unsupported", "the file does not say how wide its vectors are", where=str(path)
             )
-        longest = header.context_length or 512
+        longest = header.context_length or _MAX_TOKENS
         stated = _POOLING_TYPES.get(header.metadata.get(f"{header.architecture}.pooling_type", 1), "mean")
         self._model = path.stem
         self._width = width
         self._vectors = TextVectors(
             path,
             header,
-            max_tokens=min(longest, max_tokens or 512),
+            max_tokens=min(longest, max_tokens or _MAX_TOKENS),
             pooling=pooling or stated,
             normalise=True,
             settings=settings or EngineSettings(),
         )
-        self._lock = threading.Lock()
-        self.truncated = 0
 
     @property
     def model(self) -> str:
@@ -183,16 +180,19 @@ class LlamaEmbedder:
         Raises:
             LocumError: as ``LlamaProcess.post``.
         """
-        result = np.empty((len(texts), self._width), dtype=np.float32)
-        for row, text in enumerate(texts):
-            result[row], cut = self._vectors.vector(text)
-            with self._lock:
-                self.truncated += cut
-        return result
+        return self.read(texts).vectors
 
-    def count_tokens(self, text: str) -> int:
-        """How many tokens the model reads of a text that is not cut."""
-        return len(self._vectors.tokens(text))
+    def read(self, texts: Sequence[str]) -> Embedded:
+        """The vectors, and how many tokens of each text were read.
+
+        Raises:
+            LocumError: as ``LlamaProcess.post``.
+        """
+        vectors = np.empty((len(texts), self._width), dtype=np.float32)
+        tokens, dropped = np.zeros((2, len(texts)), dtype=np.int64)
+        for row, text in enumerate(texts):
+            vectors[row], tokens[row], dropped[row] = self._vectors.vector(text)
+        return Embedded(vectors, tokens, dropped)
 
     def close(self) -> None:
         """End the child process; a second call does nothing."""
@@ -208,9 +208,6 @@ class LlamaClassifier:
         folder: with the GGUF file and ``head.npz``; it must have passed ``verify_folder``.
         spec: its ``model.json``; ``pooling`` must be given.
         threads: CPU threads; None takes the usable cores.
-
-    Attributes:
-        truncated: how many inputs were cut at ``max_tokens`` so far.
 
     Raises:
         ModelFileError: a file is damaged or unsupported, or the parts do not fit together.
@@ -239,8 +236,6 @@ class LlamaClassifier:
             normalise=False,
             settings=EngineSettings(threads=threads),
         )
-        self._lock = threading.Lock()
-        self.truncated = 0
 
     @property
     def spec(self) -> ModelSpec:
@@ -263,13 +258,20 @@ class LlamaClassifier:
         Raises:
             LocumError: as ``LlamaProcess.post``.
         """
+        return self.read(texts).logits
+
+    def read(self, texts: Sequence[str]) -> Scored:
+        """The scores, and how many tokens of each text were over ``max_tokens``.
+
+        Raises:
+            LocumError: as ``LlamaProcess.post``.
+        """
         result = np.empty((len(texts), len(self._spec.labels)), dtype=np.float32)
+        dropped = np.zeros(len(texts), dtype=np.int64)
         for row, text in enumerate(texts):
-            vector, cut = self._vectors.vector(text)
-            with self._lock:
-                self.truncated += cut
+            vector, _, dropped[row] = self._vectors.vector(text)
             result[row] = vector @ self._weight.T + self._bias
-        return result
+        return Scored(result, dropped)
 
     def close(self) -> None:
         """End the child process; a second call does nothing."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from locum.core.errors import ModelFileError
 from locum.runtime.onnx import BATCH_CELLS, BATCH_ROWS
 from locum.runtime.onnx_session import OnnxModel, OpenSession, OrtSession
+from locum.runtime.protocol import Embedded
 from locum.schema.model import ModelSpec
 
 _OUTPUT = "vector"
@@ -68,13 +69,16 @@ class OnnxEmbedder:
         """Length of a vector."""
         return self._dimensions
 
-    @property
-    def truncated(self) -> int:
-        """How many texts were cut at ``max_tokens`` so far."""
-        return self._model.tokenizer.truncated
-
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of length one, ``[len(texts), dimensions]``.
+
+        Raises:
+            LocumError: the model is closed, or the engine failed.
+        """
+        return self.read(texts).vectors
+
+    def read(self, texts: Sequence[str]) -> Embedded:
+        """The vectors, and how many tokens of each text were read, special tokens included.
 
         Raises:
             LocumError: the model is closed, or the engine failed.
@@ -82,13 +86,10 @@ class OnnxEmbedder:
         self._model.session()
         result = np.empty((len(texts), self._dimensions), dtype=np.float32)
         max_rows = 1 if self._rows_alone else BATCH_ROWS
-        for batch in self._model.tokenizer.batches(texts, max_rows=max_rows, max_cells=BATCH_CELLS):
+        encoded = self._model.tokenizer.encode_counted(texts)
+        for batch in self._model.tokenizer.pad(encoded.ids, max_rows=max_rows, max_cells=BATCH_CELLS):
             result[batch.rows] = self._model.run(batch)
-        return result
-
-    def count_tokens(self, text: str) -> int:
-        """How many tokens the model reads of a text that is not cut, special tokens included."""
-        return self._model.tokenizer.count(text)
+        return Embedded(result, np.array([len(ids) for ids in encoded.ids], dtype=np.int64), encoded.dropped)
 
     def close(self) -> None:
         """Release the session; a second call does nothing."""

@@ -57,11 +57,6 @@ class OnnxTagger:
         """The folder's ``model.json``."""
         return self._model.spec
 
-    @property
-    def truncated(self) -> int:
-        """How many texts were cut at ``max_tokens`` so far."""
-        return self._model.tokenizer.truncated
-
     def tag(self, texts: Sequence[str]) -> list[TaggedText]:
         """Scores before the softmax, one entry a text.
 
@@ -90,4 +85,4 @@ class OnnxTagger:
 
 def _tagged(tokens: Tokens, scores: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> TaggedText:
     kept = np.flatnonzero(~tokens.special)
-    return TaggedText(tokens.spans[kept], np.ascontiguousarray(scores[kept]), tokens.truncated)
+    return TaggedText(tokens.spans[kept], np.ascontiguousarray(scores[kept]), tokens.dropped)

@@ -22,6 +22,20 @@ from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.schema.model import ModelSpec
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a classifier makes of texts.
+
+    Attributes:
+        logits: scores before the softmax and before the temperature, ``[n_texts, n_labels]``.
+        dropped: how many tokens of each text were over the model's limit and not read, ``[n_texts]``; of a text many
+            times as long as that, at least so many.
+    """
+
+    logits: NDArray[np.float32]
+    dropped: NDArray[np.int64]
+
+
 @runtime_checkable
 class Classifier(Protocol):
     """A student that scores every label of its task."""
@@ -33,6 +47,10 @@ class Classifier(Protocol):
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Scores before the softmax and before the temperature, ``[len(texts), n_labels]``."""
+        ...
+
+    def read(self, texts: Sequence[str]) -> Scored:
+        """The same, with how much of each text was not read."""
         ...
 
     def close(self) -> None:
@@ -47,12 +65,17 @@ class TaggedText:
     Attributes:
         spans: start and end of each token in the text, in characters, ``[n_tokens, 2]``.
         logits: scores of every tag for each token, ``[n_tokens, n_tags]``.
-        truncated: whether the text was cut at the model's limit.
+        dropped: how many tokens of the text were not read, as in ``Scored``.
     """
 
     spans: NDArray[np.int64]
     logits: NDArray[np.float32]
-    truncated: bool
+    dropped: int = 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was cut at the model's limit."""
+        return self.dropped > 0
 
 
 @runtime_checkable
@@ -73,6 +96,21 @@ class Tagger(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Vectors of texts.
+
+    Attributes:
+        vectors: of length one (Euclidean), ``[n_texts, dimensions]``.
+        tokens: how many tokens were read of each text, ``[n_texts]``.
+        dropped: how many were not, as in ``Scored``.
+    """
+
+    vectors: NDArray[np.float32]
+    tokens: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+
+
 @runtime_checkable
 class Embedder(Protocol):
     """A model that turns texts into vectors."""
@@ -91,8 +129,8 @@ class Embedder(Protocol):
         """Vectors of length one (Euclidean), ``[len(texts), dimensions]``."""
         ...
 
-    def count_tokens(self, text: str) -> int:
-        """How many tokens the model reads of a text that is not cut."""
+    def read(self, texts: Sequence[str]) -> Embedded:
+        """The same, with how much of each text was read, and how much was not."""
         ...
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Text to token ids through a ``tokenizer.json``, cut at the model's limit, in batches of like length.
 
 Notable: texts are sorted by length before they are batched, so that hardly a padding token is computed;
-``pieces`` hands back where each row belongs. What was cut is counted (``truncated``). Not here:
-decoder tokenizers, which stand inside the GGUF file.
+``Batch.rows`` says where each row belongs. What is cut is counted for each text. Not here: decoder tokenizers, which
+stand inside the GGUF file.
 """
 
 from __future__ import annotations
@@ -39,6 +39,20 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
+class Encoded:
+    """Texts as token ids.
+
+    Attributes:
+        ids: of each text, special tokens included, cut at ``max_tokens``.
+        dropped: how many tokens of each text are not among them, ``[n]``; at least so many where a text is so long
+            that its end was not tokenized.
+    """
+
+    ids: list[list[int]]
+    dropped: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class Tokens:
     """One text, read.
 
@@ -46,13 +60,18 @@ class Tokens:
         ids: token ids, special tokens included.
         spans: start and end of each token in the text as it was given, in characters, ``[n, 2]``.
         special: which of them the tokenizer put in itself, ``[n]``.
-        truncated: whether the text was cut.
+        dropped: how many tokens of the text are not among them, as in ``Encoded``.
     """
 
     ids: list[int]
     spans: NDArray[np.int64]
     special: NDArray[np.bool_]
-    truncated: bool
+    dropped: int
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was cut."""
+        return self.dropped > 0
 
 
 class TextTokenizer:
@@ -95,9 +114,13 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at ``max_tokens``."""
+        return self.encode_counted(texts).ids
+
+    def encode_counted(self, texts: Sequence[str]) -> Encoded:
+        """As ``encode``, with how many tokens of each text were dropped."""
         encodings = self._tokenizer.encode_batch_fast([self._clean(text) for text in texts])
-        self._cut(encodings, texts)
-        return [encoding.ids for encoding in encodings]
+        dropped = np.array(self._dropped(encodings, texts), dtype=np.int64)
+        return Encoded([encoding.ids for encoding in encodings], dropped)
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         """As ``encode``, with each token's place in its text."""
@@ -107,43 +130,34 @@ class TextTokenizer:
                 encoding.ids,
                 np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2),
                 np.asarray(encoding.special_tokens_mask, dtype=np.bool_),
-                cut,
+                dropped,
             )
-            for encoding, cut in zip(encodings, self._cut(encodings, texts), strict=True)
+            for encoding, dropped in zip(encodings, self._dropped(encodings, texts), strict=True)
         ]
-
-    def count(self, text: str) -> int:
-        """Tokens of a text that is not cut, special tokens included."""
-        encoding = self._tokenizer.encode(text.encode("utf-8", "replace").decode())
-        # What overflows comes in windows, each with the special tokens again.
-        special = sum(encoding.special_tokens_mask)
-        return len(encoding.ids) + sum(len(window.ids) - special for window in encoding.overflowing)
 
     def _clean(self, text: str) -> str:
         """Cut where no token of it can be read any more, and without lone surrogates, which cannot become UTF-8."""
         return text[: self.max_tokens * _CHARS_PER_TOKEN_MAX].encode("utf-8", "replace").decode()
 
-    def _cut(self, encodings: Sequence[Any], texts: Sequence[str]) -> list[bool]:
-        """Which texts were cut; they are counted."""
+    def _dropped(self, encodings: Sequence[Any], texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text are not read; cut texts are counted."""
         limit = self.max_tokens * _CHARS_PER_TOKEN_MAX
-        cut = [bool(encoding.overflowing) or len(text) > limit for encoding, text in zip(encodings, texts, strict=True)]
-        if any(cut):
+        dropped = [
+            max(_overflow(encoding), int(len(text) > limit)) for encoding, text in zip(encodings, texts, strict=True)
+        ]
+        if any(dropped):
             with self._count_lock:
-                self.truncated += sum(cut)
-        return cut
+                self.truncated += sum(map(bool, dropped))
+        return dropped
 
-    def batches(self, texts: Sequence[str], *, max_rows: int, max_cells: int) -> list[Batch]:
-        """Tokenize, sort by length and pad: shortest rows first.
+    def pad(self, ids: Sequence[list[int]], *, max_rows: int, max_cells: int) -> list[Batch]:
+        """Sort by length and pad: shortest rows first.
 
         Args:
-            texts: the inputs.
+            ids: token ids of each text.
             max_rows: most rows in one batch.
             max_cells: most rows x tokens in one batch (one row always goes).
         """
-        return self.pad(self.encode(texts), max_rows=max_rows, max_cells=max_cells)
-
-    def pad(self, ids: Sequence[list[int]], *, max_rows: int, max_cells: int) -> list[Batch]:
-        """Batches of token ids, as ``batches``."""
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         batches: list[Batch] = []
         rows: list[int] = []
@@ -181,6 +195,14 @@ class TextTokenizer:
             if found is not None:
                 return int(found)
         return 0
+
+
+def _overflow(encoding: Any) -> int:
+    """Tokens that are left over, which come in windows, each with the special tokens again."""
+    if not encoding.overflowing:
+        return 0
+    special = sum(encoding.special_tokens_mask)
+    return sum(len(window.ids) - special for window in encoding.overflowing)
 
 
 def _load(path: Path) -> Any:

@@ -91,7 +91,7 @@ def tag_whole(tagger: Tagger, texts: Sequence[str]) -> list[TaggedText]:
     for windows in read_windows(tagger.tag, texts):
         offsets = np.concatenate([window.offsets for window in windows])
         scores = np.concatenate([window.read.logits[window.kept] for window in windows])
-        found.append(TaggedText(offsets, scores, windows[-1].read.truncated))
+        found.append(TaggedText(offsets, scores, windows[-1].read.dropped))
     return found
 
 

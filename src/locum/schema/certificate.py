@@ -96,6 +96,10 @@ class Answer(Document):
         route: local, llm or abstain.
         reason: why it went there.
         certificate: the first 12 characters of the certificate's hash when the answer is covered by it.
+        truncated_tokens: how many tokens of the input the student did not read, because they were over its limit; 0
+            for the LLM's answers.
+        input_tokens, output_tokens: read and written by the LLM; 0 for the student's answers.
+        cached_tokens: how many of ``input_tokens`` the LLM did not have to read again.
     """
 
     output: str | None
@@ -103,3 +107,7 @@ class Answer(Document):
     route: Route
     reason: str = ""
     certificate: str | None = None
+    truncated_tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0

@@ -32,11 +32,11 @@ class ClassifierStudent:
             LocumError: the engine failed.
         """
         spec = self.spec
-        logits = self.classifier.logits(texts)
-        columns, sure = predicted(logits), confidence(logits, spec.temperature)
+        read = self.classifier.read(texts)
+        columns, sure = predicted(read.logits), confidence(read.logits, spec.temperature)
         return [
-            LocalAnswer(None if column < 0 else spec.labels[column], float(value))
-            for column, value in zip(columns, sure, strict=True)
+            LocalAnswer(None if column < 0 else spec.labels[column], float(value), int(dropped))
+            for column, value, dropped in zip(columns, sure, read.dropped, strict=True)
         ]
 
     def wrap(self, layer: Callable[[Classifier], Classifier]) -> None:

@@ -35,7 +35,10 @@ class ConfidentStudent:
         """
         drafts = self._drafter.draft(texts)
         sure = confidence_of(self._confidence, drafts)
-        return [LocalAnswer(draft.output, float(value)) for draft, value in zip(drafts, sure, strict=True)]
+        return [
+            LocalAnswer(draft.output, float(value), draft.truncated_tokens)
+            for draft, value in zip(drafts, sure, strict=True)
+        ]
 
     def close(self) -> None:
         """Close the drafter."""

@@ -20,10 +20,12 @@ class LocalAnswer:
     Attributes:
         output: the answer; None when what it wrote is none.
         confidence: calibrated estimate that it is right; NaN when there is none.
+        truncated_tokens: how many tokens of the input were over the model's limit and not read.
     """
 
     output: str | None
     confidence: float
+    truncated_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Draft:
         features: numbers by name, for the confidence; the same names for every answer of a student.
         seconds: time that it took.
         input_tokens, output_tokens: read and written; 0 where the engine does not count.
+        truncated_tokens: how many tokens of the input were not read.
     """
 
     output: str | None
@@ -42,6 +45,7 @@ class Draft:
     seconds: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
+    truncated_tokens: int = 0
 
 
 @runtime_checkable

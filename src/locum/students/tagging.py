@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ class TaggingStudent:
         start_s = time.perf_counter()
         drafts = [self._one(text, tagged) for text, tagged in zip(texts, tag_whole(self._tagger, texts), strict=True)]
         each_s = (time.perf_counter() - start_s) / max(1, len(texts))
-        return [Draft(draft.output, draft.features, each_s, draft.input_tokens) for draft in drafts]
+        return [replace(draft, seconds=each_s) for draft in drafts]
 
     def close(self) -> None:
         """Close the engine."""
@@ -81,7 +82,8 @@ class TaggingStudent:
         reading = self._tags.read(text, tagged.spans, tagged.logits)
         output = write_spans(found.span for found in reading.spans)
         features = {**reading_features(reading, self._tags), **self._kind.features(text, output)}
-        return Draft(output, {**features, "truncated": float(tagged.truncated)}, input_tokens=tokens)
+        features |= {"truncated": float(tagged.truncated)}
+        return Draft(output, features, input_tokens=tokens, truncated_tokens=tagged.dropped)
 
 
 def reading_features(reading: Reading, tags: BioTags) -> dict[str, float]:
