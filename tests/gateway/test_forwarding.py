@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 
 from locum.bundle.student import open_bundle
@@ -247,3 +248,41 @@ def test_the_wish_for_one_call_reaches_every_engine():
         assert request_body(request, "m")["parallel_tool_calls"] is wish
         assert chat_fields(request)["parallel_tool_calls"] is wish
     assert "parallel_tool_calls" not in request_body(CompletionRequest(ASKED.messages, parallel_tool_calls=True), "m")
+
+
+RIVER = {"type": "object", "properties": {"name": {"type": "string"}}}
+FORMATS = [
+    {"type": "json_object"},
+    {"type": "json_schema", "json_schema": {"name": "river", "schema": RIVER}},
+    {
+        "type": "json_schema",
+        "json_schema": {"name": "river", "description": "One river.", "schema": RIVER, "strict": False},
+    },
+    {"type": "json_schema", "json_schema": {"name": "river", "schema": RIVER, "strict": True}},
+]
+
+
+@pytest.mark.parametrize("asked", FORMATS)
+def test_the_llm_by_name_is_asked_for_a_format_in_the_callers_words(start, asked: dict):
+    gateway = start(script=["{}"])
+    assert gateway.ask("hi", model="pico@llm", response_format=asked).status_code == 200
+    text = {"format": {"type": asked["type"], **asked.get("json_schema", {})}}
+    sent = {"model": "pico@llm", "input": "hi", "text": text}
+    assert gateway.http.post("/v1/responses", json=sent).status_code == 200
+    assert [request.body["response_format"] for request in gateway.upstream.received] == [asked, asked]
+
+
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_the_llm_by_name_hears_whether_a_tool_is_strict(start, strict: bool | None):
+    gateway = start(script=["ok"])
+    function = {"name": "f", "parameters": RIVER} | ({} if strict is None else {"strict": strict})
+    tools = [{"type": "function", "function": function}]
+    assert gateway.ask("hi", model="pico@llm", tools=tools).status_code == 200
+    assert gateway.upstream.received[0].body["tools"][0]["function"].get("strict") is strict
+
+
+def test_what_the_llm_rejects_is_the_callers_when_he_asked_for_it_by_name(start):
+    gateway = start(script=[Scripted(status=400, body=b'{"error": {"message": "bad schema"}}')])
+    with gateway.client() as client, pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="pico@llm", messages=[{"role": "user", "content": "hi"}])
+    assert caught.value.code == "llm_refused" and "bad schema" in caught.value.message

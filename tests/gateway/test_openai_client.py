@@ -157,6 +157,7 @@ def test_the_last_user_message_is_the_input_and_the_rest_is_counted(start):
     [
         (Scripted(status=500), 502, "llm_failed"),
         (Scripted(status=401), 502, "llm_failed"),
+        (Scripted(status=400), 502, "llm_failed"),
         (Scripted(body=b"<html>hello</html>"), 502, "llm_failed"),
         (Scripted(drop=True), 502, "llm_failed"),
         (Scripted(delay_s=4), 504, "llm_timeout"),

@@ -345,7 +345,7 @@ def test_fault_57_the_llm_by_name_streams_and_its_failure_has_a_status(start):
     streamed = gateway.http.post("/v1/chat/completions", json=body)
     assert streamed.headers["x-locum-route"] == "llm" and "three" in streamed.text
     refused = gateway.http.post("/v1/chat/completions", json=body)
-    assert refused.status_code == 502 and refused.json()["error"]["code"] == "llm_failed"
+    assert refused.status_code == 400 and refused.json()["error"]["code"] == "llm_refused"
     assert gateway.metric("locum_llm_failures_total") == 1
 
 

@@ -132,7 +132,7 @@ class BundleTarget:
             answer = self._student(text, mode, stop)
         except UpstreamError as error:
             self._count_llm_failure(error)
-            raise from_llm_error(error, self._student.llm) from error
+            raise from_llm_error(error, self._student.llm, handed_over=True) from error
         except LocumError as error:
             raise from_engine_error(error) from error  # an input of another form than the kind reads is a 400
         confidence = _finite(answer.confidence)

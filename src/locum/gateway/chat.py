@@ -28,12 +28,12 @@ from locum.gateway.documents import (
     Text,
     WritingRequest,
     check_tools,
+    format_asked,
     refuse,
-    schema_asked,
     seeded,
     stops,
 )
-from locum.runtime.completion import Chunk, Completion, CompletionRequest, ToolCallDelta
+from locum.runtime.completion import Chunk, Completion, CompletionRequest, SchemaWords, ToolCallDelta
 from locum.schema.message import Message, ToolCall
 
 
@@ -121,10 +121,13 @@ class ResponseFormat(Document):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: SchemaFormat | None = None
 
-    def schema_of(self) -> JsonObject | None:
-        """The schema to keep to; None for plain text."""
-        sent = None if self.json_schema is None else self.json_schema.schema_
-        return schema_asked(self.type, sent, "response_format.json_schema")
+    def fields(self) -> dict[str, Any]:
+        """As an engine takes it."""
+        at, sent = "response_format.json_schema", self.json_schema
+        if sent is None:
+            return format_asked(self.type, None, SchemaWords(), at)
+        words = SchemaWords(name=sent.name, description=sent.description, strict=sent.strict)
+        return format_asked(self.type, sent.schema_, words, at)
 
 
 class ChatRequest(WritingRequest):
@@ -236,8 +239,8 @@ def _request(asked: ChatRequest) -> CompletionRequest:
     tools = tuple(tool.function.tool() for tool in asked.tools or ())
     choice = asked.tool_choice.function.name if isinstance(asked.tool_choice, NamedTool) else asked.tool_choice
     check_tools(tools, choice or "auto")
-    schema = asked.response_format.schema_of() if asked.response_format is not None else None
-    if schema is not None and asked.grammar is not None:
+    format_fields = asked.response_format.fields() if asked.response_format is not None else {}
+    if format_fields and asked.grammar is not None:
         refuse("grammar", "the answer is already held to response_format; give one of them")
     return CompletionRequest(
         messages=messages,
@@ -246,10 +249,10 @@ def _request(asked: ChatRequest) -> CompletionRequest:
         presence_penalty=asked.presence_penalty or 0.0,
         frequency_penalty=asked.frequency_penalty or 0.0,
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
-        json_schema=schema,
         tools=tools,
         tool_choice=choice or "auto",
         parallel_tool_calls=asked.parallel_tool_calls,
+        **format_fields,
         **asked.sampling(),
     )
 

@@ -17,7 +17,7 @@ from locum.core.registry import nearest
 from locum.core.text import one_line
 from locum.gateway.errors import ApiError
 from locum.gateway.strict_json import parse_json
-from locum.runtime.completion import Tool
+from locum.runtime.completion import SchemaWords, Tool
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Short = Annotated[str, StringConstraints(max_length=512)]
@@ -109,7 +109,8 @@ class FunctionSpec(Document):
 
     def tool(self) -> Tool:
         """As an engine takes it."""
-        return Tool(self.name, self.description or "", self.parameters or {"type": "object", "properties": {}})
+        parameters = self.parameters or {"type": "object", "properties": {}}
+        return Tool(self.name, self.description or "", parameters, self.strict)
 
 
 _WORDS = frozenset({"auto", "none", "required"})
@@ -130,12 +131,13 @@ def check_tools(tools: Sequence[Tool], choice: str) -> None:
         refuse("tool_choice", "a call is required, and there are no tools")
 
 
-def schema_asked(kind: str, schema: JsonObject | None, param: str) -> JsonObject | None:
-    """The JSON Schema that an answer's format holds it to; None for plain text.
+def format_asked(kind: str, schema: JsonObject | None, words: SchemaWords, param: str) -> dict[str, Any]:
+    """The fields of a ``CompletionRequest`` that hold an answer to a format; none for plain text.
 
     Args:
         kind: the format's type: text, json_object (any object), or json_schema.
         schema: the one that was sent, if any.
+        words: how it was put.
         param: the field that holds it.
 
     Raises:
@@ -143,7 +145,9 @@ def schema_asked(kind: str, schema: JsonObject | None, param: str) -> JsonObject
     """
     if (kind == "json_schema") != (schema is not None):
         refuse(param, "it is needed for the type json_schema, and for no other")
-    return {"type": "object"} if kind == "json_object" else schema
+    if kind == "json_object":
+        return {"json_schema": {"type": "object"}, "schema_words": SchemaWords(any_object=True)}
+    return {} if schema is None else {"json_schema": schema, "schema_words": words}
 
 
 def refuse(param: str, why: str, code: str = "invalid_value") -> NoReturn:

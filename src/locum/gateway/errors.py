@@ -36,6 +36,7 @@ API_CODES: dict[str, str] = {
     "ambiguous_length": "The length of the body is told in two ways.",
     "overloaded": "Too many requests wait; try again.",
     "llm_failed": "The LLM did not answer properly; nothing uncertified is given instead.",
+    "llm_refused": "The LLM, asked by name, does not take the request as it is; to ask again does not help.",
     "llm_timeout": "The LLM did not answer in time.",
     "engine_failed": "The model's engine failed.",
     "engine_unavailable": "The model's engine is starting again; try again.",
@@ -117,15 +118,19 @@ def unexpected(error: BaseException) -> ApiError:
     return ApiError(500, "internal_error", f"an unexpected error ({type(error).__name__}); please report it")
 
 
-def from_llm_error(error: LocumError, llm: str | None = None) -> ApiError:
+def from_llm_error(error: LocumError, llm: str | None = None, *, handed_over: bool = False) -> ApiError:
     """What a failure of the LLM becomes: 400 for a prompt over its context, 504 in case of a time-out, 503 when it is
     rate-limited, else 502.
+
+    A request that the LLM rejects is the caller's to put right where he asked the LLM by name, and a 400; where a
+    student handed over, he could not know, and it is a 502.
 
     What a server says is told; what an engine on this machine says may speak of the machine, and only its code is.
 
     Args:
         error: the failure.
         llm: the LLM's name, told to the caller.
+        handed_over: whether the caller asked a student, not the LLM.
     """
     name = "the LLM" if llm is None else f"the LLM {one_line(llm, 80)!r}"
     told = f": {one_line(error.cause)}" if error.code.startswith("upstream-") else ""
@@ -139,6 +144,8 @@ def from_llm_error(error: LocumError, llm: str | None = None) -> ApiError:
     if error.code in ("upstream-rate-limited", "upstream-circuit-open"):
         wait_s = getattr(error, "retry_after_s", None)
         return ApiError(503, "llm_failed", cause, retry_after_s=5 if wait_s is None else max(1, math.ceil(wait_s)))
+    if error.code == "upstream-bad-request" and not handed_over:
+        return ApiError(400, "llm_refused", cause)
     return ApiError(502, "llm_failed", cause)
 
 

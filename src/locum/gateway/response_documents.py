@@ -22,11 +22,11 @@ from locum.gateway.documents import (
     Text,
     WritingRequest,
     check_tools,
+    format_asked,
     refuse,
-    schema_asked,
     stops,
 )
-from locum.runtime.completion import CompletionRequest
+from locum.runtime.completion import CompletionRequest, SchemaWords
 from locum.schema.message import Message, ToolCall
 
 
@@ -97,9 +97,10 @@ class TextFormat(Document):
     description: Text | None = None
     strict: bool | None = None
 
-    def schema_of(self) -> JsonObject | None:
-        """The schema to keep to; None for plain text."""
-        return schema_asked(self.type, self.schema_, "text.format.schema")
+    def fields(self) -> dict[str, Any]:
+        """As an engine takes it."""
+        words = SchemaWords(name=self.name or SchemaWords.name, description=self.description, strict=self.strict)
+        return format_asked(self.type, self.schema_, words, "text.format.schema")
 
 
 class TextConfig(Document):
@@ -157,16 +158,16 @@ class ResponseRequest(WritingRequest):
         fields["parallel_tool_calls"] = self.parallel_tool_calls
         if self.truncation == "auto":
             fields["truncate"] = True
-        schema = self.text.format.schema_of() if self.text is not None and self.text.format is not None else None
-        if schema is not None and self.grammar is not None:
+        format_fields = self.text.format.fields() if self.text is not None and self.text.format is not None else {}
+        if format_fields and self.grammar is not None:
             refuse("grammar", "the answer is already held to text.format; give one of them")
         return CompletionRequest(
             messages=tuple(self._messages()),
             stop=stops(self.stop),
             logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
-            json_schema=schema,
             tools=tools,
             tool_choice=self.chosen,
+            **format_fields,
             **fields,
         )
 

@@ -19,11 +19,29 @@ class Tool:
 
     Attributes:
         parameters: JSON schema of the arguments, an object.
+        strict: whether an LLM behind a URL must keep to it; None leaves that to the LLM.
     """
 
     name: str
     description: str
     parameters: dict[str, Any]
+    strict: bool | None = None
+
+
+@dataclass(frozen=True)
+class SchemaWords:
+    """How a schema is put to an LLM behind a URL; other engines keep to the schema whatever is said here.
+
+    Attributes:
+        any_object: whether any JSON object is asked for, without naming a schema.
+        name, description: of the schema.
+        strict: whether the LLM must keep to it; None leaves that to the LLM.
+    """
+
+    any_object: bool = False
+    name: str = "answer"
+    description: str | None = None
+    strict: bool | None = True
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,7 @@ class CompletionRequest:
         repeat_penalty: divides the logit of a token that occurred (Keskar et al. 2019); 1 is off.
         logprobs: None for none; else how many alternatives come with each token's log-probability.
         json_schema: the answer must be JSON that this schema allows.
+        schema_words: how that is put.
         grammar: the answer must be in the language of this GBNF grammar (start symbol ``root``).
         tools: functions that may be called.
         tool_choice: auto, none, required, or the name of the one to call.
@@ -70,6 +89,7 @@ class CompletionRequest:
     repeat_penalty: float = 1.0
     logprobs: int | None = None
     json_schema: dict[str, Any] | None = None
+    schema_words: SchemaWords = SchemaWords()
     grammar: str | None = None
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"

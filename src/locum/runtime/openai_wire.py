@@ -13,7 +13,7 @@ import orjson
 
 from locum.core.errors import LocumError
 from locum.core.text import one_line
-from locum.runtime.completion import Completion, CompletionRequest, TokenLogprob
+from locum.runtime.completion import Completion, CompletionRequest, TokenLogprob, Tool
 from locum.schema.message import Message, ToolCall
 
 Document = dict[str, Any]
@@ -48,8 +48,7 @@ def request_body(request: CompletionRequest, model: str) -> Document:
     if request.logprobs is not None:
         body |= _logprobs_fields(request)
     if request.json_schema is not None:
-        schema = {"name": "answer", "schema": request.json_schema, "strict": True}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        body["response_format"] = _response_format(request)
     if request.tools:
         body |= _tool_fields(request)
     return body
@@ -106,15 +105,27 @@ def _logprobs_fields(request: CompletionRequest) -> Document:
     return {"logprobs": True} | ({"top_logprobs": request.logprobs} if request.logprobs else {})
 
 
+def _response_format(request: CompletionRequest) -> Document:
+    words = request.schema_words
+    if words.any_object:
+        return {"type": "json_object"}
+    schema: Document = {"name": words.name, "schema": request.json_schema}
+    if words.description is not None:
+        schema["description"] = words.description
+    if words.strict is not None:
+        schema["strict"] = words.strict
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _tool(tool: Tool) -> Document:
+    function: Document = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
 def _tool_fields(request: CompletionRequest) -> Document:
-    tools = [
-        {
-            "type": "function",
-            "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
-        }
-        for tool in request.tools
-    ]
-    fields: Document = {"tools": tools}
+    fields: Document = {"tools": [_tool(tool) for tool in request.tools]}
     choice = request.tool_choice
     if choice != "auto":
         named = choice if choice in ("none", "required") else {"type": "function", "function": {"name": choice}}
