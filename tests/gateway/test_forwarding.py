@@ -113,7 +113,7 @@ def test_a_failure_while_the_loop_waits_is_told_and_counted(start):
     gateway = start(script=["a", Scripted(status=400, body=b'{"error":{"message":"no such model"}}'), "b"])
     gateway.ask(model="pico@llm")
     failed = gateway.ask(model="pico@llm")
-    assert failed.status_code == 502 and failed.json()["error"]["code"] == "llm_failed"
+    assert failed.status_code == 400 and failed.json()["error"]["code"] == "llm_refused"
     assert "no such model" in failed.json()["error"]["message"]
     assert gateway.metric("locum_llm_failures_total") == 1
     assert gateway.ask(model="pico@llm").status_code == 200
@@ -286,3 +286,48 @@ def test_what_the_llm_rejects_is_the_callers_when_he_asked_for_it_by_name(start)
     with gateway.client() as client, pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="pico@llm", messages=[{"role": "user", "content": "hi"}])
     assert caught.value.code == "llm_refused" and "bad schema" in caught.value.message
+
+
+WHY = "I cannot help with that."
+
+
+def test_what_the_llm_refuses_is_told_in_every_form(start):
+    gateway, model = start(script=[Scripted(None, refusal=WHY)]), "pico@llm"
+    ask = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+    with gateway.client() as client:
+        whole = client.chat.completions.create(**ask)
+        assert whole.choices[0].message.refusal == WHY
+        pieces = [chunk.choices[0] for chunk in client.chat.completions.create(**ask, stream=True)]
+        assert "".join(piece.delta.refusal or "" for piece in pieces) == WHY
+        assert not any(piece.delta.content for piece in pieces)
+        response = client.responses.create(model=model, input="hi", store=False)
+        assert response.status == "completed" and response.output_text == ""
+        assert [(part.type, part.refusal) for part in response.output[0].content] == [("refusal", WHY)]
+        with client.responses.stream(model=model, input="hi", store=False) as events:
+            seen = list(events)
+            final_response = events.get_final_response()
+    told = [event for event in seen if event.type.startswith("response.refusal")]
+    assert "".join(event.delta for event in told[:-1]) == WHY and told[-1].refusal == WHY
+    done = next(event for event in seen if event.type == "response.output_item.done")
+    assert done.item.content[0].refusal == WHY
+    assert final_response.output[0].content[0].refusal == WHY
+    assert not any(event.type == "response.output_text.delta" for event in seen)
+
+
+def test_a_refusal_after_text_is_a_part_of_its_own(start_model):
+    script = [
+        Chunk("Well. "),
+        Chunk(refusal=WHY),
+        final("Well. ", finish_reason="content_filter", extra={"refusal": WHY}),
+    ]
+    gateway = start_model(ChunkGenerator(script))
+    body = {"model": "tiny", "input": "hi", "stream": True}
+    lines = gateway.http.post("/v1/responses", json=body).text.splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    parts = [
+        (event["content_index"], event["part"]) for event in events if event["type"] == "response.content_part.done"
+    ]
+    assert [(place, part["type"]) for place, part in parts] == [(0, "output_text"), (1, "refusal")]
+    assert parts[0][1]["text"] == "Well. " and parts[1][1]["refusal"] == WHY
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert [part for _, part in parts] == done[0]["content"] == events[-1]["response"]["output"][0]["content"]

@@ -211,9 +211,11 @@ class ChatEvents:
 
     def piece(self, chunk: Chunk) -> bytes:
         """A ``delta``."""
-        if not chunk.logprobs and not chunk.tool_calls:
+        if not chunk.logprobs and not chunk.tool_calls and not chunk.refusal:
             return self._before + orjson.dumps(chunk.text) + self._after if chunk.text else b""
-        delta: dict[str, Any] = {"content": chunk.text} if chunk.text or not chunk.tool_calls else {}
+        delta: dict[str, Any] = {"content": chunk.text} if chunk.text or chunk.logprobs else {}
+        if chunk.refusal:
+            delta["refusal"] = chunk.refusal
         if chunk.tool_calls:
             delta["tool_calls"] = [_call_delta(call) for call in chunk.tool_calls]
         logprobs = None

@@ -1,8 +1,9 @@
 """``POST /v1/responses``: the answer, whole or as the documented events.
 
 Notable: every event carries a running number, so one request is one choice and one thread writes all of its events.
-The text of an answer is one message item, and each function call an item of its own, in the order they were
-begun. An abstention is a message whose only part is a refusal. Not here: what is taken (``response_documents``).
+The text of an answer is one message item, and each function call an item of its own, in the order they were begun. An
+abstention is a message whose only part is a refusal, and an LLM's refusal is such a part, too.
+Not here: what is taken (``response_documents``).
 """
 
 from __future__ import annotations
@@ -102,10 +103,10 @@ class ResponseEvents:
         self._call = call
         self._stamp = stamp
         self._number = 0
-        self._opened: Opened | None = None
-        self._has_text = False
         self._text: list[str] = []
+        self._refusal: list[str] = []
         self._tokens: list[TokenLogprob] = []
+        self._parts: dict[str, int] = {}
         self._calls: dict[int, dict[str, Any]] = {}
         self._places: dict[int, int] = {}
 
@@ -117,22 +118,23 @@ class ResponseEvents:
 
     def begin(self, opened: Opened, truncated_tokens: int) -> bytes:
         """That there is a response; and a refusal at once, where nobody answers."""
-        self._opened = opened
         empty = self._call.response(None, [], opened, truncated_tokens)
         parts = [self.event("response.created", response=empty), self.event("response.in_progress", response=empty)]
         if opened.origin.refusal is not None:
-            parts.append(self._refuse(opened.origin.refusal))
+            parts.append(self._refusal_delta(opened.origin.refusal))
         return b"".join(parts)
 
     def piece(self, chunk: Chunk) -> bytes:
         """Deltas of the text and of function calls."""
         parts: list[bytes] = []
         if chunk.text or chunk.logprobs:
-            if not self._has_text:
-                parts.append(self._begin_text())
+            if "text" not in self._parts:
+                parts.append(self._begin_part("text"))
             self._text.append(chunk.text)
             self._tokens.extend(chunk.logprobs)
             parts.append(self._text_delta(chunk))
+        if chunk.refusal:
+            parts.append(self._refusal_delta(chunk.refusal))
         for call in chunk.tool_calls:
             if call.index not in self._calls:
                 parts.append(self._begin_call(call.index, call.id or f"call_{call.index}", call.name or ""))
@@ -147,37 +149,56 @@ class ResponseEvents:
         """That each item is done."""
         status, _ = _status(completion)
         parts: list[bytes] = []
-        if not self._places and self._opened is not None and self._opened.origin.refusal is None:
-            parts.append(self._begin_text())  # an empty answer is an empty message, as in the whole response
-        if self._has_text:
-            part = _text_part("".join(self._text), self._tokens)
-            at = {"item_id": _message_id(self._stamp), "output_index": self._places[-1], "content_index": 0}
-            tokens = [token_json(token) for token in self._tokens]
-            parts.append(self.event("response.output_text.done", **at, text=part["text"], logprobs=tokens))
-            parts.append(self.event("response.content_part.done", **at, part=part))
-            parts.append(self._item_done(self._places[-1], _message(self._stamp, [part], status)))
+        if not self._places:
+            parts.append(self._begin_part("text"))  # an empty answer is an empty message, as in the whole response
+        content: list[dict[str, Any]] = []
+        for kind in self._parts:
+            if kind == "text":
+                part = _text_part("".join(self._text), self._tokens)
+                tokens = [token_json(token) for token in self._tokens]
+                done = self.event("response.output_text.done", **self._at(kind), text=part["text"], logprobs=tokens)
+            else:
+                part = _refusal_part("".join(self._refusal))
+                done = self.event("response.refusal.done", **self._at(kind), refusal=part["refusal"])
+            parts += [done, self.event("response.content_part.done", **self._at(kind), part=part)]
+            content.append(part)
+        if content:
+            parts.append(self._item_done(self._places[-1], _message(self._stamp, content, status)))
         for index, item in self._calls.items():
             at = {"item_id": item["id"], "output_index": self._places[index], "name": item["name"]}
             parts.append(self.event("response.function_call_arguments.done", **at, arguments=item["arguments"]))
             parts.append(self._item_done(self._places[index], {**item, "status": status}))
         return b"".join(parts)
 
-    def _begin_text(self) -> bytes:
-        self._has_text = True
-        self._places[-1] = len(self._places)
-        item = _message(self._stamp, [], "in_progress")
-        at = {"item_id": item["id"], "output_index": self._places[-1], "content_index": 0}
-        added = self.event("response.output_item.added", output_index=self._places[-1], item=item)
-        return added + self.event("response.content_part.added", **at, part=_text_part("", []))
+    def _begin_part(self, kind: str) -> bytes:
+        """A part of the message, ``text`` or ``refusal``, and the message where it is the first."""
+        added = b""
+        if not self._parts:
+            self._places[-1] = len(self._places)
+            item = _message(self._stamp, [], "in_progress")
+            added = self.event("response.output_item.added", output_index=self._places[-1], item=item)
+        self._parts[kind] = len(self._parts)
+        empty = _text_part("", []) if kind == "text" else _refusal_part("")
+        return added + self.event("response.content_part.added", **self._at(kind), part=empty)
+
+    def _at(self, kind: str) -> dict[str, Any]:
+        """Where a part of the message stands."""
+        place, part = self._places[-1], self._parts[kind]
+        return {"item_id": _message_id(self._stamp), "output_index": place, "content_index": part}
 
     def _text_delta(self, chunk: Chunk) -> bytes:
         if chunk.logprobs:
             tokens = [token_json(token) for token in chunk.logprobs]
-            at = {"item_id": _message_id(self._stamp), "output_index": self._places[-1], "content_index": 0}
-            return self.event("response.output_text.delta", **at, delta=chunk.text, logprobs=tokens)
+            return self.event("response.output_text.delta", **self._at("text"), delta=chunk.text, logprobs=tokens)
         number = self._number
         self._number += 1
-        return _DELTA % (number, _message_id(self._stamp).encode(), self._places[-1], orjson.dumps(chunk.text))
+        at = (_message_id(self._stamp).encode(), self._places[-1], self._parts["text"])
+        return _DELTA % (number, *at, orjson.dumps(chunk.text))
+
+    def _refusal_delta(self, piece: str) -> bytes:
+        begun = b"" if "refusal" in self._parts else self._begin_part("refusal")
+        self._refusal.append(piece)
+        return begun + self.event("response.refusal.delta", **self._at("refusal"), delta=piece)
 
     def _begin_call(self, index: int, call_id: str, name: str) -> bytes:
         self._places[index] = len(self._places)
@@ -187,41 +208,29 @@ class ResponseEvents:
     def _item_done(self, place: int, item: dict[str, Any]) -> bytes:
         return self.event("response.output_item.done", output_index=place, item=item)
 
-    def _refuse(self, why: str) -> bytes:
-        item, part = _message(self._stamp, []), {"type": "refusal", "refusal": why}
-        at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-        return b"".join(
-            [
-                self.event("response.output_item.added", output_index=0, item={**item, "status": "in_progress"}),
-                self.event("response.content_part.added", **at, part={"type": "refusal", "refusal": ""}),
-                self.event("response.refusal.delta", **at, delta=why),
-                self.event("response.refusal.done", **at, refusal=why),
-                self.event("response.content_part.done", **at, part=part),
-                self._item_done(0, {**item, "content": [part]}),
-            ]
-        )
-
 
 _DELTA = (
     b"event: response.output_text.delta\n"
     b'data: {"type":"response.output_text.delta","sequence_number":%d,"item_id":"%s","output_index":%d,'
-    b'"content_index":0,"logprobs":[],"delta":%s}\n\n'
+    b'"content_index":%d,"logprobs":[],"delta":%s}\n\n'
 )
 
 
 def _items(stamp: Stamp, answered: Answered) -> list[dict[str, Any]]:
-    """The output: the text first, then each call."""
-    completion, refusal = answered.completion, answered.opened.origin.refusal
-    if refusal is not None:
-        return [_message(stamp, [{"type": "refusal", "refusal": refusal}])]
+    """The output: text and refusal first, then each call."""
+    completion = answered.completion
+    refusal = answered.opened.origin.refusal or completion.extra.get("refusal")
     status, _ = _status(completion)
     calls = [
         _call_item(stamp, index, (call.id, call.name, call.arguments), status)
         for index, call in enumerate(completion.tool_calls)
     ]
-    if calls and not completion.text:
-        return calls
-    return [_message(stamp, [_text_part(completion.text, completion.logprobs)], status), *calls]
+    parts: list[dict[str, Any]] = []
+    if completion.text or not (calls or refusal):
+        parts.append(_text_part(completion.text, completion.logprobs))
+    if refusal:
+        parts.append(_refusal_part(refusal))
+    return [_message(stamp, parts, status), *calls] if parts else calls
 
 
 def _message_id(stamp: Stamp) -> str:
@@ -247,6 +256,10 @@ def _text_part(text: str, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
     }
 
 
+def _refusal_part(refusal: str) -> dict[str, Any]:
+    return {"type": "refusal", "refusal": refusal}
+
+
 def _call_item(stamp: Stamp, index: int, call: tuple[str, str, str], status: str) -> dict[str, Any]:
     """A function call: its id, its name and its arguments."""
     call_id, name, arguments = call
@@ -265,7 +278,7 @@ def _status(completion: Completion | None) -> tuple[str, dict[str, str] | None]:
         return "in_progress", None
     if completion.finish_reason == "length":
         return "incomplete", {"reason": "max_output_tokens"}
-    if completion.finish_reason == "content_filter":
+    if completion.finish_reason == "content_filter" and "refusal" not in completion.extra:
         return "incomplete", {"reason": "content_filter"}
     return "completed", None
 

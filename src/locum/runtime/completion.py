@@ -132,7 +132,8 @@ class Completion:
         logprobs: one for each token, when they were asked for.
         cached_tokens: how many of ``input_tokens`` were not read again, because an earlier request had them.
         truncated_tokens: how many tokens of the prompt were dropped to fit the context.
-        extra: further facts, by engine (draft tokens accepted, what the server called itself).
+        extra: further facts, by engine (draft tokens accepted, what the server called itself); ``refusal``, where an
+            LLM said why it does not answer.
     """
 
     text: str
@@ -159,6 +160,7 @@ class Chunk:
     Attributes:
         final: in the last chunk, and only there: the whole answer, with its counts.
         truncated_tokens: in the first chunk: how many tokens of the prompt were dropped to fit the context.
+        refusal: a piece of why the LLM does not answer, which is no part of the text.
     """
 
     text: str = ""
@@ -166,6 +168,7 @@ class Chunk:
     tool_calls: tuple[ToolCallDelta, ...] = ()
     final: Completion | None = None
     truncated_tokens: int = 0
+    refusal: str = ""
 
     def with_one_call(self) -> Chunk:
         """The same without any tool call but the first."""
@@ -182,7 +185,13 @@ class FinishedStream:
         calls = tuple(
             ToolCallDelta(index, call.arguments, call.id, call.name) for index, call in enumerate(completion.tool_calls)
         )
-        first = Chunk(completion.text, completion.logprobs, calls, truncated_tokens=completion.truncated_tokens)
+        first = Chunk(
+            completion.text,
+            completion.logprobs,
+            calls,
+            truncated_tokens=completion.truncated_tokens,
+            refusal=completion.extra.get("refusal", ""),
+        )
         self._chunks = iter((first, Chunk(final=completion)))
 
     def __iter__(self) -> Iterator[Chunk]:

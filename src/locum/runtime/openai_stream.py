@@ -153,21 +153,22 @@ class Assembler:
 
     def _read(self, choice: Document) -> Chunk | None:
         delta = choice.get("delta")
-        text, calls = "", ()
+        text, refusal, calls = "", "", ()
         if delta is None:
             text = text_of(choice.get("text"))
         else:
             text = text_of(delta.get("content"))
-            if delta.get("refusal"):
-                self._refusals.append(str(delta["refusal"]))
+            refusal = str(delta.get("refusal") or "")
             calls = tuple(self._call(piece) for piece in delta.get("tool_calls") or ())
         logprobs = read_logprobs(choice.get("logprobs"))
         self._logprobs.extend(logprobs)
         if text:
             self._texts.append(text)
+        if refusal:
+            self._refusals.append(refusal)
         if choice.get("finish_reason"):
             self.finish_reason = str(choice["finish_reason"])
-        return Chunk(text, logprobs, calls) if text or logprobs or calls else None
+        return Chunk(text, logprobs, calls, refusal=refusal) if text or refusal or logprobs or calls else None
 
     def _call(self, piece: Document) -> ToolCallDelta:
         index = int(piece.get("index") or 0)
