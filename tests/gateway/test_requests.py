@@ -171,6 +171,68 @@ def test_unknown_fields_suggest_the_nearest():
     assert "'content'" in _refused(part, "unknown_field", "messages.0.contents").message
 
 
+USER = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields", "code", "param", "words"),
+    [
+        ("chat", {"stop": ["a"] * 5}, "invalid_value", "stop", "at most 4 items"),
+        ("chat", {"stop": [""]}, "invalid_value", "stop.0", "at least 1 character"),
+        ("chat", {"stop": 5}, "invalid_value", "stop", "a valid string or a valid list"),
+        ("chat", {"messages": [{**USER, "content": []}]}, "invalid_value", "messages.0.content", "at least 1 item"),
+        (
+            "chat",
+            {"messages": [{**USER, "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "unsupported_value",
+            "messages.0.content.0.type",
+            "'text'",
+        ),
+        ("chat", {"messages": [{**USER, "prompt": "y"}]}, "unknown_field", "messages.0.prompt", ""),
+        ("chat", {"tool_choice": "x"}, "unsupported_value", "tool_choice", "'auto', 'none' or 'required'"),
+        ("chat", {"tool_choice": {"type": "function"}}, "missing_field", "tool_choice.function", ""),
+        ("completions", {"prompt": []}, "invalid_value", "prompt", "at least 1 item"),
+        ("completions", {"prompt": ["a"] * 17}, "invalid_value", "prompt", "at most 16 items"),
+        ("completions", {"prompt": None}, "invalid_value", "prompt", "a valid string or a valid list"),
+        ("embeddings", {"input": []}, "invalid_value", "input", "at least 1 item"),
+        ("responses", {"input": []}, "invalid_value", "input", "at least 1 item"),
+        ("responses", {"input": [{"role": "user"}]}, "missing_field", "input.0.content", "required"),
+        ("responses", {"input": [{"content": "x"}]}, "missing_field", "input.0.role", "required"),
+        ("responses", {"input": [{**USER, "call_id": "c"}]}, "unknown_field", "input.0.call_id", ""),
+        (
+            "responses",
+            {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]},
+            "missing_field",
+            "input.0.call_id",
+            "required",
+        ),
+        (
+            "responses",
+            {"input": [{"type": "function_call_output", "call_id": "c", "output": []}]},
+            "invalid_value",
+            "input.0.output",
+            "at least 1 item",
+        ),
+        ("responses", {"input": [{"type": "reasoning"}]}, "unsupported_value", "input.0", "function_call_output"),
+        ("responses", {"input": ["x"]}, "unsupported_value", "input.0", "object"),
+    ],
+)
+def test_a_fault_is_told_of_the_alternative_that_was_sent(
+    endpoint: str, fields: dict, code: str, param: str, words: str
+):
+    error = _refused({**ENDPOINTS[endpoint][1], **fields}, code, param, endpoint)
+    assert words in error.message
+    assert f"did you mean {param.rsplit('.')[-1]!r}" not in error.message
+
+
+def test_what_a_function_gave_may_come_in_parts():
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    parts = [{"type": "input_text", "text": "one"}, {"type": "input_text", "text": "two"}]
+    given = {"type": "function_call_output", "call_id": "c", "output": parts}
+    (asked,) = _asked("responses", input=[USER, call, given])
+    assert asked.messages[-1] == Message("tool", "one\ntwo", tool_call_id="c")
+
+
 @pytest.mark.parametrize("field", ["api_base", "user_config", "chat_template", "extra_body"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_fault_75_fields_that_could_redirect_the_gateway_are_unknown(field: str, endpoint: str):
@@ -180,7 +242,7 @@ def test_fault_75_fields_that_could_redirect_the_gateway_are_unknown(field: str,
 
 def test_fault_75_an_image_url_is_refused_and_not_fetched():
     part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
-    error = _refused({**GOOD, "messages": [{"role": "user", "content": [part]}]}, "unknown_field")
+    error = _refused({**GOOD, "messages": [{"role": "user", "content": [part]}]}, "unsupported_value")
     assert "169.254" not in error.message
 
 

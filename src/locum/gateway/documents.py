@@ -114,6 +114,8 @@ class FunctionSpec(Document):
 
 
 _WORDS = frozenset({"auto", "none", "required"})
+UNKNOWN_ITEM = "unknown_item"
+"""The type of pydantic's fault for an item of a kind that is not read."""
 
 
 def check_tools(tools: Sequence[Tool], choice: str) -> None:
@@ -181,11 +183,36 @@ def read_document(kind: type[D], body: bytes) -> D:
     try:
         return kind.model_validate(value)
     except ValidationError as problem:
-        # Of a union's alternatives the deepest fault is the one the caller meant.
-        found = problem.errors(include_url=False, include_input=False)
-        faults = sorted(found, key=lambda fault: -len(_path(fault["loc"], value)))
-        unknown = [fault for fault in faults if fault["type"] == "extra_forbidden"]
-        raise _field_error(kind, dict((unknown or faults)[0]), value) from None
+        raise _field_error(kind, _meant(problem.errors(include_url=False, include_input=False), value), value) from None
+
+
+def _meant(found: Sequence[Any], value: Any) -> dict[str, Any]:
+    """The fault to tell of: of a union's alternatives the one that takes JSON of the kind sent, and there the deepest.
+
+    A wrong ``type`` comes first, because by it the other fields are wrong or right; then unknown fields. Where no
+    alternative takes the kind of JSON that was sent, the fault names all kinds that are taken.
+    """
+    faults = [(_path(fault["loc"], value), dict(fault)) for fault in found]
+    faults.sort(key=lambda each: (_order(*each), -len(each[0]), _is_of_kind(each[1])))
+    path, first = faults[0]
+    if not _is_of_kind(first):
+        return first
+    said = dict.fromkeys(fault["msg"] for at, fault in faults if at == path and _is_of_kind(fault))
+    return {**first, "msg": " or ".join([first["msg"], *(each.removeprefix(_SHOULD_BE) for each in [*said][1:])])}
+
+
+_SHOULD_BE = "Input should be "
+
+
+def _order(path: Sequence[str], fault: dict[str, Any]) -> int:
+    if fault["type"] == "literal_error" and path[-1:] == ["type"]:
+        return 0
+    return 1 if fault["type"] == "extra_forbidden" else 2
+
+
+def _is_of_kind(fault: dict[str, Any]) -> bool:
+    """Whether a fault says that another kind of JSON was expected (a string, a list, an object)."""
+    return fault["type"].endswith("_type")
 
 
 def _path(location: tuple[int | str, ...], value: Any) -> list[str]:
@@ -217,12 +244,12 @@ def _field_error(kind: type[Document], fault: dict[str, Any], value: dict[str, A
     param = one_line(".".join(steps), 120)
     last = steps[-1] if steps else ""
     if fault["type"] == "extra_forbidden":
-        known = nearest(last, _known_fields(kind, len(steps) == 1))
+        known = nearest(last, _known_fields(kind, len(steps) == 1) - {last})  # it may be a field elsewhere
         hint = f"did you mean {known!r}?" if known else "this gateway does not take it"
         return ApiError(400, "unknown_field", f"unknown field {param!r}: {hint}", param=param)
     if fault["type"] == "missing":
         return ApiError(400, "missing_field", f"the field {param!r} is required", param=param)
-    code = "unsupported_value" if fault["type"] in ("literal_error", "union_tag_invalid") else "invalid_value"
+    code = "unsupported_value" if fault["type"] in ("literal_error", UNKNOWN_ITEM) else "invalid_value"
     return ApiError(400, code, f"{param}: {one_line(fault['msg'], 300)}", param=param)
 
 

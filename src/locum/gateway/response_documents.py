@@ -7,11 +7,12 @@ document and so no way in. Not here: the answer (``responses``).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from locum.gateway.documents import (
+    UNKNOWN_ITEM,
     Document,
     FunctionSpec,
     JsonObject,
@@ -39,19 +40,26 @@ class ResponseText(Document):
     logprobs: list[JsonObject] | None = None
 
 
+Texts = Text | Annotated[list[ResponseText], Field(min_length=1, max_length=256)]
+
+
+def _joined(content: Texts) -> str:
+    """One text; pieces are joined by line ends."""
+    return content if isinstance(content, str) else "\n".join(part.text for part in content)
+
+
 class MessageItem(Document):
     """A message of the conversation."""
 
     type: Literal["message"] | None = None
     role: Literal["user", "assistant", "system", "developer"]
-    content: Text | Annotated[list[ResponseText], Field(min_length=1, max_length=256)]
+    content: Texts
     id: Short | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
     def message(self) -> Message:
         """As an engine takes it."""
-        text = self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
-        return Message("system" if self.role == "developer" else self.role, text)
+        return Message("system" if self.role == "developer" else self.role, _joined(self.content))
 
 
 class FunctionCallItem(Document):
@@ -70,9 +78,31 @@ class FunctionOutputItem(Document):
 
     type: Literal["function_call_output"]
     call_id: Short
-    output: Text
+    output: Texts
     id: Short | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+
+def _kind_of_item(item: Any) -> str | None:
+    """The type that an item says it has; a message need not say so."""
+    if isinstance(item, MessageItem | FunctionCallItem | FunctionOutputItem):
+        return item.type or "message"
+    if not isinstance(item, dict):
+        return None
+    kind = cast("JsonObject", item).get("type")
+    return "message" if kind is None else str(kind)
+
+
+Item = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[FunctionCallItem, Tag("function_call")]
+    | Annotated[FunctionOutputItem, Tag("function_call_output")],
+    Discriminator(
+        _kind_of_item,
+        custom_error_type=UNKNOWN_ITEM,
+        custom_error_message="An item is an object of type message, function_call or function_call_output",
+    ),
+]
 
 
 class FunctionTool(FunctionSpec):
@@ -112,10 +142,7 @@ class TextConfig(Document):
 class ResponseRequest(WritingRequest):
     """``POST /v1/responses``."""
 
-    input: (
-        Text
-        | Annotated[list[MessageItem | FunctionCallItem | FunctionOutputItem], Field(min_length=1, max_length=1024)]
-    )
+    input: Text | Annotated[list[Item], Field(min_length=1, max_length=1024)]
     instructions: Text | None = None
     max_output_tokens: Length | None = None
     include: Annotated[list[Literal["message.output_text.logprobs"]], Field(max_length=1)] | None = None
@@ -179,7 +206,7 @@ class ResponseRequest(WritingRequest):
             if isinstance(item, MessageItem):
                 messages.append(item.message())
             elif isinstance(item, FunctionOutputItem):
-                messages.append(Message("tool", item.output, tool_call_id=item.call_id))
+                messages.append(Message("tool", _joined(item.output), tool_call_id=item.call_id))
             else:
                 call = ToolCall(item.call_id, item.name, item.arguments)
                 last = messages[-1] if messages else None
