@@ -14,8 +14,10 @@ import pytest
 from locum.cli import chat
 from locum.cli.conversation import ModelPartner
 from locum.runtime.completion import Completion, CompletionRequest
-from locum.testing import FakeGenerator, FakeUpstream
+from locum.runtime.model_files import seal
+from locum.testing import FakeGenerator, FakeUpstream, pico_linear
 from locum.testing.bundles import pico_bundle
+from locum.testing.pico_gguf import pico_gguf
 
 
 @pytest.fixture
@@ -64,6 +66,24 @@ def test_a_url_is_asked_with_the_whole_conversation(say: Any) -> None:
         assert done.stdout.split() == ["blue", "red"]
         said = [[m["role"] for m in each.body["messages"]] for each in upstream.received]
     assert said == [["system", "user"], ["system", "user", "assistant", "user"]]
+
+
+@pytest.mark.engines
+def test_a_model_folder_is_opened_as_serve_opens_it(say: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    pico_gguf(folder / "pico.gguf")
+    fields = {"name": "pico", "engine": "llamacpp", "family": "decoder", "precision": "f16", "labels": ()}
+    seal(folder, **fields, weights="pico.gguf", max_tokens=256, parameters=1, purpose="generate")
+    done = say(folder, "hello", options=("--max-tokens", "4", "--json"))
+    assert done.status == 0, done.stderr
+    assert json.loads(done.stdout)["input"] == "hello"
+
+
+def test_a_model_folder_that_writes_no_text_is_refused(say: Any, tmp_path: Path) -> None:
+    pico_linear(tmp_path / "model")
+    done = say(tmp_path / "model", "hello")
+    assert done.status == 2 and "does not write text" in done.stderr
 
 
 @pytest.mark.parametrize(

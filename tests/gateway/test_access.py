@@ -110,6 +110,24 @@ def test_with_a_key_only_its_holder_may_ask(start, tmp_path: Path):
 
 
 @pytest.mark.engines
+@pytest.mark.parametrize("path", ["/health", "/ready", "/v1/models", "/v1/models/pico", "/openapi.json", "/metrics"])
+def test_head_is_answered_as_get_without_a_body(start, path: str):
+    gateway = start()
+    head, get = gateway.http.head(path), gateway.http.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert gateway.http.get("/health").json() == {"status": "ok"}, "the connection goes on"
+
+
+@pytest.mark.engines
+def test_a_method_that_is_not_taken_is_told_which_are(start):
+    gateway = start()
+    assert gateway.http.post("/health").headers["allow"] == "GET, HEAD"
+    refused = gateway.http.head("/v1/chat/completions")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

@@ -331,3 +331,21 @@ def test_a_refusal_after_text_is_a_part_of_its_own(start_model):
     assert parts[0][1]["text"] == "Well. " and parts[1][1]["refusal"] == WHY
     done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
     assert [part for _, part in parts] == done[0]["content"] == events[-1]["response"]["output"][0]["content"]
+
+
+def test_what_a_hand_over_cost_is_counted(start):
+    gateway = start(script=["card"])
+    turns = {"model": "pico", "messages": [{"role": "user", "content": UNSURE}]}
+    paid = gateway.ask(UNSURE, "pico@llm").json()["usage"]
+    before = gateway.metric("locum_output_tokens_total"), gateway.metric("locum_input_tokens_total")
+    whole = gateway.ask(UNSURE)
+    usage = whole.json()["usage"]
+    assert whole.headers["x-locum-route"] == "llm" and usage["completion_tokens"] == paid["completion_tokens"] > 0
+    assert usage["prompt_tokens"] > paid["prompt_tokens"], "with the task's instruction"
+    body = {**turns, "stream": True, "stream_options": {"include_usage": True}}
+    lines = gateway.http.post("/v1/chat/completions", json=body).text.splitlines()
+    assert json.loads(lines[-4].removeprefix("data: "))["usage"] == usage
+    response = gateway.http.post("/v1/responses", json={"model": "pico", "input": UNSURE}).json()
+    assert response["usage"]["output_tokens"] == usage["completion_tokens"]
+    assert gateway.metric("locum_output_tokens_total") == before[0] + 3 * usage["completion_tokens"]
+    assert gateway.metric("locum_input_tokens_total") == before[1] + 3 * usage["prompt_tokens"]

@@ -70,6 +70,27 @@ def test_fault_86_serve_refuses_before_it_listens(tmp_path: Path, monkeypatch: p
         serve(BundleTarget(open_bundle(tmp_path / "b")), host="0.0.0.0", port=0)
 
 
+@pytest.mark.engines
+def test_a_line_end_after_the_key_is_no_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LOCUM_API_KEY", "KEY\n")
+    pico_bundle(tmp_path / "b")
+    child, url = _start(tmp_path / "b")
+    try:
+        assert httpx.get(f"{url}/models", trust_env=False).status_code == 401
+        told = httpx.get(f"{url}/models", headers={"authorization": "Bearer KEY"}, trust_env=False)
+        assert told.status_code == 200
+    finally:
+        child.terminate()
+        child.communicate(timeout=20)
+
+
+def test_a_blank_key_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LOCUM_API_KEY", " \n")
+    pico_bundle(tmp_path / "b")
+    with pytest.raises(UserError, match="LOCUM_API_KEY"):
+        serve(BundleTarget(open_bundle(tmp_path / "b")), host="0.0.0.0", port=0)
+
+
 def test_a_taken_port_is_the_users_mistake(tmp_path: Path):
     pico_bundle(tmp_path / "b")
     with socket.socket() as taken:

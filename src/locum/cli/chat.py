@@ -1,4 +1,4 @@
-"""``locum chat``: talk to a bundle, a GGUF file, a catalogue name or a URL, in the terminal or through a pipe.
+"""``locum chat``: talk to a bundle, a model folder, a GGUF file, a catalogue name or a URL, typed or through a pipe.
 
 Notable: Ctrl-C stops the answer and keeps the session, Ctrl-D ends it. What a model writes is spelled out where it
 would steer the terminal. Through a pipe every line is a message; answers go to standard output, facts to
@@ -47,7 +47,8 @@ class _Ended(Exception):
 @app.command()
 def chat(
     target: Annotated[
-        str, typer.Argument(help="A bundle folder, a .gguf file, a catalogue name, or the URL of an OpenAI API (…/v1).")
+        str,
+        typer.Argument(help="A bundle or model folder, a .gguf file, a catalogue name, or an OpenAI API's URL (…/v1)."),
     ],
     model: Annotated[str | None, typer.Option(help="For a URL: the model to ask.")] = None,
     system: Annotated[str | None, typer.Option(help="Instruction that begins the conversation.")] = None,
@@ -187,10 +188,12 @@ def _open(
     from locum.schema.task import LlmSpec
 
     system, max_tokens, temperature = settings
-    if Path(target).is_dir():
+    folder = Path(target).expanduser()
+    is_model = (folder / "model.json").is_file()
+    if folder.is_dir() and not is_model:
         from locum.bundle.student import open_bundle
 
-        return BundlePartner(open_bundle(target, threads=threads, engine=engine))
+        return BundlePartner(open_bundle(folder, threads=threads, engine=engine))
     if target.startswith(("http://", "https://")):
         if model is None:
             raise UserError("cli-usage", "a URL needs the model to ask", fix="add --model NAME")
@@ -199,8 +202,25 @@ def _open(
         generator, truncate = open_generator(llm, engine=engine), False
     else:
         truncate = engine in (None, "llamacpp")
-        generator = open_generator(LlmSpec(model=target, timeout_s=_TIMEOUT_S), threads=threads, engine=engine)
+        named = str(_weights(folder)) if is_model else target
+        generator = open_generator(LlmSpec(model=named, timeout_s=_TIMEOUT_S), threads=threads, engine=engine)
     return ModelPartner(generator, system=system, max_tokens=max_tokens, temperature=temperature, truncate=truncate)
+
+
+def _weights(folder: Path) -> Path:
+    """The GGUF file of a model folder.
+
+    Raises:
+        ModelFileError: the folder is damaged.
+        UserError: its model does not write text.
+    """
+    from locum.runtime.model_files import verify_folder
+
+    spec = verify_folder(folder)
+    if spec.purpose != "generate":
+        cause = f"the model does not write text: its purpose is {spec.purpose}"
+        raise UserError("cli-usage", cause, where=str(folder), fix="name a bundle, or a model that writes")
+    return folder / spec.weights
 
 
 def _nothing(_text: str) -> None:

@@ -121,13 +121,14 @@ class _Service:
         Raises:
             ApiError: 404 or 405.
         """
-        found = self.answering.get((method, path)) or self.telling.get((method, path))
+        asked = "GET" if method == "HEAD" else method  # the server sends no body after it
+        found = self.answering.get((method, path)) or self.telling.get((asked, path))
         if found is not None:
             return found
-        if path.startswith("/v1/models/") and method == "GET":
+        if path.startswith("/v1/models/") and asked == "GET":
             return self._model
         if path in self.paths or path.startswith("/v1/models/"):
-            allowed = "GET" if ("GET", path) in self.telling or path not in self.paths else "POST"
+            allowed = "GET, HEAD" if ("GET", path) in self.telling or path not in self.paths else "POST"
             said = f"this path takes {allowed}"
             raise ApiError(405, "method_not_allowed", said, headers={"allow": allowed})
         raise ApiError(404, "not_found", "there is nothing at this path; see /v1/models")

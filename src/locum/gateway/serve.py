@@ -53,7 +53,7 @@ def serve(
     Raises:
         UserError: the host needs a key, or the port cannot be listened on.
     """
-    key = os.environ.get(KEY_VARIABLE) or None
+    key = os.environ.get(KEY_VARIABLE, "").strip() or None  # as callers' keys are; a file's line end is no part of it
     chosen = replace(settings or Settings(), host=host, port=port, api_key=key)
     try:
         check_exposure(chosen)
