@@ -91,7 +91,10 @@ class _Drafter:
         raise AssertionError("nobody asks")
 
     def draft(self, texts):
-        return [Draft(None if "?" in text else text.upper(), {"length": float(len(text))}) for text in texts]
+        return [
+            Draft(None if "?" in text else text.upper(), {"length": float(len(text))}, truncated_tokens=len(text) - 1)
+            for text in texts
+        ]
 
     def close(self) -> None:
         self.closed = True
@@ -106,5 +109,6 @@ def test_a_confident_student_answers_with_its_drafts_and_closes_the_drafter() ->
     assert long.confidence == pytest.approx(1 / (1 + np.exp(-2)))
     assert short.confidence == pytest.approx(1 / (1 + np.exp(1)))
     assert np.isnan(none.confidence)
+    assert [answer.truncated_tokens for answer in (long, short, none)] == [7, 1, 0]
     student.close()
     assert drafter.closed

@@ -105,6 +105,15 @@ def test_vectors_and_words_together_answer_what_neither_does_alone(tmp_path: Pat
     assert linear.draft([asked("money", NOTES)])[0].features["first_score"] == 0.0
 
 
+def test_what_the_encoder_does_not_read_is_told_each_time(tmp_path: Path) -> None:
+    student = open_drafter(encoder_folder(tmp_path / "model", {"cosine": 20.0, "bm25": 1.0}), TASK, threads=1)
+    long = [*NOTES, "card " * 20]
+    for _ in range(2):  # the second time the candidates' vectors are kept
+        drafts = student.draft([asked("money " * 15, long), asked("money", long), asked("money", NOTES)])
+        assert [draft.truncated_tokens for draft in drafts] == [1 + 6, 6, 0]  # 14 words are read
+    student.close()
+
+
 def test_each_candidate_is_read_once_however_often_it_comes() -> None:
     embedder = Counting()
     signals = Signals(("cosine", "bm25"), Bm25(count_words(NOTES)), embedder)

@@ -68,8 +68,13 @@ def test_a_text_longer_than_the_model_is_answered_whole(student: Drafter) -> Non
     text = "nobody met anna berg in rome and then " * 9
     (draft,) = student.draft([text])
     spans = json.loads(draft.output or "")
-    assert len(spans) == 18 and draft.features["truncated"] == 0
+    assert len(spans) == 18 and draft.features["truncated"] == 0 and draft.truncated_tokens == 0
     assert {text[start:end] for start, end, _ in spans} == {"anna berg", "rome"}
+
+
+def test_a_text_over_the_last_window_says_how_much_was_not_read(student: Drafter) -> None:
+    (draft,) = student.draft(["nobody met anna berg in rome and then " * 200])
+    assert draft.output and draft.features["truncated"] == 1 and draft.truncated_tokens > 100
 
 
 class Told:

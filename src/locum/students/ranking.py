@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,22 +65,23 @@ class RankingStudent:
         """
         start_s = time.perf_counter()
         queries = [read_candidates(text) for text in texts]
-        found = self._signals.of(queries)
+        found = self._signals.read(queries)
         seconds = (time.perf_counter() - start_s) / max(1, len(texts))
-        return [self._draft(text, signals, seconds) for text, signals in zip(texts, found, strict=True)]
+        drafts = [self._draft(text, signals, dropped) for text, (signals, dropped) in zip(texts, found, strict=True)]
+        return [replace(draft, seconds=seconds) for draft in drafts]
 
     def close(self) -> None:
         """Close the encoder."""
         if self._embedder is not None:
             self._embedder.close()
 
-    def _draft(self, text: str, signals: Matrix, seconds: float) -> Draft:
+    def _draft(self, text: str, signals: Matrix, dropped: int) -> Draft:
         scores = scores_of(self._ranker, self._signals.wanted, signals)
         output = ranking(text, scores.tolist())
         features = {**ranking_features(scores), **self._kind.features(text, output)}
         if len(self._signals.wanted) > 1:  # how many of the signals would put the same candidate first
             features["signals_agree"] = float((signals.argmax(axis=0) == scores.argmax()).mean())
-        return Draft(output=output, features=features, seconds=seconds)
+        return Draft(output, features, truncated_tokens=dropped)
 
 
 def ranking_features(scores: Matrix) -> dict[str, float]:

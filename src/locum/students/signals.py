@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -76,7 +77,7 @@ class Signals:
         self.wanted: tuple[Signal, ...] = tuple(wanted)
         self._bm25, self._embedder = bm25, embedder
         self._counts = Kept(lambda texts: (Counter(words_of(text)) for text in texts))
-        self._vectors = Kept(embedder.embed) if embedder else None
+        self._vectors = Kept(partial(_vectors, embedder)) if embedder else None
 
     def of(self, queries: Sequence[Candidates]) -> list[Matrix]:
         """Signals of every candidate of each query, ``[candidates, signals]`` each.
@@ -84,11 +85,24 @@ class Signals:
         Raises:
             LocumError: the engine failed.
         """
-        columns = [self._column(signal, queries) for signal in self.wanted]
-        return [np.stack(each, axis=1) for each in zip(*columns, strict=True)]
+        return [signals for signals, _ in self.read(queries)]
 
-    def _column(self, signal: Signal, queries: Sequence[Candidates]) -> list[Matrix]:
-        return self._bm25_scores(queries) if signal == "bm25" else self._cosines(queries)
+    def read(self, queries: Sequence[Candidates]) -> list[tuple[Matrix, int]]:
+        """The same, each with how many tokens of the query and its candidates the encoder did not read.
+
+        Raises:
+            LocumError: the engine failed.
+        """
+        columns: list[list[Matrix]] = []
+        dropped = [0] * len(queries)
+        for signal in self.wanted:
+            if signal == "bm25":
+                columns.append(self._bm25_scores(queries))
+            else:
+                cosines, dropped = self._cosines(queries)
+                columns.append(cosines)
+        matrices = [np.stack(each, axis=1) for each in zip(*columns, strict=True)]
+        return list(zip(matrices, dropped, strict=True))
 
     def _bm25_scores(self, queries: Sequence[Candidates]) -> list[Matrix]:
         counts = self._counts.of(text for query in queries for text in query.texts)
@@ -98,15 +112,23 @@ class Signals:
             found.append(np.array([self._bm25.score(asked, counts[text]) for text in query.texts]))
         return found
 
-    def _cosines(self, queries: Sequence[Candidates]) -> list[Matrix]:
+    def _cosines(self, queries: Sequence[Candidates]) -> tuple[list[Matrix], list[int]]:
         if self._embedder is None or self._vectors is None:
             raise RuntimeError("cosines need an embedder")
         vectors = self._vectors.of(text for query in queries for text in query.texts)
-        asked = self._embedder.embed([query.query for query in queries])  # [queries, D]
-        return [
-            np.array([float(vectors[text] @ vector) for text in query.texts])
-            for query, vector in zip(queries, asked, strict=True)
-        ]
+        asked = _vectors(self._embedder, [query.query for query in queries])
+        cosines: list[Matrix] = []
+        dropped: list[int] = []
+        for query, (vector, cut) in zip(queries, asked, strict=True):
+            cosines.append(np.array([float(vectors[text][0] @ vector) for text in query.texts]))
+            dropped.append(cut + sum(vectors[text][1] for text in query.texts))
+        return cosines, dropped
+
+
+def _vectors(embedder: Embedder, texts: Sequence[str]) -> list[tuple[NDArray[np.float32], int]]:
+    """The vector of each text, and how many of its tokens were not read."""
+    read = embedder.read(texts)
+    return list(zip(read.vectors, read.dropped.tolist(), strict=True))
 
 
 def scores_of(model: RankerModel, wanted: Sequence[Signal], signals: Matrix) -> Matrix:
