@@ -24,7 +24,7 @@ from locum.core.progress import warn
 from locum.evaluate.llm import decoding_hash
 from locum.runtime.completion import Completion, CompletionRequest
 from locum.runtime.open import open_generator
-from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Generator, Stop, forwarder_of
+from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Generator, Stop, forwarder_of, problem_of
 from locum.schema.bundle import Manifest
 from locum.schema.certificate import Answer, Certificate, Policy
 from locum.schema.task import LlmSpec, Task
@@ -111,6 +111,11 @@ class Student:
     def void(self) -> str | None:
         """Why the certificate covers nothing now; None while it is in force."""
         return self._router.void_reason()
+
+    @property
+    def problem(self) -> LocumError | None:
+        """Why the student would not answer now, because its engine does not load it; None where that is not known."""
+        return problem_of(self._router.student)
 
     @property
     def llm(self) -> str | None:

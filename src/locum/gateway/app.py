@@ -282,7 +282,10 @@ class _Service:
         return Reply(b'{"status":"ok"}')
 
     async def _ready(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:
-        """What is served, and whether its certificate is in force."""
+        """What is served, and whether its certificate is in force; 503 while its model cannot be loaded."""
+        problem = self.target.problem
+        if problem is not None:
+            raise ApiError(503, "engine_unavailable", f"the model's engine does not load it [{problem.code}]")
         return Reply(orjson.dumps({"status": "ready", **self.target.describe()}))
 
     async def _metrics_page(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:

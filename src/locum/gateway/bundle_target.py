@@ -24,7 +24,7 @@ from locum.gateway.calls import Opened, Origin
 from locum.gateway.errors import ApiError, from_engine_error, from_llm_error
 from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
-from locum.gateway.targets import unknown_model
+from locum.gateway.targets import Operator, unknown_model
 from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
 from locum.runtime.protocol import Embedded, Stop
 from locum.schema.certificate import Answer
@@ -50,6 +50,7 @@ class BundleTarget:
     def __init__(self, student: Student) -> None:
         self._student = student
         self._metrics: Metrics | None = None
+        self._operator = Operator()
         self._max_input_chars = Settings().max_input_chars
         self._fingerprint = f"locum-{student.manifest.hashes['model'][:12]}"
         self._certificate = student.certificate.hash()[:12]
@@ -73,6 +74,11 @@ class BundleTarget:
     def void(self) -> str | None:
         """Why the certificate covers nothing now."""
         return self._student.void
+
+    @property
+    def problem(self) -> LocumError | None:
+        """Why the engine does not load the student."""
+        return self._student.problem
 
     def start(self, settings: Settings, metrics: Metrics) -> None:
         """Read in batches, limit who is with the LLM, count audits."""
@@ -134,6 +140,7 @@ class BundleTarget:
             self._count_llm_failure(error)
             raise from_llm_error(error, self._student.llm, handed_over=True) from error
         except LocumError as error:
+            self._operator.tell(self.problem)
             raise from_engine_error(error) from error  # an input of another form than the kind reads is a 400
         confidence = _finite(answer.confidence)
         if self._metrics is not None and confidence is not None:

@@ -39,7 +39,7 @@ API_CODES: dict[str, str] = {
     "llm_refused": "The LLM, asked by name, does not take the request as it is; to ask again does not help.",
     "llm_timeout": "The LLM did not answer in time.",
     "engine_failed": "The model's engine failed.",
-    "engine_unavailable": "The model's engine is starting again; try again.",
+    "engine_unavailable": "The model's engine is not running: it is starting again, or cannot load the model.",
     "engine_timeout": "The model's engine did not answer in time.",
     "internal_error": "An unexpected error inside the gateway.",
 }
@@ -47,7 +47,7 @@ API_CODES: dict[str, str] = {
 _BODY_UNREAD = frozenset({401, 403, 408, 413, 503})
 """Refusals that may come before the body was read; the connection is closed rather than the rest received."""
 _RESTART_S = 2
-_UNAVAILABLE = frozenset({"runtime-child-died", "runtime-child-start", "runtime-closed"})
+_UNAVAILABLE = frozenset({"runtime-child-died", "runtime-child-start", "runtime-closed", "runtime-memory"})
 
 
 class ApiError(Exception):

@@ -52,7 +52,7 @@ def openapi_document() -> dict[str, Any]:
         "/v1/models": _get("The models that are served.", "Models"),
         "/v1/models/{name}": _get("One model.", "Model", 404),
         "/health": _get("Whether the process answers.", "Health"),
-        "/ready": _get("What is served.", "Ready"),
+        "/ready": _get("What is served; 503 while its engine cannot load it.", "Ready", 503),
         "/openapi.json": _get("This document.", "Any"),
         "/metrics": _get("Counters in Prometheus's text format.", None),
     }

@@ -7,6 +7,7 @@ bring a certificate, and with it more imports.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from locum.gateway.errors import ApiError, from_engine_error
 from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
 from locum.runtime.completion import CompletionRequest
-from locum.runtime.protocol import Embedded, Embedder, Generator, Stop
+from locum.runtime.protocol import Embedded, Embedder, Generator, Stop, problem_of
 
 
 class Target(Protocol):
@@ -37,6 +38,11 @@ class Target(Protocol):
     @property
     def void(self) -> str | None:
         """Why nothing is covered by a certificate now; None while one is in force."""
+        ...
+
+    @property
+    def problem(self) -> LocumError | None:
+        """Why no model here would answer now, because its engine does not load it; does not block."""
         ...
 
     def start(self, settings: Settings, metrics: Metrics) -> None:
@@ -110,6 +116,23 @@ def unknown_model(model: str, names: Sequence[str]) -> ApiError:
     return ApiError(404, "model_not_found", said, param="model")
 
 
+class Operator:
+    """Whoever runs the service: told on standard error why a model cannot be loaded, each reason once.
+
+    Callers are told its code only, because a reason may speak of the machine.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, problem: LocumError | None) -> None:
+        """Write a reason that is new; does not block for long, and any thread may."""
+        if problem is not None and str(problem) not in self._told:
+            self._told.add(str(problem))
+            sys.stderr.write(f"the model's engine does not load it: {problem}\n")
+            sys.stderr.flush()
+
+
 class ModelTarget:
     """A plain model: everything is answered here, and nothing is certified.
 
@@ -137,6 +160,7 @@ class ModelTarget:
         self._generator = generator
         self._embedder = embedder
         self._facts = facts or {}
+        self._operator = Operator()
         self._max_input_chars = Settings().max_input_chars
 
     @property
@@ -151,6 +175,11 @@ class ModelTarget:
     @property
     def void(self) -> None:
         """None: there is no certificate that could be void."""
+
+    @property
+    def problem(self) -> LocumError | None:
+        """Why the engine does not load the model."""
+        return problem_of(self._generator) or problem_of(self._embedder)
 
     def start(self, settings: Settings, metrics: Metrics) -> None:
         """Take the limits."""
@@ -198,6 +227,7 @@ class ModelTarget:
         try:
             stream = self._generator.stream(request)
         except LocumError as error:
+            self._operator.tell(self.problem)
             raise from_engine_error(error) from error
         return Opened(Origin("local", "a plain model"), stream, f"locum-{self._generator.model}")
 
@@ -219,6 +249,7 @@ class ModelTarget:
         try:
             made = self._embedder.read(texts)
         except LocumError as error:
+            self._operator.tell(self.problem)
             raise from_engine_error(error) from error
         if not truncate and made.dropped.any():
             said = f"{self._name} reads {made.tokens.max()} tokens of a text, and one has more"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from locum.runtime.protocol import Classifier
+from locum.core.errors import LocumError
+from locum.runtime.protocol import Classifier, problem_of
 from locum.schema.model import ModelSpec
 from locum.students.protocol import LocalAnswer
 from locum.tasks.classify import confidence, predicted
@@ -18,12 +19,17 @@ class ClassifierStudent:
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
+        self.classifier = self._engine = classifier
 
     @property
     def spec(self) -> ModelSpec:
         """What is served."""
         return self.classifier.spec
+
+    @property
+    def problem(self) -> LocumError | None:
+        """Why the engine would not answer now; None where that is not known."""
+        return problem_of(self._engine)
 
     def answer(self, texts: Sequence[str]) -> list[LocalAnswer]:
         """The most probable label of each input, and its probability; no label where the scores are no numbers.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from locum.core.errors import LocumError
+from locum.runtime.protocol import problem_of
 from locum.schema.confidence import ConfidenceModel
 from locum.schema.model import ModelSpec
 from locum.students.confidence import confidence_of
@@ -26,6 +28,11 @@ class ConfidentStudent:
     def spec(self) -> ModelSpec:
         """What is served."""
         return self._drafter.spec
+
+    @property
+    def problem(self) -> LocumError | None:
+        """Why the engine would not answer now; None where that is not known."""
+        return problem_of(self._drafter)
 
     def answer(self, texts: Sequence[str]) -> list[LocalAnswer]:
         """Answers in order; what was written and is no answer has no confidence.

@@ -18,7 +18,7 @@ import numpy as np
 
 from locum.core.errors import LocumError
 from locum.runtime.completion import Completion, CompletionRequest, TokenLogprob
-from locum.runtime.protocol import Generator
+from locum.runtime.protocol import Generator, problem_of
 from locum.schema.data import Row
 from locum.schema.model import ModelSpec
 from locum.schema.prompt import Prompt
@@ -96,6 +96,11 @@ class WritingStudent:
     def kind(self) -> TaskKind:
         """The task, as this student is asked."""
         return self._kind
+
+    @property
+    def problem(self) -> LocumError | None:
+        """Why the engine would not answer now; None where that is not known."""
+        return problem_of(self._generator)
 
     def draft(self, texts: Sequence[str]) -> list[Draft]:
         """Answers in order, several at once; an input that does not fit the context gets none.
