@@ -138,7 +138,7 @@ def start_model(tmp_path: Path) -> Generator[Callable[..., Running], None, None]
             settings: Settings | None = None,
         ) -> Running:
             chosen = settings or Settings(log_file=tmp_path / "model.jsonl", drain_s=5)
-            made = isinstance(engine, ModelTarget)
+            made = isinstance(engine, (ModelTarget, BundleTarget))
             target = engine if made else ModelTarget("tiny", engine, embedder)
             return stack.enter_context(listening(target, chosen))
 

@@ -14,6 +14,7 @@ import pytest
 from locum.core.errors import LocumError
 from locum.runtime.completion import CompletionRequest
 from locum.runtime.llama_slots import Slots
+from locum.runtime.protocol import Stop
 from locum.testing import ChunkGenerator
 from locum.testing.chunks import ChunkStream, Step, final
 
@@ -42,10 +43,10 @@ class SlotGenerator(ChunkGenerator):
         super().__init__(script)
         self.slots = Slots(slots)
 
-    def stream(self, request: CompletionRequest) -> ChunkStream:
-        place = self.slots.take("hello", 30)
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> ChunkStream:
+        place = self.slots.take("hello", 30, stop)
         if place is None:
-            raise LocumError("runtime-timeout", "every slot was busy")
+            raise LocumError("runtime-closed", "stopped, or every slot was busy")
         steps = self._script(request) if callable(self._script) else self._script
         stream = SlotStream(steps, lambda: self.slots.give_back(place))
         self.streams.append(stream)

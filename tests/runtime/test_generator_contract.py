@@ -14,6 +14,7 @@ import pytest
 
 from locum.core.errors import LocumError, UserError
 from locum.runtime import CompletionRequest, Generator, Message, Scorer, open_generator
+from locum.runtime.protocol import Stop
 from locum.schema.task import LlmSpec
 from locum.testing import FakeGenerator, FakeUpstream
 from locum.testing.pico_gguf import pico_gguf
@@ -141,6 +142,21 @@ def test_a_closed_stream_ends(generator: Generator) -> None:
     stream.close()
     assert len(list(stream)) < 10  # at most what had arrived already
     assert generator.complete(ASK).output_tokens > 0
+
+
+def test_a_stop_ends_the_opening_and_harms_nobody_else(generator: Generator) -> None:
+    stop = Stop()
+    stop.set()
+    with pytest.raises(LocumError) as caught:
+        generator.stream(ASK, stop)
+    assert caught.value.code == "runtime-closed"
+    assert generator.complete(ASK).output_tokens > 0
+
+
+def test_a_stop_that_does_not_come_changes_nothing(generator: Generator) -> None:
+    with generator.stream(ASK, Stop()) as stream:
+        final = list(stream)[-1].final
+    assert final is not None and final.text == generator.complete(ASK).text
 
 
 def test_log_probabilities_come_one_a_token(local: Generator) -> None:

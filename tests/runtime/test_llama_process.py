@@ -21,6 +21,7 @@ from locum.core.errors import DeviceError, LocumError, ModelFileError
 from locum.runtime.llama_client import EngineRefusedError
 from locum.runtime.llama_process import LlamaProcess
 from locum.runtime.llama_settings import ChildSettings
+from locum.runtime.protocol import Stop
 
 SETTINGS = ChildSettings(model="pico.gguf", n_ctx=128, slots=2)
 
@@ -409,3 +410,27 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     while alive(pid) and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert not alive(pid)
+
+
+def test_a_stop_ends_the_wait_for_a_slot_and_for_the_first_event_within_a_second(make: Make) -> None:
+    process = make()
+    pid = ask(process)["pid"]
+    stops = [Stop() for _ in range(3)]
+    errors: dict[int, LocumError] = {}
+
+    def begin(number: int) -> None:
+        with pytest.raises(LocumError) as caught:
+            process.stream("/ask", {"ask": "hang"}, 30, stops[number])
+        errors[number] = caught.value
+
+    threads = [threading.Thread(target=begin, args=[number]) for number in range(3)]  # the third finds no slot
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    for number in (2, 0, 1):
+        start_s = time.monotonic()
+        stops[number].set()
+        threads[number].join(5)
+        assert time.monotonic() - start_s < 1
+        assert errors[number].code == "runtime-closed" and "stopped" in errors[number].cause
+    assert ask(process)["pid"] == pid, "the child did nothing wrong, and its slots are free again"

@@ -6,6 +6,7 @@ import threading
 import time
 
 from locum.runtime.llama_slots import Slots
+from locum.runtime.protocol import Stop
 
 INSTRUCTION = "Answer in one word. " * 20
 
@@ -54,3 +55,54 @@ def test_who_finds_none_waits_and_gives_up_in_time() -> None:
     assert 0.04 < time.monotonic() - start_s < 2
     threading.Timer(0.05, slots.give_back, [held]).start()
     assert slots.take("y", 5) == 0
+
+
+def test_a_stop_ends_the_wait_and_leaves_the_place_to_who_comes_next() -> None:
+    slots = Slots(1)
+    held = slots.take("x", 0)
+    assert held == 0
+    stop = Stop()
+    found: dict[str, int | None] = {}
+    waiting = [
+        threading.Thread(target=lambda: found.update(stopped=slots.take("y", 30, stop))),
+        threading.Thread(target=lambda: found.update(wanted=slots.take("z", 30))),
+    ]
+    for thread in waiting:
+        thread.start()
+        time.sleep(0.05)
+    start_s = time.monotonic()
+    stop.set()
+    waiting[0].join(1)
+    assert found == {"stopped": None} and time.monotonic() - start_s < 1
+    slots.give_back(held)
+    waiting[1].join(1)
+    assert found == {"stopped": None, "wanted": 0}
+
+
+def test_a_place_given_back_to_one_who_was_stopped_is_passed_on() -> None:
+    for _ in range(50):
+        slots = Slots(1)
+        stops = [Stop() for _ in range(4)]
+        assert slots.take("x", 0) == 0
+        threads = [threading.Thread(target=slots.take, args=("y", 30, stop)) for stop in stops]
+        for thread in threads:
+            thread.start()
+        found: list[int | None] = []
+        wanted = threading.Thread(target=lambda slots=slots, found=found: found.append(slots.take("z", 5)))
+        wanted.start()
+        for stop in stops:
+            stop.is_set = True  # the wish is there, and nobody was woken for it yet
+        slots.give_back(0)
+        wanted.join(5)
+        assert found == [0]
+        for stop in stops:
+            stop.set()
+        for thread in threads:
+            thread.join(5)
+
+
+def test_a_stop_that_came_before_takes_no_place() -> None:
+    slots, stop = Slots(1), Stop()
+    stop.set()
+    assert slots.take("x", 5, stop) is None
+    assert slots.take("x", 0) == 0

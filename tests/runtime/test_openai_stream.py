@@ -18,6 +18,7 @@ from locum.runtime.completion import Chunk, ToolCallDelta
 from locum.runtime.http_exchange import SizeError
 from locum.runtime.openai import OpenAiGenerator
 from locum.runtime.openai_stream import EventParser
+from locum.runtime.protocol import Stop
 from locum.schema.message import ToolCall
 from locum.schema.task import LlmSpec
 from locum.testing import FakeUpstream, Scripted
@@ -294,6 +295,43 @@ def test_close_from_another_thread_stops_within_a_second(whose: str) -> None:
         closer.join()
         stream.close()
         generator.close()
+
+
+@pytest.mark.parametrize("scripted", [Scripted(delay_s=5), Scripted(status=429, headers={"retry-after": "6"})])
+def test_a_stop_ends_the_opening_within_a_second_and_is_no_failure(scripted: Scripted) -> None:
+    with FakeUpstream([scripted]) as upstream:
+        generator = OpenAiGenerator(LlmSpec(base_url=upstream.base_url, model="m"))
+        for _ in range(6):
+            stop = Stop()
+            threading.Timer(0.15, stop.set).start()
+            start_s = time.monotonic()
+            with pytest.raises(LocumError) as caught:
+                generator.stream(REQUEST, stop)
+            assert caught.value.code == "runtime-closed" and time.monotonic() - start_s < 1.2
+        assert len(upstream.received) == 6, "nobody is asked again for a caller who has left"
+        assert generator.breaker.state == "closed"
+        generator.close()
+
+
+def test_a_whole_answer_that_is_stopped_between_two_attempts_is_not_asked_for_again() -> None:
+    with FakeUpstream([Scripted(status=429, headers={"retry-after": "1"})]) as upstream:
+        generator = OpenAiGenerator(LlmSpec(base_url=upstream.base_url, model="m"))
+        stream = generator.stream(replace(REQUEST, whole=True))
+        threading.Timer(0.2, stream.close).start()
+        start_s = time.monotonic()
+        assert list(stream) == []
+        assert time.monotonic() - start_s < 0.9 and len(upstream.received) == 1
+        generator.close()
+
+
+def test_closing_the_generator_ends_the_wait_between_two_attempts() -> None:
+    with FakeUpstream([Scripted(status=429, headers={"retry-after": "6"})]) as upstream:
+        generator = OpenAiGenerator(LlmSpec(base_url=upstream.base_url, model="m"))
+        threading.Timer(0.2, generator.close).start()
+        start_s = time.monotonic()
+        with pytest.raises(LocumError) as caught:
+            generator.stream(REQUEST)
+        assert caught.value.code == "runtime-closed" and time.monotonic() - start_s < 1.2
 
 
 def test_closing_early_frees_the_place_and_is_no_failure() -> None:

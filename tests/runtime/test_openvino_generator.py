@@ -21,7 +21,7 @@ from locum.runtime.completion import CompletionRequest, Tool
 from locum.runtime.llama_settings import EngineSettings
 from locum.runtime.openvino_child import OpenVinoSettings
 from locum.runtime.openvino_generator import OpenVinoGenerator, check_options, request_fields
-from locum.runtime.protocol import Generator
+from locum.runtime.protocol import Generator, Stop
 from locum.schema.message import Message, ToolCall
 
 ASK = CompletionRequest((Message("user", "Name a colour."),), max_tokens=6)
@@ -135,6 +135,17 @@ def test_closing_a_stream_ends_it_alone_and_at_once(start: Any) -> None:
     assert len(list(other)) == 31  # all of its pieces, and its end
     with generator.stream(ASK) as again:
         assert next(again).text == "w1 "
+
+
+def test_a_stop_ends_the_wait_for_the_beginning_within_a_second(start: Any) -> None:
+    generator = start("hang")
+    generator.start()
+    stop = Stop()
+    threading.Timer(0.2, stop.set).start()
+    start_s = time.monotonic()
+    with pytest.raises(LocumError) as caught:
+        generator.stream(ASK, stop)
+    assert caught.value.code == "runtime-closed" and time.monotonic() - start_s < 1.2
 
 
 def test_fault_29_a_hanging_engine_is_killed_and_the_next_request_gets_a_new_one(start: Any) -> None:

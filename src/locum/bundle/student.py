@@ -152,14 +152,14 @@ class Student:
         """
         return self._llm().complete(request)
 
-    def stream(self, request: CompletionRequest) -> CompletionStream:
-        """The same, piece by piece.
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> CompletionStream:
+        """The same, piece by piece. ``stop`` ends the wait for the first one.
 
         Raises:
             UserError: there is no LLM.
             UpstreamError: it did not take the request.
         """
-        return self._llm().stream(request)
+        return self._llm().stream(request, stop)
 
     def forward(self, request: CompletionRequest) -> Forwarded | None:
         """Send a conversation to the LLM without waiting; None when that cannot be, and ``stream`` has to wait.

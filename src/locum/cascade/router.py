@@ -296,8 +296,8 @@ class Router:
 def _read(llm: Generator, request: CompletionRequest, stop: Stop) -> Completion:
     """The LLM's whole answer; ``stop`` closes it, and its error says that it was the LLM's, not the student's."""
     try:
-        with llm.stream(request) as stream:
-            stop.closes(stream)
+        with llm.stream(request, stop) as stream:
+            stop.calls(stream.close)
             completion = next((chunk.final for chunk in stream if chunk.final is not None), None)
     except LocumError as error:
         if isinstance(error, UpstreamError) or stop.is_set:

@@ -67,7 +67,7 @@ CODES: dict[str, str] = {
     "runtime-unsupported": "A model needs an operator, architecture or quantisation that the engine lacks.",
     "runtime-mismatch": "The parts of a model do not fit together (tokenizer, weights, labels).",
     "runtime-engine-failed": "The engine failed while it answered.",
-    "runtime-closed": "A model was asked after it was closed.",
+    "runtime-closed": "A model was asked after it was closed, or its answer was stopped.",
     "runtime-child-start": "The engine's process did not become ready.",
     "runtime-child-died": "The engine's process ended while it was needed.",
     "runtime-memory": "The engine could not get the memory that a model needs.",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from locum.core.errors import LocumError, UpstreamError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
-from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Generator, Scored, forwarder_of
+from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Generator, Scored, Stop, forwarder_of
 from locum.schema.model import ModelSpec
 
 _Job = tuple[list[str], "Future[Scored]"]
@@ -140,7 +140,7 @@ class LimitedGenerator:
         finally:
             self._free.release()
 
-    def stream(self, request: CompletionRequest) -> CompletionStream:
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> CompletionStream:
         """The LLM's answer in pieces; the place is free again when the stream ends or is closed.
 
         Raises:
@@ -149,7 +149,7 @@ class LimitedGenerator:
         if not self._free.acquire(blocking=False):
             raise _busy()
         try:
-            return _LimitedStream(self._inner.stream(request), self._free.release)
+            return _LimitedStream(self._inner.stream(request, stop), self._free.release)
         except BaseException:
             self._free.release()
             raise

@@ -132,7 +132,7 @@ class BundleTarget:
         """
         mode = self._mode(model)
         if mode == "llm":
-            return self._pass_through(request)
+            return self._pass_through(request, stop)
         text, ignored = input_of(request, self._max_input_chars)
         try:
             answer = self._student(text, mode, stop)
@@ -193,10 +193,12 @@ class BundleTarget:
             raise ApiError(400, "llm_not_configured", f"there is no LLM behind {model!r}: {why}", param="model")
         raise unknown_model(model, self.names())
 
-    def _pass_through(self, request: CompletionRequest) -> Opened:
+    def _pass_through(self, request: CompletionRequest, stop: Stop | None) -> Opened:
         try:
-            stream = self._student.stream(request)
+            stream = self._student.stream(request, stop)
         except LocumError as error:
+            if stop is not None and stop.is_set:  # which is no failure of the LLM
+                raise from_engine_error(error) from error
             raise self._llm_refusal(error) from error
         return Opened(_PASSED_ON, stream, self._student.llm or "")
 

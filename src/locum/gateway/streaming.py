@@ -246,7 +246,8 @@ class Run:
         try:
             work()
         except BaseException as error:  # noqa: BLE001 - carried to whoever waits, as an envelope
-            self._target.count_failure(error)
+            if not self._cancelled:
+                self._target.count_failure(error)
             with self._lock:
                 self._failure = self._failure or error
         with self._lock:

@@ -220,12 +220,11 @@ class ModelTarget:
         Raises:
             ApiError: the engine refuses or fails.
         """
-        del stop  # the stream itself can be closed
         self.check(model)
         if self._generator is None:
             raise ApiError(400, "unsupported_value", f"{self._name} embeds and does not write text", param="model")
         try:
-            stream = self._generator.stream(request)
+            stream = self._generator.stream(request, stop)
         except LocumError as error:
             self._operator.tell(self.problem)
             raise from_engine_error(error) from error

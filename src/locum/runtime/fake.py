@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from locum.core.errors import LocumError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
-from locum.runtime.protocol import Scored
+from locum.runtime.protocol import Scored, Stop, pause
 from locum.schema.model import ModelSpec
 
 Reply = str | Completion | BaseException
@@ -224,31 +224,35 @@ class FakeGenerator:
         Raises:
             LocumError: after ``close``; or whatever the script says.
         """
-        if self.closed:
-            raise LocumError("runtime-closed", "the fake generator was asked after it was closed")
-        with self._lock:
-            turn = len(self.requests)
-            self.requests.append(request)
-        if self._latency_s:
-            time.sleep(self._latency_s)
-        reply = self._script(request) if callable(self._script) else self._script[turn % len(self._script)]
-        if isinstance(reply, BaseException):
-            raise reply
-        return reply if isinstance(reply, Completion) else self._as_completion(reply, request)
+        return self._answer(request, Stop())
 
-    def stream(self, request: CompletionRequest) -> FakeStream:
-        """The next reply of the script, word by word.
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> FakeStream:
+        """The next reply of the script, word by word. ``stop`` ends the wait for its beginning.
 
         Raises:
-            LocumError: as ``complete``.
+            LocumError: as ``complete``; ``runtime-closed`` when it was stopped.
         """
-        stream = FakeStream(self.complete(request), chunk_s=self._chunk_s)
+        stream = FakeStream(self._answer(request, stop or Stop()), chunk_s=self._chunk_s)
         self.streams.append(stream)
         return stream
 
     def close(self) -> None:
         """Remember it."""
         self.closed = True
+
+    def _answer(self, request: CompletionRequest, stop: Stop) -> Completion:
+        if self.closed:
+            raise LocumError("runtime-closed", "the fake generator was asked after it was closed")
+        with self._lock:
+            turn = len(self.requests)
+            self.requests.append(request)
+        pause(self._latency_s, stop)
+        if stop.is_set:
+            raise LocumError("runtime-closed", "the fake generator's answer was stopped")
+        reply = self._script(request) if callable(self._script) else self._script[turn % len(self._script)]
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply if isinstance(reply, Completion) else self._as_completion(reply, request)
 
     def _as_completion(self, text: str, request: CompletionRequest) -> Completion:
         for stop in request.stop:

@@ -101,7 +101,7 @@ class HttpPool:
         request: bytes,
         deadline_s: float,
         cap: int,
-        watch: Callable[[Exchange], None] | None = None,
+        watch: Callable[[Exchange], object] = lambda _: None,
         ahead: Exchange | None = None,
     ) -> Exchange:
         """Send one request; returns when status and headers of the answer are there.
@@ -121,15 +121,13 @@ class HttpPool:
         """
         exchange = ahead or self._open(deadline_s, cap, fresh=False)
         try:
-            if watch is not None:
-                watch(exchange)
+            watch(exchange)
             exchange.begin(request)
         except BrokenOffError:
             if exchange.fresh or exchange.any_byte:
                 raise
             exchange = self._open(deadline_s, cap, fresh=True)
-            if watch is not None:
-                watch(exchange)
+            watch(exchange)
             exchange.begin(request)
         return exchange
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import orjson
 
+from locum.runtime.protocol import Stop
+
 _CONNECT_S = 5.0
 _IDLE_MAX_S = 3.0  # the server closes a connection that was idle for 5 s
 _LINE_BYTES_MAX = 1 << 16
@@ -137,7 +139,7 @@ class LlamaClient:
             TimeoutError: the deadline passed.
             EngineSilentError, EngineGoneError, EngineRefusedError: as they say.
         """
-        connection = self._ask(path, body, deadline_s, idle_s)
+        connection = self._ask(path, body, deadline_s, idle_s, Stop())
         try:
             document = orjson.loads(b"".join(connection.chunks()))
         except BaseException:
@@ -146,12 +148,19 @@ class LlamaClient:
         self.keep(connection)
         return document
 
-    def stream(self, path: str, body: dict[str, Any], *, deadline_s: float, idle_s: float) -> Exchange:
+    def stream(
+        self, path: str, body: dict[str, Any], *, deadline_s: float, idle_s: float, stop: Stop | None = None
+    ) -> Exchange:
         """Send a request whose answer comes as events; arguments and errors as ``post``.
 
-        Returns once the engine has taken the request.
+        Returns once the engine has taken the request. ``stop`` ends the wait for that, with ``EngineGoneError``.
         """
-        return Exchange(self, self._ask(path, body, deadline_s, idle_s))
+        stop = stop or Stop()
+        exchange = Exchange(self, self._ask(path, body, deadline_s, idle_s, stop))
+        if stop.is_set:
+            exchange.close()
+            raise EngineGoneError("stopped")
+        return exchange
 
     def keep(self, connection: _Connection) -> None:
         """Take a connection back whose answer was read to its end."""
@@ -169,7 +178,7 @@ class LlamaClient:
         for connection in idle:
             connection.abort()
 
-    def _ask(self, path: str, body: dict[str, Any], deadline_s: float, idle_s: float) -> _Connection:
+    def _ask(self, path: str, body: dict[str, Any], deadline_s: float, idle_s: float, stop: Stop) -> _Connection:
         content = orjson.dumps(body)
         message = b"POST %b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (
             path.encode(),
@@ -181,7 +190,7 @@ class LlamaClient:
         connection = self._kept()
         if connection is not None:
             try:
-                return self._exchange(connection, message, limits)
+                return self._exchange(connection, message, limits, stop)
             except EngineGoneError:  # most likely closed while it was idle; a dead engine refuses the next one too
                 pass
         try:
@@ -189,9 +198,10 @@ class LlamaClient:
         except OSError as error:
             raise EngineGoneError(f"cannot connect: {error}") from error
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._exchange(_Connection(opened, self._silence), message, limits)
+        return self._exchange(_Connection(opened, self._silence), message, limits, stop)
 
-    def _exchange(self, connection: _Connection, message: bytes, limits: _Limits) -> _Connection:
+    def _exchange(self, connection: _Connection, message: bytes, limits: _Limits, stop: Stop) -> _Connection:
+        call_off = stop.calls(connection.abort)
         try:
             connection.send(message, limits)
             status = connection.read_head()
@@ -203,6 +213,8 @@ class LlamaClient:
         except (EngineGoneError, TimeoutError):
             connection.abort()
             raise
+        finally:
+            call_off()
         return connection
 
     def _kept(self) -> _Connection | None:

@@ -36,6 +36,7 @@ from locum.runtime.llama_client import (
 )
 from locum.runtime.llama_settings import ChildSettings
 from locum.runtime.llama_slots import Slots
+from locum.runtime.protocol import Stop
 
 _READY_S = 120.0
 _IDLE_S = 30.0
@@ -129,7 +130,7 @@ class LlamaProcess:
         """
         child = self._running()
         deadline_s = time.monotonic() + timeout_s
-        place = self._enter(body, deadline_s, timeout_s) if slot else None
+        place = self._enter(body, deadline_s, timeout_s, Stop()) if slot else None
         try:
             answer = child.client.post(path, _placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s)
         except (TimeoutError, EngineGoneError) as error:
@@ -140,20 +141,24 @@ class LlamaProcess:
         self._crashes = 0
         return answer
 
-    def stream(self, path: str, body: dict[str, Any], timeout_s: float) -> Turn:
+    def stream(self, path: str, body: dict[str, Any], timeout_s: float, stop: Stop | None = None) -> Turn:
         """Send a request that needs a slot and whose answer comes as events; ``post`` has arguments and errors.
 
-        Among the events is the progress of reading the prompt (``prompt_progress``, without text).
+        Among the events is the progress of reading the prompt (``prompt_progress``, without text). ``stop`` ends the
+        wait for a slot and for the first event, with ``runtime-closed``.
         """
         body = {**body, "stream": True, "return_progress": True}
+        stop = stop or Stop()
         child = self._running()
         deadline_s = time.monotonic() + timeout_s
-        place = self._enter(body, deadline_s, timeout_s)
+        place = self._enter(body, deadline_s, timeout_s, stop)
         try:
-            exchange = child.client.stream(path, _placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s)
+            exchange = child.client.stream(
+                path, _placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s, stop=stop
+            )
         except (TimeoutError, EngineGoneError) as error:
             self._slots.give_back(place)
-            raise self.failure(child, error, timeout_s) from None
+            raise self._stopped() if stop.is_set else self.failure(child, error, timeout_s) from None
         except BaseException:
             self._slots.give_back(place)
             raise
@@ -187,12 +192,15 @@ class LlamaProcess:
             return self._late("was stopped because it did nothing for", error.seconds, fix)
         return self._late("did not finish within", timeout_s)
 
-    def _enter(self, body: dict[str, Any], deadline_s: float, timeout_s: float) -> int:
+    def _enter(self, body: dict[str, Any], deadline_s: float, timeout_s: float, stop: Stop) -> int:
         text = json.dumps(body.get("messages") or body.get("prompt"))
-        place = self._slots.take(text, max(0.0, deadline_s - time.monotonic()))
+        place = self._slots.take(text, max(0.0, deadline_s - time.monotonic()), stop)
         if place is None:
-            raise self._late("was busy with earlier requests for", timeout_s)
+            raise self._stopped() if stop.is_set else self._late("was busy with earlier requests for", timeout_s)
         return place
+
+    def _stopped(self) -> LocumError:
+        return LocumError("runtime-closed", "the answer was stopped before it began", where=self.where)
 
     def _leave(self, place: int, finished: bool) -> None:
         self._slots.give_back(place)

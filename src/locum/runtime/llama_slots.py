@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 import time
 
+from locum.runtime.protocol import Stop
+
 _ALIKE_SHARE = 0.5
 _ALIKE_CHARS = 32
 
@@ -28,23 +30,32 @@ class Slots:
         self._used_s = [0.0] * count
         self._count = count
 
-    def take(self, text: str, timeout_s: float) -> int | None:
+    def take(self, text: str, timeout_s: float, stop: Stop | None = None) -> int | None:
         """Wait for a place.
 
         Args:
             text: what the request will make its slot read.
             timeout_s: longest wait.
+            stop: ends the wait.
 
         Returns:
-            Its number; None when none became free in time.
+            Its number; None when none became free in time, or it was stopped.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._free, timeout_s):
-                return None
-            place = self._choose(text)
-            self._free.remove(place)
-            self._texts[place] = text
-            return place
+        stop = stop or Stop()
+        call_off = stop.calls(self._wake)
+        try:
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._free or stop.is_set, timeout_s):
+                    return None
+                if stop.is_set:
+                    self._changed.notify()  # the place that it may have been woken for is another's
+                    return None
+                place = self._choose(text)
+                self._free.remove(place)
+                self._texts[place] = text
+                return place
+        finally:
+            call_off()
 
     def give_back(self, place: int) -> None:
         """The request is done."""
@@ -52,6 +63,10 @@ class Slots:
             self._used_s[place] = time.monotonic()
             self._free.add(place)
             self._changed.notify()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _choose(self, text: str) -> int:
         """The free place that has read most of the text; else the longest unused one beside those at work."""

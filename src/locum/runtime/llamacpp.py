@@ -41,7 +41,7 @@ from locum.runtime.llama_request import (
 from locum.runtime.llama_score import score_continuations
 from locum.runtime.llama_settings import EngineSettings, generation_child
 from locum.runtime.llama_template import check_template, has_place_for_tools, probe_template, templates_of
-from locum.runtime.protocol import Scores
+from locum.runtime.protocol import Scores, Stop
 
 _SPARE_TOKENS = 128
 """Models of one family pad their vocabularies differently; llama.cpp takes this much."""
@@ -123,11 +123,11 @@ class LlamaGenerator:
                     return chunk.final
         raise LocumError("runtime-closed", "the answer was stopped", where=self.process.where)
 
-    def stream(self, request: CompletionRequest) -> LlamaStream:
-        """Write an answer in pieces; returns once the engine reads the prompt.
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> LlamaStream:
+        """Write an answer in pieces; returns once the engine reads the prompt. ``stop`` ends the wait for that.
 
         Raises:
-            LocumError: as ``complete``.
+            LocumError: as ``complete``; ``runtime-closed`` when it was stopped.
         """
         check_options(request, speculative=self._settings.speculative)
         body: dict[str, Any] = self._adapter_field(request.adapter)
@@ -158,7 +158,7 @@ class LlamaGenerator:
             prompt = pieces[0].text if len(pieces) == 1 else self._prompts.ids(pieces)
             body |= text_fields(prompt, request.logprobs)
         try:
-            turn = self.process.stream(path, body, self._settings.timeout_s)
+            turn = self.process.stream(path, body, self._settings.timeout_s, stop)
         except EngineRefusedError as error:
             raise refusal(error, self.process.where) from None
         must_call = with_tools and request.tool_choice != "auto"

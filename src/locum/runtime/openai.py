@@ -13,7 +13,6 @@ from __future__ import annotations
 import email.utils
 import math
 import random
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from locum.runtime.http_exchange import (
 )
 from locum.runtime.http_pool import HttpPool
 from locum.runtime.openai_address import address_of, checked_url, read_key
-from locum.runtime.openai_stream import BadChunkError, OpenAiStream, StreamRefusedError, Watch, WholeStream
+from locum.runtime.openai_stream import BadChunkError, OpenAiStream, StreamRefusedError, WholeStream
 from locum.runtime.openai_wire import (
     BAD_DOCUMENT,
     Document,
@@ -48,7 +47,7 @@ from locum.runtime.openai_wire import (
     said,
     said_code,
 )
-from locum.runtime.protocol import CompletionStream, Forwarded
+from locum.runtime.protocol import CompletionStream, Forwarded, Stop, pause
 from locum.schema.task import LlmSpec
 
 _BODY_BYTES_MAX = 16 << 20
@@ -76,7 +75,7 @@ class OpenAiGenerator:
 
     Args:
         llm: URL, model name, environment variable with the key, and the time-outs.
-        sleep: waits between retries (tests pass their own); by default a wait that ``close`` ends.
+        sleep: waits between retries (tests pass their own); by default a wait that ``close`` and a stop end.
         breaker: the circuit; by default one of this generator's own.
 
     Attributes:
@@ -99,8 +98,8 @@ class OpenAiGenerator:
         self._path = url.path.rstrip("/")
         self._address = address_of(url)
         self._where = f"{url.scheme}://{self._address.netloc}"
-        self._closing = threading.Event()
-        self._sleep = sleep or self._closing.wait
+        self._closing = Stop()
+        self._sleep = sleep
         self.breaker = breaker or CircuitBreaker()
         self._length_field = "max_tokens"
         self._stream_options = True
@@ -132,27 +131,28 @@ class OpenAiGenerator:
             UpstreamError: no proper answer in time; the code says why.
             LocumError: the generator is closed, or OpenAI's API lacks an option of the request.
         """
-        return self._whole(self._sender(request, request_body(request, self.model)), None)
+        return self._whole(self._sender(request, request_body(request, self.model)), Stop())
 
-    def _whole(self, sender: _Sender, watch: Watch | None) -> Completion:
+    def _whole(self, sender: _Sender, stop: Stop) -> Completion:
         def attempt(deadline_s: float, turn: int) -> Completion:
-            completion = self._parse(self._send(sender, deadline_s, _BODY_BYTES_MAX, watch).read())
+            completion = self._parse(self._send(sender, deadline_s, _BODY_BYTES_MAX, stop).read())
             self.breaker.succeeded(turn)
             return completion
 
-        completion, attempts = self._retrying(attempt, sender.ahead)
+        completion, attempts = self._retrying(attempt, stop, sender.ahead)
         self._note(completion, attempts)
         return completion
 
-    def stream(self, request: CompletionRequest) -> CompletionStream:
-        """The same answer in pieces; returns when the server has begun to answer.
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> CompletionStream:
+        """The same answer in pieces; returns when the server has begun to answer. ``stop`` ends the wait for that.
 
         A server that ignores the wish and answers in one piece is taken as it is. A request for the ``whole`` is
         sent when the first chunk is asked for, and can be stopped from then on.
 
         Raises:
-            LocumError: as ``complete``.
+            LocumError: as ``complete``; ``runtime-closed`` when it was stopped.
         """
+        stop = stop or Stop()
         body = request_body(request, self.model)
         if request.whole:
             return WholeStream(partial(self._whole, self._sender(request, body)))
@@ -160,14 +160,14 @@ class OpenAiGenerator:
         sender = self._sender(request, body)
 
         def attempt(deadline_s: float, turn: int) -> tuple[Exchange | Completion, int]:
-            exchange = self._send(sender, deadline_s, _STREAM_BYTES_MAX, None)
+            exchange = self._send(sender, deadline_s, _STREAM_BYTES_MAX, stop)
             if exchange.header("content-type").startswith("text/event-stream"):
                 return exchange, turn
             completion = self._parse(exchange.read())
             self.breaker.succeeded(turn)
             return completion, turn
 
-        (answer, turn), attempts = self._retrying(attempt)
+        (answer, turn), attempts = self._retrying(attempt, stop)
         if isinstance(answer, Completion):
             self._note(answer, attempts)
             return FinishedStream(answer)
@@ -184,7 +184,7 @@ class OpenAiGenerator:
             LocumError: OpenAI's API lacks an option of the request.
         """
         sender = self._sender(request, request_body(request, self.model))
-        if self._closing.is_set() or not self.breaker.is_closed:
+        if self._closing.is_set or not self.breaker.is_closed:
             return None
         turn, deadline_s = self.breaker.admit(), time.monotonic() + self._llm.timeout_s
         exchange = self._pool.ahead(sender.message(), deadline_s, _BODY_BYTES_MAX)
@@ -198,12 +198,12 @@ class OpenAiGenerator:
         self._closing.set()
         self._pool.close()
 
-    def _retrying(self, attempt: Callable[[float, int], T], ahead: _Ahead | None = None) -> tuple[T, int]:
+    def _retrying(self, attempt: Callable[[float, int], T], stop: Stop, ahead: _Ahead | None = None) -> tuple[T, int]:
         """Attempts until one returns; with it, how many there were. The first one may be under way already."""
         deadline_s = ahead.deadline_s if ahead is not None else time.monotonic() + self._llm.timeout_s
         failed: UpstreamError | None = None
         for number in range(1, _ATTEMPTS_MAX + 1):
-            turn = ahead.turn if ahead is not None and number == 1 else self._admit(failed)
+            turn = ahead.turn if ahead is not None and number == 1 else self._admit(failed, stop)
             try:
                 return self._tried(attempt, deadline_s, turn), number
             except _Retry as retry:
@@ -212,7 +212,10 @@ class OpenAiGenerator:
                 wait_s = retry.after_s if retry.after_s is not None else _backoff_s(number)
                 if number == _ATTEMPTS_MAX or time.monotonic() + wait_s >= deadline_s:
                     raise failed from retry.__cause__
-            self._sleep(wait_s)
+            if self._sleep is not None:
+                self._sleep(wait_s)
+            else:
+                pause(wait_s, stop, self._closing)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _tried(self, attempt: Callable[[float, int], T], deadline_s: float, turn: int) -> T:
@@ -227,8 +230,8 @@ class OpenAiGenerator:
             self._judge(turn, error)
             raise
 
-    def _admit(self, failed: UpstreamError | None) -> int:
-        if self._closing.is_set():
+    def _admit(self, failed: UpstreamError | None, stop: Stop) -> int:
+        if self._closing.is_set or stop.is_set:
             raise _closed()
         try:
             return self.breaker.admit()
@@ -254,11 +257,11 @@ class OpenAiGenerator:
         path = self._path + ("/chat/completions" if request.prompt is None else "/completions")
         return _Sender(body, self._head(path, stream="stream" in body), self._adapt)
 
-    def _send(self, sender: _Sender, deadline_s: float, cap: int, watch: Watch | None) -> Exchange:
+    def _send(self, sender: _Sender, deadline_s: float, cap: int, stop: Stop) -> Exchange:
         """Send a request, and give the answer's beginning when its status is 200."""
         sent, sender.ahead = sender.ahead, None
-        message = sender.message()
-        exchange = self._pool.post(message, deadline_s, cap, watch, sent.exchange if sent is not None else None)
+        ahead = sent.exchange if sent is not None else None
+        exchange = self._pool.post(sender.message(), deadline_s, cap, lambda begun: stop.calls(begun.abort), ahead)
         self._check(exchange, sender.body)
         return exchange
 
@@ -429,7 +432,7 @@ class _Retry(Exception):
 
 
 def _closed() -> LocumError:
-    return LocumError("runtime-closed", "the LLM was asked after it was closed")
+    return LocumError("runtime-closed", "the LLM was closed, or its answer was stopped")
 
 
 def _loads(body: bytes) -> Any:

@@ -19,6 +19,7 @@ from locum.core.errors import LocumError
 from locum.runtime.completion import Chunk, Completion, FinishedStream, TokenLogprob, ToolCallDelta
 from locum.runtime.http_exchange import BrokenOffError, ClosedError, Exchange, PoolError, SizeError
 from locum.runtime.openai_wire import BAD_DOCUMENT, Document, Told, made_completion, read_logprobs, text_of
+from locum.runtime.protocol import Stop
 from locum.schema.message import ToolCall
 
 _LINE_BYTES_MAX = 1 << 20
@@ -184,22 +185,20 @@ class Assembler:
         return ToolCallDelta(index, arguments, call.id if fresh else None, call.name if fresh else None)
 
 
-Watch = Callable[[Exchange], None]
-
-
 class WholeStream:
     """An answer that comes in one piece, as a stream that any thread can stop while it is waited for.
 
     Args:
-        ask: sends the request and waits; tells of each exchange that it begins.
+        ask: sends the request and waits, until it is stopped at the latest.
         sent: the exchange of a request that was sent already.
     """
 
-    def __init__(self, ask: Callable[[Watch], Completion], sent: Exchange | None = None) -> None:
+    def __init__(self, ask: Callable[[Stop], Completion], sent: Exchange | None = None) -> None:
         self._ask = ask
-        self._exchange = sent
         self._answer: FinishedStream | None = None
-        self._closed = False
+        self._stop = Stop()
+        if sent is not None:
+            self._stop.calls(sent.abort)
 
     def __iter__(self) -> Iterator[Chunk]:
         """Itself."""
@@ -211,33 +210,26 @@ class WholeStream:
         Raises:
             LocumError: no proper answer in time.
         """
-        if self._closed:
+        if self._stop.is_set:
             raise StopIteration
         if self._answer is None:
             try:
-                self._answer = FinishedStream(self._ask(self._watch))
+                self._answer = FinishedStream(self._ask(self._stop))
             except LocumError:
-                if self._closed:
+                if self._stop.is_set:
                     raise StopIteration from None
                 raise
         return next(self._answer)
 
     def close(self) -> None:
         """Stop: the connection is shut, by which the server knows; a second call does nothing."""
-        self._closed = True
-        if self._exchange is not None:
-            self._exchange.abort()
+        self._stop.set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _watch(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        if self._closed:
-            exchange.abort()
 
 
 class OpenAiStream:

@@ -30,6 +30,7 @@ from locum.runtime.llama_template import check_template, templates_of
 from locum.runtime.openvino import import_openvino
 from locum.runtime.openvino_child import OpenVinoSettings
 from locum.runtime.openvino_process import OpenVinoProcess, Turn
+from locum.runtime.protocol import Stop
 
 EXACT = frozenset({"F32", "F16", "Q8_0", "Q4_0"})
 """Types that OpenVINO reads as they are. Where a block has an offset, as in Q4_1 and Q4_K, it keeps a whole number of
@@ -119,13 +120,13 @@ class OpenVinoGenerator:
                     return chunk.final
         raise LocumError("runtime-closed", "the answer was stopped", where=self._process.where)
 
-    def stream(self, request: CompletionRequest) -> OpenVinoStream:
-        """Write an answer in pieces; returns once the engine has taken the prompt.
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> OpenVinoStream:
+        """Write an answer in pieces; returns once the engine has taken the prompt. ``stop`` ends the wait for that.
 
         Raises:
             UserError: ``runtime-unsupported-option``, ``runtime-too-long``, ``runtime-chat-template``, or a schema
                 that is refused.
-            LocumError: as ``OpenVinoProcess.stream``.
+            LocumError: as ``OpenVinoProcess.stream``; ``runtime-closed`` when it was stopped.
         """
         check_options(request)
         grammar = grammar_of(request)
@@ -133,9 +134,13 @@ class OpenVinoGenerator:
         if request.prompt is None:
             self._prompts.require_template()
         turn = self._process.stream({**request_fields(request), "grammar": grammar}, self._timeout_s)
-        for record in turn:
-            logprobs = request.logprobs is not None
-            return OpenVinoStream(turn, self._model, (record["begun"], truncated), logprobs=logprobs)
+        call_off = (stop or Stop()).calls(turn.close)
+        try:
+            for record in turn:
+                logprobs = request.logprobs is not None
+                return OpenVinoStream(turn, self._model, (record["begun"], truncated), logprobs=logprobs)
+        finally:
+            call_off()
         raise LocumError("runtime-closed", "the answer was stopped", where=self._process.where)
 
     def count_tokens(self, request: CompletionRequest) -> int:

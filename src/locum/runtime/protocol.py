@@ -9,9 +9,9 @@ whoever has an event loop calls from threads of its own. Not here: any engine.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Protocol, Self, cast, runtime_checkable
 
 import numpy as np
@@ -171,24 +171,44 @@ class Stop:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: list[CompletionStream] = []
+        self._calls: dict[object, Callable[[], object]] = {}
         self.is_set = False
 
     def set(self) -> None:
-        """Close what is being read, and whatever would be from now on; a second call does nothing."""
+        """End what is under way, and whatever would be from now on; a second call does nothing."""
         with self._lock:
             self.is_set = True
-            running, self._running = self._running, []
-        for stream in running:
-            stream.close()
+            for call in self._calls.values():
+                call()
+            self._calls.clear()
 
-    def closes(self, stream: CompletionStream) -> None:
-        """Close this stream, too, when the wish comes; at once when it is there already."""
+    def calls(self, call: Callable[[], object]) -> Callable[[], object]:
+        """Call this, too, when the wish comes, from the thread that has it; at once when it is there already.
+
+        Returns:
+            How to call it off; once that has returned, it is not called any more.
+        """
+        place = object()
         with self._lock:
-            self._running.append(stream)
             late = self.is_set
+            if not late:
+                self._calls[place] = call
         if late:
-            self.set()
+            call()
+        return partial(self._call_off, place)
+
+    def _call_off(self, place: object) -> None:
+        with self._lock:
+            self._calls.pop(place, None)
+
+
+def pause(seconds: float, *stops: Stop) -> None:
+    """Wait, but not longer than until one of the wishes comes."""
+    woken = threading.Event()
+    calls_off = [stop.calls(woken.set) for stop in stops]
+    woken.wait(seconds)
+    for call_off in calls_off:
+        call_off()
 
 
 @runtime_checkable
@@ -204,8 +224,11 @@ class Generator(Protocol):
         """Answer one request, blocking; safe to call from several threads."""
         ...
 
-    def stream(self, request: CompletionRequest) -> CompletionStream:
-        """The same answer in pieces; returns once the engine has taken the request, and refuses as ``complete``."""
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> CompletionStream:
+        """The same answer in pieces; returns once the engine has taken the request, and refuses as ``complete``.
+
+        ``stop`` ends the wait for that within a second, with ``runtime-closed``; afterwards the stream has ``close``.
+        """
         ...
 
     def close(self) -> None:

@@ -11,7 +11,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
+from locum.core.errors import LocumError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
+from locum.runtime.protocol import Stop
 
 Step = Chunk | str | float | BaseException
 """A chunk; a text for one; seconds to wait; or an error to raise."""
@@ -88,9 +90,15 @@ class ChunkGenerator:
         """The name given."""
         return self._model
 
-    def stream(self, request: CompletionRequest) -> ChunkStream:
-        """The script's stream."""
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> ChunkStream:
+        """The script's stream.
+
+        Raises:
+            LocumError: ``runtime-closed`` when it was stopped already.
+        """
         self.requests.append(request)
+        if stop is not None and stop.is_set:
+            raise LocumError("runtime-closed", "the answer was stopped before it began")
         stream = ChunkStream(self._script(request) if callable(self._script) else self._script)
         self.streams.append(stream)
         return stream
