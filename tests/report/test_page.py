@@ -13,8 +13,8 @@ import pytest
 from locum.core.errors import DeviceError
 from locum.report.page import render, write_report
 from locum.schema.evaluation import WrongExample
-from locum.schema.report import BuildReport
-from locum.testing.reports import example_report
+from locum.schema.report import BuildReport, CandidateReport
+from locum.testing.reports import example_report, judged_report
 
 _VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -201,3 +201,16 @@ def test_screenshots_hold_colour(tmp_path: Path, browse, size: str):
     image = pytest.importorskip("PIL.Image").open(picture).convert("RGB")
     assert image.width == int(size.split(",")[0])
     assert len(image.getcolors(1 << 24)) > 300
+
+
+def test_a_signature_stands_under_the_scores() -> None:
+    report = judged_report()
+    signed = {"bleu": "nrefs:1|tok:13a"}
+
+    def sign(rung: CandidateReport) -> CandidateReport:
+        test = rung.test
+        return rung.model_copy(update={"test": test.model_copy(update={"signatures": signed})}) if test else rung
+
+    page = render(report.model_copy(update={"ladder": tuple(sign(rung) for rung in report.ladder)}))
+    assert "<code>nrefs:1|tok:13a</code>" in page
+    assert "sacreBLEU" not in render(report)

@@ -10,7 +10,8 @@ import pytest
 
 from locum.core.errors import UserError
 from locum.scoring import extras
-from locum.scoring.rouge import rouge
+from locum.scoring.rouge import KINDS, rouge
+from locum.scoring.scripts import words
 
 
 def test_by_hand() -> None:
@@ -55,6 +56,54 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         extras.needed("rouge_score.rouge_scorer", "ROUGE")
     assert caught.value.code == "core-missing-extra"
     assert "locum[tasks]" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Сегодня в Москве хорошая погода.",
+        "今天天气很好。",
+        "今日は天気がいいです。",
+        "हिन्दी में एक वाक्य",
+        "الطقس جميل اليوم",
+        "Компания Apple показала iPhone 15",
+    ],
+)
+def test_a_text_of_any_script_equals_itself(text: str) -> None:
+    assert set(rouge(text, [text]).values()) == {1.0}
+
+
+def test_words_of_other_scripts_are_counted_and_not_their_digits_alone() -> None:
+    scores = rouge("В 2023 году шёл дождь", ["В 2023 году шёл снег"])
+    assert scores["rouge1"] == pytest.approx(4 / 5)
+    assert scores["rouge2"] == pytest.approx(3 / 4)
+    assert rouge("2023: дождь", ["В 2023 году шёл снег"])["rouge1"] < 0.5
+
+
+def test_each_chinese_character_is_a_word() -> None:
+    scores = rouge("我喜欢茶", ["我不喜欢茶。"])
+    assert scores["rouge1"] == pytest.approx(2 * 4 / (4 + 5))
+    assert scores["rougeL"] == pytest.approx(2 * 4 / (4 + 5))
+
+
+def test_marks_belong_to_their_words() -> None:
+    assert words("हिन्दी में!") == ["हिन्दी", "में"]
+    assert words("東京タワー is tall") == ["東", "京", "タ", "ワ", "ー", "is", "tall"]
+
+
+@pytest.mark.parametrize("gold", ["Ein schöner Tag in Köln", "the word Москва", "2023", "", "..."])
+def test_texts_of_latin_letters_are_scored_as_the_package_does(gold: str) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    reference = RougeScorer(KINDS, use_stemmer=True)
+    for said in (gold, "Ein Tag in 2023 Москва word"):
+        expected = {kind: score.fmeasure for kind, score in reference.score(gold, said).items()}
+        assert rouge(said, [gold]) == expected
+
+
+def test_gold_summaries_of_two_scripts_are_each_scored_in_their_own() -> None:
+    golds = ["今天天气很好。", "The weather is good."]
+    assert rouge("今天天气很好。", golds)["rougeL"] == rouge("The weather is good.", golds)["rougeL"] == 1.0
 
 
 @pytest.mark.data

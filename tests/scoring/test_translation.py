@@ -54,6 +54,27 @@ def test_rows_alone_are_sacrebleus() -> None:
     assert translation.sentence_bleu(ANSWERS[0], GOLDS[0]) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("golds", "name"),
+    [
+        ([["今天天气很好。"], ["GPS"]], "zh"),
+        ([["今日はいい天気です。"]], "zh"),
+        ([["The word 茶 means tea."]], "13a"),
+        ([["Сегодня хорошо."], ["茶"]], "13a"),
+        ([["..."]], "13a"),
+    ],
+)
+def test_the_tokeniser_goes_by_the_script_of_the_whole_set(golds: list[list[str]], name: str) -> None:
+    assert translation.tokeniser(golds) == name
+
+
+def test_a_chinese_translation_equals_itself() -> None:
+    golds = [["今天天气很好。"], ["我喜欢学习中文，你呢？"]]
+    rows = translation.bleu_rows([row[0] for row in golds], golds, tokenize=translation.tokeniser(golds))
+    assert rowwise.value(rows) == pytest.approx(1.0)
+    assert "tok:zh" in rows.signature
+
+
 def test_an_empty_translation_scores_nothing() -> None:
     assert translation.sentence_bleu("", ["Guten Tag"]) == 0.0
     assert rowwise.value(translation.bleu_rows([""], [["Guten Tag"]])) == 0.0

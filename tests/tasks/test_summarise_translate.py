@@ -7,6 +7,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 from task_toys import make_kind, make_row, make_rows
 
+from locum.evaluate.metrics import scored_evaluation
 from locum.schema.data import Row
 from locum.scoring.rouge import rouge
 from locum.stats.rowwise import Mean, Pooled, value
@@ -99,3 +100,15 @@ def test_the_prompt_asks_for_nothing_else(form: str) -> None:
     assert system.content.startswith("Do the task.\n\nAnswer with the ")
     assert "<|im_end|>" not in user.content
     assert kind.parse("<think>so</think> Done. ", "x") == "Done."
+
+
+@pytest.mark.parametrize("text", ["今天北京的天气很好。", "Сегодня в Москве очень хорошая погода."])
+def test_the_gold_text_itself_is_right_in_any_script(form: str, text: str) -> None:
+    kind = make_kind(form)
+    scores = kind.score([text], make_rows(text))
+    assert {name: value(score) for name, score in scores.items()} == pytest.approx(dict.fromkeys(scores, 1.0))
+    if form == "translate":
+        tokeniser = "zh" if "北" in text else "13a"
+        signatures = scored_evaluation("m", "test", scores, 1).signatures
+        assert f"tok:{tokeniser}" in signatures["bleu"]
+        assert signatures["chrf"].startswith("nrefs:1")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from locum.core.errors import UserError
 from locum.schema import evaluation as documents
 from locum.schema.data import SplitName
+from locum.scoring.translation import Translations
 from locum.stats import bootstrap, calibration, confusion, intervals, ranking, rowwise
 
 Ints = NDArray[np.int64]
@@ -110,6 +111,7 @@ def scored_evaluation(
         calibration=calibrated,
         risk_coverage=risk,
         invalid=invalid,
+        signatures={name: metric.signature for name, metric in scores.items() if isinstance(metric, Translations)},
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from locum.schema.base import Document
 from locum.schema.data import SplitName
 from locum.schema.model import EngineName
@@ -79,6 +81,7 @@ class Evaluation(Document):
         labels, per_label, confusion: empty for kinds without labels.
         confusion: rows are gold labels, columns predicted, in the order of ``labels``.
         invalid: answers that are no label (only a prompted model gives them); they count as wrong.
+        signatures: how metrics were computed that others compute in other ways (sacreBLEU's), by name.
     """
 
     model: str
@@ -91,6 +94,7 @@ class Evaluation(Document):
     calibration: Calibration | None
     risk_coverage: tuple[RiskPoint, ...] = ()
     invalid: int = 0
+    signatures: dict[str, str] = Field(default={})
 
 
 class Comparison(Document):

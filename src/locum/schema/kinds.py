@@ -53,7 +53,7 @@ _RIGHT: dict[str, str] = {
     "extract": "the whole JSON object is the right one",
     "rank": "nDCG at 10 is at least {at}",
     "qa": "the word F1 with a right answer is at least {at}",
-    "maths": "the last number is the right one",
+    "maths": "the number it arrives at is the right one",
     "summarise": "ROUGE-L with the reference is at least {at}",
     "translate": "chrF with the reference is at least {at}",
     "code": "the program passes every test",

@@ -2,7 +2,10 @@
 
 Notable: the F-measures of the best gold summary for each kind, as ``RougeScorer.score_multi`` gives them. Lsum
 splits both sides at line ends, so a summary of several sentences needs one a line. The corpus figure is the mean
-of rows. Not here: splitting into sentences.
+of rows. ``rouge-score`` knows no words but those of a to z and 0 to 9, so that two Russian or Chinese texts share none,
+or digits alone; where most letters of a gold summary are others, it is given words of any script, each Chinese
+character and kana being one, and no stemmer. Such figures compare with those of the same rule only. Not here: splitting
+into sentences.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 
 from locum.core.errors import UserError
 from locum.scoring.extras import needed
+from locum.scoring.scripts import is_a_to_z, words
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -26,18 +30,30 @@ def rouge(prediction: str, golds: Sequence[str], *, stem: bool = True) -> dict[s
         stem: whether words are cut by Porter's stemmer, as summarisation papers do; it is for English.
 
     Returns:
-        ``{"rouge1", "rouge2", "rougeL", "rougeLsum"}``, each in [0, 1]. Only ASCII letters and digits count as
-        words, so text in another script scores 0.
+        ``{"rouge1", "rouge2", "rougeL", "rougeLsum"}``, each in [0, 1]: as ``rouge-score`` has them for gold summaries
+        with at least half of their letters from a to z, else over words of any script (``scripts.words``).
 
     Raises:
         UserError: ``scoring-input`` without a gold summary; ``core-missing-extra``.
     """
     if not golds:
         raise UserError("scoring-input", "ROUGE of a summary without a gold one", fix="give at least one gold summary")
-    scores = _scorer(stem).score_multi(list(golds), prediction)
-    return {kind: float(scores[kind].fmeasure) for kind in KINDS}
+    scores = [(_scorer(stem) if is_a_to_z([gold]) else _any_script()).score(gold, prediction) for gold in golds]
+    return {kind: max(float(score[kind].fmeasure) for score in scores) for kind in KINDS}
+
+
+class _Words:
+    """A tokenizer as ``rouge-score`` asks for it."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
 
 
 @lru_cache
 def _scorer(stem: bool) -> Any:
     return needed("rouge_score.rouge_scorer", "ROUGE").RougeScorer(KINDS, use_stemmer=stem)
+
+
+@lru_cache
+def _any_script() -> Any:
+    return needed("rouge_score.rouge_scorer", "ROUGE").RougeScorer(KINDS, tokenizer=_Words())

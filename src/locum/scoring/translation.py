@@ -1,7 +1,8 @@
 """BLEU (Papineni et al. 2002) and chrF (Popović 2015) through sacreBLEU (Post 2018).
 
 Notable: every figure is sacreBLEU's divided by 100, and comes with sacreBLEU's signature, without which a BLEU
-cannot be compared. The corpus metrics are no means of rows: ``bleu_rows`` and ``chrf_rows`` keep what each row adds.
+cannot be compared. Its tokeniser goes by the script of the gold translations. The corpus metrics are no means of rows:
+``bleu_rows`` and ``chrf_rows`` keep what each row adds.
 Not here: learned metrics.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 from locum.core.errors import UserError
 from locum.scoring.counts import Floats, check_rows
 from locum.scoring.extras import needed
+from locum.scoring.scripts import is_han_or_kana
 from locum.stats.rowwise import Pooled
 
 Golds = Sequence[Sequence[str]]
@@ -59,6 +61,14 @@ def sentence_chrf(prediction: str, golds: Sequence[str], *, word_order: int = 0)
         UserError: ``scoring-input`` without a gold translation; ``core-missing-extra``.
     """
     return _sentence(_chrf(word_order), prediction, golds)
+
+
+def tokeniser(golds: Golds) -> str:
+    """The tokeniser of sacreBLEU for a whole set: "zh" where most letters of its gold translations are Chinese
+    characters or kana, else its default, "13a". Those for words of Japanese and Korean need packages of their own and
+    are never taken.
+    """
+    return "zh" if is_han_or_kana(gold for row in golds for gold in row) else "13a"
 
 
 def bleu_rows(predictions: Sequence[str], golds: Golds, *, tokenize: str = "13a") -> Translations:

@@ -2,7 +2,8 @@
 
 Notable: a gold answer is a summary, or a JSON list of several, of which each score takes the nearest. ROUGE counts
 words that are shared, not facts that are right: what counts as correct (ROUGE-L from ``target.correct_at``) is likeness
-to the gold summary and no more. Not here: the scores themselves (``scoring.rouge``).
+to the gold summary and no more. Texts in other scripts
+than Latin are told apart by their own words. Not here: the scores themselves (``scoring.rouge``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """``translate``: a text in another language; scored by chrF (Popović 2015) and BLEU (Papineni et al. 2002).
 
-Notable: the instruction names the languages. A gold answer is a translation, or a JSON list of several. The corpus
+Notable: the instruction names the languages. A gold answer is a translation, or a JSON list of several. BLEU takes
+the tokeniser that fits the script of all gold translations. The corpus
 metrics are pooled over rows, as they are defined, in [0, 1]; what counts as correct goes by chrF of the one sentence. A
 refusal is told from the translation of a sentence that says the same by the input: where that holds a no or a sorry in
 one of some twenty languages, what was written is taken for a translation, since it costs more to lose a right one.
@@ -13,7 +14,7 @@ import re
 from collections.abc import Sequence
 
 from locum.schema.data import Row
-from locum.scoring.translation import bleu_rows, chrf_rows, sentence_chrf
+from locum.scoring.translation import bleu_rows, chrf_rows, sentence_chrf, tokeniser
 from locum.stats.rowwise import Metric
 from locum.tasks.written import Written, right_from, several
 
@@ -63,6 +64,6 @@ class Translate(Written):
         alone = [sentence_chrf(each, gold) for each, gold in zip(said, golds, strict=True)]
         return {
             "chrf": chrf_rows(said, golds),
-            "bleu": bleu_rows(said, golds),
+            "bleu": bleu_rows(said, golds, tokenize=tokeniser(golds)),
             "accuracy": right_from(alone, self.task.correct_at),
         }
