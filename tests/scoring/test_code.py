@@ -108,6 +108,9 @@ def test_a_completion_ends_at_a_stop(completion: str, code: str) -> None:
         ("Sure!\n```python\ndef f():\n    pass\n```\nDone.", "def f():\n    pass\n"),
         ("```\nx = 1\n```\n```py\ndef f(): return 1\n```", "def f(): return 1\n"),
         ("```\nx = 1\n```\nand\n```\ny = 2\n```", "x = 1\n"),
+        ("~~~python\ndef f():\n    pass\n~~~\nDone.", "def f():\n    pass\n"),
+        ("1. So:\n   ```python\n   def f():\n       pass\n   ```\nDone.", "def f():\n    pass\n"),
+        ('```\ndef f():\n    """\n    ```\n    """\n```\nDone.', 'def f():\n    """\n    ```\n    """\n'),
         ("```python\ndef f():\n    return 1", "def f():\n    return 1"),  # cut off before the end
         ("    return 1\n", "    return 1\n"),
         ("use `f` here", "use `f` here"),

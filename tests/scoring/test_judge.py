@@ -38,6 +38,11 @@ RIGHT = Rubric("Is the answer right?", 2)
         ("Grade: 4.5", None),
         ("Grade: -3", None),
         ("Grade: 3/10", None),
+        ("Score: 4 out of 10", None),
+        ("Grade: **4** of 10", None),
+        ("4 out of 10", None),
+        ("Score: 4 out of 5", 4),
+        ("Grade: 4 of those that I give", 4),
         ("<think>Grade: 3", None),  # thinking that never ended
         ("I cannot grade this.", None),
         ("There are 4 mistakes in it.", None),

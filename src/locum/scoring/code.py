@@ -19,7 +19,10 @@ STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 """Where a completion of a function's body ends (Chen et al. 2021, section 2.1)."""
 LIMITS = Limits(wall_s=15.0, cpu_s=5, memory_mb=1024)
 
-_FENCE = re.compile(r"^```[^\n`]*\n(?P<code>.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?P<indent>[ \t]*)(?P<fence>```|~~~)[^\n`~]*\n(?P<code>.*?)(?:^(?:(?P=indent)| {0,3})(?P=fence)|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def program(prompt: str, completion: str, test: str, entry_point: str) -> str:
@@ -89,9 +92,14 @@ def extract_code(completion: str, entry_point: str = "") -> str:
         entry_point: a function's name; a block that defines it is preferred.
 
     Returns:
-        The first Markdown block that defines the function, else the first block, which need not be closed, else the
-        whole completion.
+        The first Markdown block (its fence of ``` or ~~~ may be indented) that defines the function, else the first
+        block, which need not be closed, else the whole completion.
     """
-    blocks = [found["code"] for found in _FENCE.finditer(completion)]
+    blocks = [_outdented(found["code"], found["indent"]) for found in _FENCE.finditer(completion)]
     defining = [block for block in blocks if entry_point and re.search(rf"\bdef\s+{re.escape(entry_point)}\b", block)]
     return (defining or blocks or [completion])[0]
+
+
+def _outdented(code: str, indent: str) -> str:
+    """A block's lines without the indentation of its fence, as Markdown reads them."""
+    return "".join(line.removeprefix(indent) for line in code.splitlines(keepends=True))

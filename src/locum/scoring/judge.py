@@ -26,11 +26,12 @@ Complete = Callable[[tuple[Message, ...]], str]
 Quote = Callable[[str], str]
 """Writes a text that is not trusted so that it cannot pose as an instruction (``tasks.prompt.quote``)."""
 
+_SCALE = r"(?:\W{0,3}(?:/|\bout of\b|\bof\b)\W{0,3}(\d+))?"
 _GRADE = re.compile(
-    r"(?:grade|verdict|score|rating)\W{0,6}(?:is\W{0,3})?(?<![-\d])(\d+)(?!\d|\.\d)(?:\s*/\s*(\d+))?", re.IGNORECASE
+    r"(?:grade|verdict|score|rating)\W{0,6}(?:is\W{0,3})?(?<![-\d])(\d+)(?!\d|\.\d)" + _SCALE, re.IGNORECASE
 )
 _ROUNDING = 1e-12
-_ALONE = re.compile(r"\W*(\d+)(?:\s*/\s*(\d+))?\W*")
+_ALONE = re.compile(r"\W*(\d+)" + _SCALE + r"\W*", re.IGNORECASE)
 _REASON_CHARS = 500
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _SYSTEM = (
@@ -100,7 +101,8 @@ class Rubric:
         """The grade in a judge's answer: the last one that is announced, or a number that stands alone.
 
         Args:
-            text: what the judge wrote. A grade outside 1 to ``best``, or on another scale ("3/10"), is none.
+            text: what the judge wrote. A grade outside 1 to ``best``, or on another scale ("3/10", "3 out of 10"), is
+                none.
         """
         said = _THINKING.sub("", text)
         found = [*_GRADE.finditer(said)][-1:] or [match for match in [_ALONE.fullmatch(said)] if match]
