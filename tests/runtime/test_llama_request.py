@@ -115,6 +115,35 @@ def test_a_required_call_that_came_is_the_answer() -> None:
     assert final is not None and final.tool_calls == (ToolCall("a", "w", "{}"),)
 
 
+def test_a_character_of_several_tokens_is_one_entry_that_says_so() -> None:
+    """llama.cpp's events for \u65e5, a space and the end: the first is of three tokens, and tells of the last."""
+
+    def event(text: str, predicted: int, data: list[int], other: list[int]) -> dict[str, Any]:
+        top = [{"token": "\ufffd", "bytes": other, "logprob": -1.0}]
+        entry = {"token": text, "bytes": data, "logprob": -2.0, "top_logprobs": top}
+        return {"content": text, "stop": False, "tokens_predicted": predicted, "completion_probabilities": [entry]}
+
+    answer = Answer("m", 1, 0)
+    assert answer.take({"content": "", "stop": False, "tokens_predicted": 0, "prompt_progress": {}}) is None
+    for told in (
+        event("\u65e5", 3, [0xE6, 0x97, 0xA5], [0xA0]),
+        event(" ", 4, [32], [0xE5, 0xAE]),
+        event("", 5, [], [1]),
+    ):
+        answer.take(told)
+    last = {"content": "", "stop": True, "truncated": False, "stop_type": "eos", "tokens_evaluated": 2}
+    answer.take(last | {"tokens_predicted": 5, "timings": {}})
+    assert answer.completion is not None and answer.completion.text == "\u65e5 "
+    tokens = answer.completion.logprobs
+    assert [(token.token, token.tokens, token.silent) for token in tokens] == [
+        ("\u65e5", 3, False),
+        (" ", 1, False),
+        ("", 1, True),
+    ]
+    assert sum(token.tokens for token in tokens) == answer.completion.output_tokens
+    assert [token.top[0][0].encode("utf-8", "surrogateescape") for token in tokens] == [b"\xa0", b"\xe5\xae", b"\x01"]
+
+
 def test_log_probabilities_of_zero_have_a_floor() -> None:
     assert bounded(-3.4e38) == pytest.approx(-103.97)
     assert bounded(-2.5) == -2.5 and bounded(1e-9) == 0

@@ -125,6 +125,22 @@ class TestPico:
             assert token.logprob <= 0
         assert [len(token.top) for token in model.complete(replace(RAW, logprobs=0)).logprobs] == [0] * 12
 
+    def test_a_character_of_several_tokens_has_the_log_probability_of_its_last(
+        self, model: LlamaGenerator, pico: PicoDecoder
+    ) -> None:
+        """Each byte is a token of the pico decoder; the entry says how many there are, and all are counted."""
+        text = "d\u65e5\U0001f600"
+        completion = model.complete(replace(RAW, grammar=f'root ::= "{text}"', logprobs=2, max_tokens=20))
+        tokens = completion.logprobs
+        assert completion.text == text
+        assert [(token.token, token.tokens) for token in tokens] == [("d", 1), (text[1], 3), (text[2], 4), ("", 1)]
+        assert [token.silent for token in tokens] == [False, False, False, True]
+        assert sum(token.tokens for token in tokens) == completion.output_tokens == 9
+        ids = pico.encode("hello wor" + text)
+        for token, place in zip(tokens, (9, 12, 16), strict=False):
+            expected = pico.log_probability(ids[:place], [ids[place]])
+            assert token.logprob == pytest.approx(expected, abs=0.03)
+
     def test_log_probabilities_of_a_conversation(self, model: LlamaGenerator) -> None:
         with_them = model.complete(replace(TALK, logprobs=1))
         assert with_them.text == model.complete(TALK).text

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -275,13 +275,29 @@ def finite(logprob: float) -> float:
     return max(_LOGPROB_MIN, logprob)
 
 
+def written(tokens: Iterable[TokenLogprob]) -> list[TokenLogprob]:
+    """Those that wrote something, which an end token does not."""
+    return [token for token in tokens if not token.silent]
+
+
+def bytes_of(text: str) -> bytes:
+    """What a token wrote, a part of a character too; of a surrogate that stands for no byte, a question mark."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
+
+
 def token_json(token: TokenLogprob) -> dict[str, Any]:
-    """A token with its alternatives, as chats and responses write it."""
+    """A token with its alternatives, as chats and responses write it; ``locum`` when several tokens wrote it."""
+    several = {"locum": {"tokens": token.tokens}} if token.tokens > 1 else {}
     return {
         **_one(token.token, token.logprob),
         "top_logprobs": [_one(text, logprob) for text, logprob in token.top],
+        **several,
     }
 
 
 def _one(text: str, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": finite(logprob), "bytes": list(text.encode("utf-8", "replace"))}
+    data = bytes_of(text)
+    return {"token": data.decode("utf-8", "replace"), "logprob": finite(logprob), "bytes": list(data)}

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import Field
 
-from locum.gateway.calls import Answered, ChoicesCall, Opened, Stamp, choices_head, event, token_json
+from locum.gateway.calls import Answered, ChoicesCall, Opened, Stamp, choices_head, event, token_json, written
 from locum.gateway.documents import (
     MAX_CHOICES,
     Document,
@@ -181,7 +181,7 @@ class ChatCall(ChoicesCall[ChatRequest]):
             ]
         logprobs = None
         if completion.logprobs:
-            logprobs = {"content": [token_json(token) for token in completion.logprobs], "refusal": None}
+            logprobs = {"content": [token_json(token) for token in written(completion.logprobs)], "refusal": None}
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": completion.finish_reason}
 
     def events(self, index: int) -> ChatEvents:
@@ -211,16 +211,17 @@ class ChatEvents:
 
     def piece(self, chunk: Chunk) -> bytes:
         """A ``delta``."""
-        if not chunk.logprobs and not chunk.tool_calls and not chunk.refusal:
+        tokens = written(chunk.logprobs)
+        if not tokens and not chunk.tool_calls and not chunk.refusal:
             return self._before + orjson.dumps(chunk.text) + self._after if chunk.text else b""
-        delta: dict[str, Any] = {"content": chunk.text} if chunk.text or chunk.logprobs else {}
+        delta: dict[str, Any] = {"content": chunk.text} if chunk.text or tokens else {}
         if chunk.refusal:
             delta["refusal"] = chunk.refusal
         if chunk.tool_calls:
             delta["tool_calls"] = [_call_delta(call) for call in chunk.tool_calls]
         logprobs = None
-        if chunk.logprobs and self._with_logprobs:
-            logprobs = {"content": [token_json(token) for token in chunk.logprobs], "refusal": None}
+        if tokens and self._with_logprobs:
+            logprobs = {"content": [token_json(token) for token in tokens], "refusal": None}
         return self._event(delta, logprobs=logprobs)
 
     def end(self, completion: Completion) -> bytes:

@@ -13,7 +13,17 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field
 
-from locum.gateway.calls import Answered, ChoicesCall, Opened, Stamp, choices_head, event, finite
+from locum.gateway.calls import (
+    Answered,
+    ChoicesCall,
+    Opened,
+    Stamp,
+    bytes_of,
+    choices_head,
+    event,
+    finite,
+    written,
+)
 from locum.gateway.documents import (
     MAX_CHOICES,
     Length,
@@ -103,9 +113,10 @@ class TextEvents:
 
     def piece(self, chunk: Chunk) -> bytes:
         """Text, with its tokens when they were asked for."""
-        if not chunk.logprobs:
+        logprobs = self._logprobs.add(chunk.logprobs)
+        if logprobs is None:
             return self._before + orjson.dumps(chunk.text) + self._after if chunk.text else b""
-        return self._event(chunk.text, self._logprobs.add(chunk.logprobs))
+        return self._event(chunk.text, logprobs)
 
     def end(self, completion: Completion) -> bytes:
         """Why it ended."""
@@ -129,7 +140,8 @@ class _Logprobs:
         self._offset = 0
 
     def add(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
-        """The next tokens; None for none."""
+        """The next tokens; None when none of them wrote anything."""
+        tokens = written(tokens)
         if not tokens:
             return None
         offsets: list[int] = []
@@ -137,11 +149,20 @@ class _Logprobs:
             offsets.append(self._offset)
             self._offset += len(token.token)
         return {
-            "tokens": [token.token for token in tokens],
+            "tokens": [_name(token.token) for token in tokens],
             "token_logprobs": [finite(token.logprob) for token in tokens],
-            "top_logprobs": [{text: finite(logprob) for text, logprob in token.top} for token in tokens],
+            "top_logprobs": [{_name(text): finite(logprob) for text, logprob in token.top} for token in tokens],
             "text_offset": offsets,
         }
+
+
+def _name(text: str) -> str:
+    """A token as its text; parts of characters byte by byte, as OpenAI spells them, so that no two are the same."""
+    data = bytes_of(text)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def _choice(index: int, text: str, logprobs: dict[str, Any] | None, completion: Completion | None) -> dict[str, Any]:

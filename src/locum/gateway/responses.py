@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from locum.gateway.calls import Answered, Call, Opened, Stamp, event, token_json, truncated_of
+from locum.gateway.calls import Answered, Call, Opened, Stamp, event, token_json, truncated_of, written
 from locum.gateway.errors import ApiError
 from locum.gateway.response_documents import ResponseRequest
 from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob
@@ -127,12 +127,13 @@ class ResponseEvents:
     def piece(self, chunk: Chunk) -> bytes:
         """Deltas of the text and of function calls."""
         parts: list[bytes] = []
-        if chunk.text or chunk.logprobs:
+        told = written(chunk.logprobs)
+        if chunk.text or told:
             if "text" not in self._parts:
                 parts.append(self._begin_part("text"))
             self._text.append(chunk.text)
-            self._tokens.extend(chunk.logprobs)
-            parts.append(self._text_delta(chunk))
+            self._tokens.extend(told)
+            parts.append(self._text_delta(chunk.text, told))
         if chunk.refusal:
             parts.append(self._refusal_delta(chunk.refusal))
         for call in chunk.tool_calls:
@@ -186,14 +187,14 @@ class ResponseEvents:
         place, part = self._places[-1], self._parts[kind]
         return {"item_id": _message_id(self._stamp), "output_index": place, "content_index": part}
 
-    def _text_delta(self, chunk: Chunk) -> bytes:
-        if chunk.logprobs:
-            tokens = [token_json(token) for token in chunk.logprobs]
-            return self.event("response.output_text.delta", **self._at("text"), delta=chunk.text, logprobs=tokens)
+    def _text_delta(self, text: str, told: Sequence[TokenLogprob]) -> bytes:
+        if told:
+            tokens = [token_json(token) for token in told]
+            return self.event("response.output_text.delta", **self._at("text"), delta=text, logprobs=tokens)
         number = self._number
         self._number += 1
         at = (_message_id(self._stamp).encode(), self._places[-1], self._parts["text"])
-        return _DELTA % (number, *at, orjson.dumps(chunk.text))
+        return _DELTA % (number, *at, orjson.dumps(text))
 
     def _refusal_delta(self, piece: str) -> bytes:
         begun = b"" if "refusal" in self._parts else self._begin_part("refusal")
@@ -252,7 +253,7 @@ def _text_part(text: str, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         "type": "output_text",
         "text": text,
         "annotations": [],
-        "logprobs": [token_json(token) for token in tokens],
+        "logprobs": [token_json(token) for token in written(tokens)],
     }
 
 

@@ -104,12 +104,18 @@ class TokenLogprob:
     """A token that was written, with its log-probability before sampling (natural logarithm).
 
     Attributes:
+        token: its text; bytes of it that are a part of a character stand as surrogates (``surrogateescape``).
         top: the most probable tokens at this place with theirs, best first.
+        tokens: how many tokens wrote the text: where an engine tells of a character that took several only when it is
+            whole, the log-probability and ``top`` are those of the last of them.
+        silent: it wrote nothing, like the token that ends an answer.
     """
 
     token: str
     logprob: float
     top: tuple[tuple[str, float], ...] = ()
+    tokens: int = 1
+    silent: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 Notable: llama.cpp samples with top-k 40, top-p 0.95 and min-p 0.05 unless told otherwise, so every option is sent,
 off when the request leaves it off. A constraint goes as a grammar that was compiled and bounded here
 (``constraints``), never as a schema. A conversation goes through the chat template inside the engine's process,
-except when token log-probabilities are wanted, which only its plain completion tells for every token. Not here:
-sending (``llama_process``), and what does not fit the context (``llama_prompt``).
+except when token log-probabilities are wanted, which only its plain completion tells for every character. Where several
+tokens write one, it tells that of the last, streamed or not, and nothing at all of those before. Not here: sending
+(``llama_process``), and what does not fit the context (``llama_prompt``).
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ class Answer:
     _tokens: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     _calls: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     _finish: str = "stop"
+    _written: int = 0
 
     def take(self, event: dict[str, Any]) -> Chunk | None:
         """The chunk that an event makes, None when it says nothing; the last event fills ``completion``."""
@@ -201,7 +203,10 @@ class Answer:
             self._complete(int(event["tokens_evaluated"]), int(event["tokens_predicted"]), event["timings"])
             return None
         text = event.get("content") or ""
-        tokens = tuple(self._logprob(token) for token in event.get("completion_probabilities") or [])
+        told = event.get("completion_probabilities") or []
+        written = int(event.get("tokens_predicted", 0))
+        held_back, self._written = written - self._written - len(told), written if told else self._written
+        tokens = tuple(self._logprob(token, 1 if place else max(1, 1 + held_back)) for place, token in enumerate(told))
         self._text.append(text)
         self._tokens.extend(tokens)
         return Chunk(text, tokens) if text or tokens else None
@@ -214,10 +219,11 @@ class Answer:
         known[2] += function.get("arguments") or ""
         return ToolCallDelta(index, function.get("arguments") or "", call.get("id") or None, function.get("name"))
 
-    def _logprob(self, token: dict[str, Any]) -> TokenLogprob:
+    def _logprob(self, token: dict[str, Any], tokens: int) -> TokenLogprob:
         best = token["top_logprobs"][: self.logprobs or 0]
-        top = tuple((str(other["token"]), bounded(other["logprob"])) for other in best)
-        return TokenLogprob(str(token["token"]), bounded(token["logprob"]), top)
+        top = tuple((_text_of(other), bounded(other["logprob"])) for other in best)
+        text = _text_of(token)
+        return TokenLogprob(text, bounded(token["logprob"]), top, tokens, silent=not text)
 
     def _complete(self, read: int, written: int, timings: dict[str, Any]) -> None:
         extra: dict[str, str] = {}
@@ -239,6 +245,11 @@ class Answer:
             cached_tokens=int(timings.get("cache_n", 0)),
             truncated_tokens=self.truncated_tokens,
         )
+
+
+def _text_of(token: dict[str, Any]) -> str:
+    """A token's text, without loss where it is a part of a character."""
+    return bytes(token["bytes"]).decode("utf-8", "surrogateescape")
 
 
 def bounded(logprob: float) -> float:
