@@ -17,7 +17,7 @@ from locum.gateway.targets import ModelTarget, Operator
 from locum.runtime.completion import CompletionRequest
 from locum.runtime.llama_settings import EngineSettings
 from locum.runtime.llamacpp import LlamaGenerator
-from locum.runtime.protocol import problem_of
+from locum.runtime.protocol import Stop, problem_of
 from locum.students.classifier import ClassifierStudent
 from locum.students.confident import ConfidentStudent
 from locum.testing import FakeClassifier, FakeGenerator
@@ -35,10 +35,10 @@ class Failing(FakeGenerator):
             raise self.problem
         return super().complete(request)
 
-    def stream(self, request: CompletionRequest):
+    def stream(self, request: CompletionRequest, stop: Stop | None = None):
         if self.problem is not None:
             raise self.problem
-        return super().stream(request)
+        return super().stream(request, stop)
 
 
 def test_ready_is_503_for_as_long_as_the_model_cannot_be_loaded(start_model, capsys: pytest.CaptureFixture[str]):
