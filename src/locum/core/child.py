@@ -2,10 +2,13 @@
 
 Notable: training and export run here, so that a memory kill ends the child and not the build, and PyTorch
 never enters the parent. The child watches its standard input and ends when the parent is gone, even by
-kill -9. Not here: what the work is; a job is any ``"module:function"`` taking (request, out) paths.
+kill -9. A job may be several processes, which PyTorch's launcher starts and ends together: all write to one wire, the
+first alone tells of progress. Not here: what the work is; a job is any ``"module:function"`` taking (request, out)
+paths.
 
 Wire format: the child writes one JSON object a line to its standard output: ``{"event": {...}}`` for a
-progress event, ``{"error": {...}}`` for a LocumError. Everything it prints to standard error goes to a log.
+progress event, ``{"error": {...}}`` for a LocumError, ``{"crash": "..."}`` for another exception. Everything it prints
+to standard error goes to a log.
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ from locum.core.openmp import waiting
 from locum.core.progress import Event, emit, listening
 
 _GRACE_S = 60.0
+_FIRST_FAILURE, _KILLED = "Root Cause", "Signal 9 (SIGKILL)"  # as PyTorch's launcher reports the end of a process
 
 
-def run_job(target: str, request: Path, out: Path, *, log: Path, threads: int) -> None:
+def run_job(target: str, request: Path, out: Path, *, log: Path, threads: int, processes: int = 1) -> None:
     """Run ``target`` (``"module:function"``) in a child process and relay its progress.
 
     Args:
@@ -36,17 +40,23 @@ def run_job(target: str, request: Path, out: Path, *, log: Path, threads: int) -
         request: JSON file with what to do.
         out: folder the job writes to; it may hold checkpoints of an earlier try.
         log: file that gets the child's standard error.
-        threads: CPU threads for the numerical libraries.
+        threads: CPU threads for the numerical libraries of a process.
+        processes: of these at once, as ``torchrun`` starts them, each with its rank in the environment.
 
     Raises:
-        LocumError: whatever the job raised; ``core-child-killed`` when it was killed (memory);
-            ``core-child-failed`` when it ended in another way.
+        LocumError: whatever the job raised, of several processes the first that failed; ``core-child-killed``
+            when it was killed (memory); ``core-child-failed`` when it ended in another way.
         Interrupted: Ctrl-C; the child was asked to save and stop, a second Ctrl-C kills it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    logged_before = log.stat().st_size if log.exists() else 0
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     with log.open("ab") as log_file:
         child = subprocess.Popen(
-            [sys.executable, "-m", "locum.core.child", target, str(request), str(out)],
+            [
+                *(sys.executable, *(launcher if processes > 1 else ())),
+                *("-m", "locum.core.child", target, str(request), str(out)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,
@@ -56,7 +66,7 @@ def run_job(target: str, request: Path, out: Path, *, log: Path, threads: int) -
     if child.stdout is None:
         raise RuntimeError("the child process has no standard output")
     try:
-        failure = _relay(child.stdout)
+        failure, crash = _relay(child.stdout)
         status = child.wait()
     except KeyboardInterrupt:
         _stop(child)
@@ -73,7 +83,7 @@ def run_job(target: str, request: Path, out: Path, *, log: Path, threads: int) -
     if failure is not None:
         raise failure
     if status != 0:
-        raise _death(target, status, log)
+        raise _death(target, status, log, logged_before, crash)
 
 
 def _thread_settings(threads: int) -> dict[str, str]:
@@ -81,8 +91,10 @@ def _thread_settings(threads: int) -> dict[str, str]:
     return {**dict.fromkeys(names, str(threads)), "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
 
 
-def _relay(stdout: IO[bytes]) -> errors.LocumError | None:
-    failure = None
+def _relay(stdout: IO[bytes]) -> tuple[errors.LocumError | None, str | None]:
+    """Pass events on until the job has ended; return its first error and its first crash."""
+    failure: errors.LocumError | None = None
+    crash: str | None = None
     for line in stdout:
         try:
             message = json.loads(line)
@@ -93,8 +105,10 @@ def _relay(stdout: IO[bytes]) -> errors.LocumError | None:
         if "event" in message:
             emit(Event(**message["event"]))
         elif "error" in message:
-            failure = _error_from(message["error"])
-    return failure
+            failure = failure or _error_from(message["error"])
+        elif "crash" in message:
+            crash = crash or str(message["crash"])
+    return failure, crash
 
 
 def _error_from(record: dict[str, Any]) -> errors.LocumError:
@@ -111,14 +125,15 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _death(target: str, status: int, log: Path) -> errors.LocumError:
-    if status == -signal.SIGKILL:
+def _death(target: str, status: int, log: Path, logged_before: int, crash: str | None) -> errors.LocumError:
+    text = log.read_bytes()[logged_before:].decode("utf-8", errors="replace")
+    if status == -signal.SIGKILL or _KILLED in text.partition(_FIRST_FAILURE)[2]:
         return errors.LocumError(
             "core-child-killed",
             f"{target} was killed, most likely because memory ran out",
             fix="close other programs or set a smaller budget.memory_mb",
         )
-    tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["no message"]
+    tail = [crash] if crash else text.strip().splitlines()[-1:] or ["no message"]
     ended = f"signal {-status}" if status < 0 else f"status {status}"
     return errors.LocumError(
         "core-child-failed", f"{target} ended with {ended}: {tail[0]}", fix=f"see {log}", where=target
@@ -142,15 +157,23 @@ def child_main(target: str, request: Path, out: Path) -> int:
         wire.write(json.dumps(record) + "\n")
         wire.flush()
 
+    def tell(event: Event) -> None:
+        if first:
+            send({"event": event.to_json()})
+
+    first = os.environ.get("RANK", "0") == "0"
     module, _, name = target.partition(":")
     try:
-        with listening(lambda event: send({"event": event.to_json()})):
+        with listening(tell):
             getattr(importlib.import_module(module), name)(request, out)
     except errors.LocumError as error:
         send({"error": {**error.to_json(), "class": type(error).__name__}})
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        send({"crash": traceback.format_exception_only(error)[-1].strip().partition("\n")[0]})
+        raise
     return 0
 
 

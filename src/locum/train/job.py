@@ -38,12 +38,10 @@ METHODS = Registry(
 )
 TRAINED_NAME = "trained.json"
 DEV_LOGITS_NAME = "dev_logits.npy"
-_NOT_OURS = (
-    TRAINED_NAME,
-    "request.json",
-    "train.log",
-    "tune.log",
-)  # the parent writes the last two again when it tries again
+LOG_NAME = "tune.log"
+"""Of the processes that a training starts."""
+
+_NOT_OURS = (TRAINED_NAME, "request.json", "train.log", LOG_NAME)  # logs go on when the parent tries again
 WORK_NAME = "work"
 _NO_MEMORY = (
     "out of memory",  # CUDA, MPS

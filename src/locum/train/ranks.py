@@ -1,8 +1,8 @@
-"""The processes of one training: alone, or several started by ``torchrun`` that share every step's work.
+"""The processes of one training: alone, or several that share every step's work, one for each accelerator.
 
 Notable: each process takes its share of a step's rows; gradients are summed, so every process takes the same optimiser
 step, and one process alone would have taken it too, to rounding. Gloo on processors, NCCL on accelerators. The first
-process alone writes files. Not here: which rows are whose (``tuning``).
+process alone writes files. Not here: starting them (``core.child``), which rows are whose (``generating``).
 """
 
 from __future__ import annotations
@@ -80,6 +80,14 @@ class Ranks:
 ALONE = Ranks()
 
 
+def to_start() -> int:
+    """How many processes a training should be: one for each accelerator, where there are several.
+
+    1 in a process that ``torchrun`` started, which is one of them already.
+    """
+    return 1 if "WORLD_SIZE" in os.environ else max(1, torch.cuda.device_count())
+
+
 def _sum_together(gradients: list[Tensor]) -> None:
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
@@ -101,7 +109,5 @@ def joined() -> Generator[Ranks, None, None]:
     if accelerated:
         torch.cuda.set_device(device)
     torch.distributed.init_process_group("nccl" if accelerated else "gloo")
-    try:
-        yield Ranks(torch.distributed.get_rank(), world, device)
-    finally:
-        torch.distributed.destroy_process_group()
+    yield Ranks(torch.distributed.get_rank(), world, device)
+    torch.distributed.destroy_process_group()  # not after an error: it could wait for processes that wait for this one

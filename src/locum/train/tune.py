@@ -5,7 +5,7 @@ The folder afterwards holds the student in the layout of Hugging Face (``config.
 adapter in PEFT's layout in ``adapter/``, and ``trained.json``, written last: its presence means the job is whole.
 
 Notable: started again in the same folder, it goes on from the last good checkpoint. It uses an accelerator when there
-is one, and several by ``torchrun --nproc-per-node N -m locum.train.tune REQUEST OUT``. Not here: rendering and
+is one; where there are several it starts a process for each, unless ``torchrun`` started it. Not here: rendering and
 tokenizing (``conversations``), packing (``packing``), the steps (``generating``, ``loop``).
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from locum.core.child import run_job
 from locum.core.errors import UserError
 from locum.core.files import write_json
 from locum.core.progress import note
@@ -34,14 +35,15 @@ from locum.train.conversations import ChatEncoder, Encoded, count_rows
 from locum.train.forward import Machine, this_machine
 from locum.train.frozen import FrozenPrefix, can_freeze
 from locum.train.generating import Decoder, FrozenStates, GeneratorTrainer
-from locum.train.job import TRAINED_NAME, WORK_NAME, memory_errors, student_files
+from locum.train.job import LOG_NAME, TRAINED_NAME, WORK_NAME, memory_errors, student_files
 from locum.train.loop import StoppedBy
 from locum.train.outcome import Clock
-from locum.train.ranks import ALONE, Ranks, joined
+from locum.train.ranks import ALONE, Ranks, joined, to_start
 from locum.train.recipe import TUNE_RECIPES, TuneRecipe
 from locum.train.schedule import Schedule, plan_schedule, read_schedule, write_schedule
 from locum.train.stopping import polite_stop
 
+_JOB = "locum.train.tune:main"
 _EVAL_SHARE = 1 / 3  # a forward pass takes a third of a step
 _STEP_FACTOR = 1.1  # of the passes' time: the optimiser's share
 
@@ -84,9 +86,14 @@ def main(request: Path, out: Path) -> None:
         note(f"{Path(asked.base).name}: tuned before")
         return
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(asked.threads)
+    processes = to_start()
+    if processes > 1:
+        threads = max(1, asked.threads // processes)
+        run_job(_JOB, request, out, log=out / LOG_NAME, threads=threads, processes=processes)
+        return
     clock = Clock(asked.budget_s)
     with joined() as ranks, memory_errors(asked.micro_batch):
+        torch.set_num_threads(max(1, asked.threads // ranks.world))
         tune(asked, out, clock, ranks)
 
 
