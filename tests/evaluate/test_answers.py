@@ -9,6 +9,7 @@ import pytest
 
 from locum.core.errors import ModelFileError
 from locum.evaluate.answers import Answers, answer_rows, right
+from locum.evaluate.metrics import scored_evaluation
 from locum.evaluate.predictions import ids_hash
 from locum.runtime.fake import FakeGenerator, fake_spec
 from locum.schema.data import Row
@@ -102,3 +103,36 @@ def test_a_kind_must_score_accuracy_row_by_row() -> None:
     assert right({"accuracy": Mean(np.array([1.0, 0.0]))}).tolist() == [True, False]
     with pytest.raises(TypeError):
         right({"accuracy": Coded(lambda rows: rows.mean(axis=-1), 2)})
+
+
+def test_fields_are_fitted_scored_and_kept(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
+    task = TASK.model_copy(update={"kind": "extract", "profile": None, "answer_schema": schema, "metric": "field_f1"})
+    kind = open_kind(task)
+    rows = [Row(id=f"r{n}", input=f"{n}", output=f'{{"city":"Rome","days":{n}}}') for n in range(40)]
+    drafts = [
+        Draft(
+            f'{{"city":"Rome","days":{n if n % 2 else 99}}}',
+            {"sure": 0.0},
+            fields={"city": {"logprob_mean": -0.1}, "days": {"logprob_mean": -0.1 if n % 2 else -3.0}},
+        )
+        for n in range(40)
+    ]
+    drafts[5] = Draft(None)
+    made = Answers("m", "dev", ids_hash(rows), tuple(drafts))
+    made.save(tmp_path / "dev.jsonl")
+    made = Answers.load(tmp_path / "dev.jsonl")
+    model = made.fit_confidence(kind, rows)
+    assert model.fields is not None
+    assert model.fields.rows == 78
+    scored = made.scored(kind, rows, model)
+    assert scored.fields is not None
+    sure, right_ones = scored.fields
+    assert right_ones.sum() == 58  # every city, and odd days but the fifth
+    assert sure[right_ones].min() > sure[~right_ones].max()
+    found = scored_evaluation(
+        "m", "dev", scored.metrics, scored.n, confidence=scored.confidence, correct=scored.correct, fields=scored.fields
+    ).field_calibration
+    assert found is not None
+    assert found.auroc == 1.0
+    assert found.ece < 0.1

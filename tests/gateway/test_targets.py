@@ -93,10 +93,13 @@ class Says:
     def answer(self, texts: Sequence[str]) -> list[LocalAnswer]:
         if isinstance(self.said, LocumError):
             raise self.said
-        return [LocalAnswer(self.said, 0.75) for _ in texts]
+        return [LocalAnswer(self.said, 0.75, FIELDS if self.said and self.said != "{}" else None) for _ in texts]
 
     def close(self) -> None:
         pass
+
+
+FIELDS = {"city": 0.87654321, "stops[0].day": 0.25}
 
 
 def target_of(folder: Path, kind: str, said: str | LocumError | None = "{}") -> BundleTarget:
@@ -128,6 +131,13 @@ def test_an_answer_of_any_kind_is_one_text_in_the_tasks_own_form(tmp_path: Path,
             target.admit("pico", [CompletionRequest(ASKED, **{field: value})])
         assert form in caught.value.message
         assert "label" not in caught.value.message
+
+
+def test_the_confidence_of_fields_stands_in_the_body(tmp_path: Path):
+    answered = target_of(tmp_path, "extract", '{"city":"Rome"}').open("pico@local", CompletionRequest(ASKED))
+    assert answered.origin.to_json(0)["fields"] == {"city": 0.876543, "stops[0].day": 0.25}
+    silent = target_of(tmp_path / "none", "extract", "{}").open("pico@local", CompletionRequest(ASKED))
+    assert silent.origin.to_json(0)["fields"] is None
 
 
 def test_a_schema_that_the_answer_fits_anyway_is_taken(tmp_path: Path):

@@ -54,6 +54,22 @@ def test_equality_knows_types(value: object, gold: object, equal: bool) -> None:
     assert fields.exact_match({"x": value}, {"x": gold}) == equal
 
 
+@given(JSON, JSON)
+def test_single_fields_are_right_as_often_as_they_are_counted(value: object, gold: object) -> None:
+    plain = {"list": [value, value], "other": gold}  # keys with dots could give two fields one place
+    right = fields.right_fields(plain, {"list": [gold, value]})
+    if "." not in json.dumps(plain):
+        assert sum(right.values()) == fields.field_counts(plain, {"list": [gold, value]})[0]
+
+
+def test_a_field_is_right_where_the_gold_answer_has_it_as_often() -> None:
+    gold = {"city": "Rome", "tags": ["a", "b"], "to": {"day": 3}}
+    answer = {"city": " Rome", "tags": ["b", "c", "b"], "to": {"day": "3"}, "more": {}}
+    assert fields.right_fields(answer, gold) == {
+        "city": True, "tags[0]": True, "tags[1]": False, "tags[2]": False, "to.day": False, "more": False,
+    }  # fmt: skip
+
+
 def test_fields_are_counted_by_path() -> None:
     gold = {"name": "Ann", "address": {"city": "Bonn", "zip": "53111"}, "tags": ["a", "b", "b"]}
     answer = {"name": "Ann", "address": {"city": "Köln"}, "tags": ["b", "a"], "age": 3}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from locum.schema.confidence import ConfidenceModel
 from locum.stats.calibration import ece
 from locum.stats.ranking import auroc
-from locum.students.confidence import confidence_of, fit_confidence
+from locum.students.confidence import confidence_of, fields_and_truth, fields_of, fit_confidence, fit_fields
 from locum.students.confident import ConfidentStudent
 from locum.students.protocol import Draft
 
@@ -112,3 +114,55 @@ def test_a_confident_student_answers_with_its_drafts_and_closes_the_drafter() ->
     assert [answer.truncated_tokens for answer in (long, short, none)] == [7, 1, 0]
     student.close()
     assert drafter.closed
+
+
+def fielded(n: int, seed: int = 0) -> tuple[list[Draft], list[dict[str, bool]]]:
+    """Answers with three fields each, whose log-odds of being right are four plus twice their log-probability."""
+    draw = np.random.default_rng(seed)
+    made: list[Draft] = []
+    correct: list[dict[str, bool]] = []
+    for _ in range(n):
+        logprobs = {path: -4 * float(draw.random()) for path in ("name", "days", "tags[0]")}
+        right = {path: bool(draw.random() < 1 / (1 + np.exp(-4 - 2 * value))) for path, value in logprobs.items()}
+        made.append(Draft("{}", {"sure": 0.0}, fields={path: {"logprob_sum": v} for path, v in logprobs.items()}))
+        correct.append(right)
+    return made, correct
+
+
+def with_fields(made: list[Draft], correct: list[dict[str, bool]]) -> ConfidenceModel:
+    whole = fit_confidence(made, np.array([all(each.values()) for each in correct]))
+    return whole.model_copy(update={"fields": fit_fields(made, correct)})
+
+
+def test_fields_are_calibrated_by_their_own_log_probabilities() -> None:
+    model = with_fields(*fielded(400))
+    assert model.fields is not None
+    assert (model.fields.features, model.fields.rows) == (("logprob_sum",), 1200)
+    held_out = fields_and_truth(model, *fielded(2000, seed=1))
+    assert held_out is not None
+    assert ece(*held_out) < 0.04
+    found = fields_of(model, Draft("{}", fields={"sure": {"logprob_sum": -0.1}, "even": {"logprob_sum": -2.0}}))
+    assert found is not None
+    assert found == pytest.approx({"sure": 1 / (1 + np.exp(-3.8)), "even": 0.5}, abs=0.05)
+
+
+def test_fields_of_few_answers_say_only_how_many_are_right() -> None:
+    made, _ = fielded(40)
+    wrong_in_two = [dict.fromkeys(draft.fields, number not in (3, 4)) for number, draft in enumerate(made)]
+    model = with_fields(made, wrong_in_two).fields  # six wrong fields, and no more than two wrong answers
+    assert model is not None
+    assert model.features == ()
+    assert model.intercept == pytest.approx(np.log(115 / 7))
+
+
+def test_without_fields_there_is_no_model_of_them_and_old_documents_load() -> None:
+    made, right = drafts(100)
+    assert fit_fields(made, [{}] * 100) is None
+    model = fit_confidence(made, right)
+    old = {name: part for name, part in model.to_json().items() if name != "fields"}
+    loaded = ConfidenceModel.from_json(json.dumps(old), "confidence.json")
+    assert loaded == model
+    assert fields_of(loaded, Draft("{}", {"sure": 0.0}, fields={"a": {"logprob_sum": -1.0}})) is None
+    both = with_fields(*fielded(50))
+    assert ConfidenceModel.from_json(json.dumps(both.to_json()), "confidence.json") == both
+    assert fields_of(both, Draft(None, fields={"a": {"logprob_sum": -1.0}})) is None

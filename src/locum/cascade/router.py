@@ -206,6 +206,7 @@ class Router:
             reason=decision.reason,
             certificate=self._certificate_id,
             truncated_tokens=local.truncated_tokens,
+            fields=local.fields,
         )
 
     def _local_only(self, local: LocalAnswer) -> Answer:
@@ -318,6 +319,7 @@ def _uncovered(local: LocalAnswer, reason: str) -> Answer:
         route="local",
         reason=reason,
         truncated_tokens=local.truncated_tokens,
+        fields=local.fields,
     )
 
 

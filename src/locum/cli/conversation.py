@@ -8,7 +8,7 @@ so far and goes on. A bundle that classifies reads each message by itself, so it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +29,7 @@ class Turn:
         output: what was said, as it came; None when a bundle abstained.
         route: local, llm or abstain; None for a plain model.
         confidence: a bundle's own; None otherwise.
+        fields: the same for each field of the answer, by path; None where fields have none.
         reason: why a bundle sent it where it went.
         tokens_per_s: written after the first one; None when there was no second.
         first_token_ms: from the question to the first piece.
@@ -45,6 +46,7 @@ class Turn:
     tokens_per_s: float | None
     first_token_ms: float | None
     finish_reason: str
+    fields: Mapping[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As one JSON object."""
@@ -216,6 +218,7 @@ class BundlePartner:
             tokens_per_s=None,
             first_token_ms=clock.first_ms,
             finish_reason="stopped" if stopped else "stop",
+            fields=found.fields if found is not None else None,
         )
 
     def close(self) -> None:

@@ -24,9 +24,9 @@ from locum.schema.confidence import ConfidenceModel
 from locum.schema.data import Row, SplitName
 from locum.schema.evaluation import WrongExample
 from locum.stats.rowwise import Mean, Metric
-from locum.students.confidence import confidence_of, fit_confidence
+from locum.students.confidence import confidence_of, fields_and_truth, fit_confidence, fit_fields
 from locum.students.protocol import Draft, Drafter
-from locum.tasks.protocol import TaskKind
+from locum.tasks.protocol import Fielded, TaskKind
 
 _AT_ONCE = 16
 
@@ -71,10 +71,11 @@ class Answers:
             correct=right(metrics),
             confidence=confidence_of(confidence, self.drafts),
             metrics=metrics,
+            fields=fields_and_truth(confidence, self.drafts, self._right_fields(kind, rows)),
         )
 
     def fit_confidence(self, kind: TaskKind, rows: Sequence[Row]) -> ConfidenceModel:
-        """How features become a confidence, from these answers.
+        """How features become a confidence, of answers and of their fields, from these answers.
 
         Raises:
             ValueError: the answers are not on dev, or the rows are another split's.
@@ -82,7 +83,8 @@ class Answers:
         if self.split != "dev":
             raise ValueError(f"the confidence is fitted on dev, not on {self.split}")
         self._require(rows)
-        return fit_confidence(self.drafts, right(kind.score(self.outputs, rows)))
+        fitted = fit_confidence(self.drafts, right(kind.score(self.outputs, rows)))
+        return fitted.model_copy(update={"fields": fit_fields(self.drafts, self._right_fields(kind, rows))})
 
     def wrong(self, scored: Scored, rows: Sequence[Row], limit: int = 20) -> tuple[WrongExample, ...]:
         """Wrong answers for the report, the surest first; what is no answer is left out."""
@@ -130,6 +132,15 @@ class Answers:
                 where=str(path),
                 fix="run the evaluation again",
             ) from problem
+
+    def _right_fields(self, kind: TaskKind, rows: Sequence[Row]) -> list[dict[str, bool]]:
+        """Whether each field of each answer is right; none where the kind's answers have no fields."""
+        if not isinstance(kind, Fielded):
+            return [{} for _ in rows]
+        return [
+            {} if output is None else kind.right_fields(output, row)
+            for output, row in zip(self.outputs, rows, strict=True)
+        ]
 
     def _require(self, rows: Sequence[Row]) -> None:
         if ids_hash(rows) != self.ids_hash:

@@ -77,6 +77,7 @@ def scored_evaluation(
     *,
     confidence: Floats | None = None,
     correct: NDArray[np.bool_] | None = None,
+    fields: tuple[Floats, NDArray[np.bool_]] | None = None,
     invalid: int = 0,
 ) -> documents.Evaluation:
     """What is said about one model on one split when its answers are no labels.
@@ -88,6 +89,7 @@ def scored_evaluation(
         n: rows.
         confidence: calibrated, ``[n]``, when the model has one.
         correct: whether each answer is right, same rows; given with ``confidence``.
+        fields: confidence of every field of the answers and whether it is right, when fields have one.
         invalid: answers that are none.
 
     Raises:
@@ -109,6 +111,7 @@ def scored_evaluation(
         per_label=(),
         confusion=(),
         calibration=calibrated,
+        field_calibration=_calibration(*fields, np.isfinite(fields[0]), 1.0, None) if fields else None,
         risk_coverage=risk,
         invalid=invalid,
         signatures={name: metric.signature for name, metric in scores.items() if isinstance(metric, Translations)},

@@ -30,6 +30,8 @@ class Scored:
         metrics: the task's metrics by name, each over the same rows.
         log_likelihood: log-probability that it gave the right answer, ``[n]``, NaN where it is not known; None when the
             model gives no probabilities of answers.
+        fields: confidence of every field of all answers and whether it is right, ``[fields]`` each; None where fields
+            have none.
     """
 
     model: str
@@ -39,6 +41,7 @@ class Scored:
     confidence: NDArray[np.float64]
     metrics: Mapping[str, Metric]
     log_likelihood: NDArray[np.float64] | None = None
+    fields: tuple[NDArray[np.float64], NDArray[np.bool_]] | None = None
 
     @property
     def n(self) -> int:

@@ -218,6 +218,7 @@ class BundleTarget:
             route=answer.route,
             reason=answer.reason,
             confidence=confidence,
+            fields=answer.fields,
             certificate=answer.certificate,
             void=self.void,
             ignored_messages=ignored,

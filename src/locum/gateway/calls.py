@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -37,6 +37,7 @@ class Origin:
         route: local, llm or abstain.
         certificate: first 12 characters of the hash of the certificate that covers this answer; None: none does.
         void: why the bundle's certificate does not hold; None when it does, or where there is none.
+        fields: confidence of each field of the answer, by path; None where fields have none.
         ignored_messages: messages of the request that are not part of the input.
         refusal: why nobody answered; None when somebody did.
     """
@@ -44,6 +45,7 @@ class Origin:
     route: str
     reason: str = ""
     confidence: float | None = None
+    fields: Mapping[str, float] | None = None
     certificate: str | None = None
     void: str | None = None
     ignored_messages: int = 0
@@ -66,6 +68,7 @@ class Origin:
         return {
             "route": self.route,
             "confidence": None if self.confidence is None else round(self.confidence, 6),
+            "fields": None if self.fields is None else {path: round(sure, 6) for path, sure in self.fields.items()},
             "certificate": self.certificate,
             "certificate_void": self.void,
             "reason": self.reason,

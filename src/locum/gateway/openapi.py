@@ -162,6 +162,7 @@ _ANSWERS: dict[str, Any] = {
         {
             "route": {"enum": ["local", "llm", "abstain"]},
             "confidence": {"type": ["number", "null"]},
+            "fields": {"type": ["object", "null"], "additionalProperties": {"type": "number"}},
             "certificate": _TEXT_OR_NULL,
             "certificate_void": _TEXT_OR_NULL,
             "reason": _TEXT,

@@ -126,6 +126,7 @@ class BuiltStudent:
             scored.n,
             confidence=scored.confidence,
             correct=scored.correct,
+            fields=scored.fields,
             invalid=self._drafts(split).outputs.count(None),
         )
 

@@ -38,7 +38,7 @@ from locum.runtime.model_files import read_spec
 from locum.runtime.open import open_classifier, open_generator
 from locum.schema.certificate import Certificate
 from locum.schema.data import Row, SourceFile, SplitName
-from locum.schema.evaluation import Evaluation, Latency
+from locum.schema.evaluation import Calibration, Evaluation, Latency
 from locum.schema.model import ModelSpec
 from locum.schema.report import BuildReport
 from locum.schema.task import Guarantee, Task
@@ -90,9 +90,8 @@ def evaluate_bundle(
         "error_local": system["error_local"],
         "latency_ms": {"p50": timing.p50_ms, "p95": timing.p95_ms} if timing else None,
         "answers_per_s": timing.answers_per_s if timing else None,
-        "calibration": {"ece": evaluation.calibration.ece, "auroc": evaluation.calibration.auroc}
-        if evaluation.calibration
-        else None,
+        "calibration": _in_short(evaluation.calibration),
+        "field_calibration": _in_short(evaluation.field_calibration),
         "unknown_labels": sorted({row.output for row in rows} - set(examined.spec.labels))
         if examined.spec.purpose == "classify"
         else [],
@@ -100,6 +99,10 @@ def evaluate_bundle(
         "void": void,
         "predictions": str(predictions),
     }
+
+
+def _in_short(calibration: Calibration | None) -> dict[str, float | None] | None:
+    return None if calibration is None else {"ece": calibration.ece, "auroc": calibration.auroc}
 
 
 def certify_bundle(
@@ -228,6 +231,7 @@ def _examine(
         scored.n,
         confidence=scored.confidence,
         correct=scored.correct,
+        fields=scored.fields,
         invalid=drafts.outputs.count(None),
     )
     return _Examined(spec, scored, evaluation, drafts.outputs, timing)

@@ -101,6 +101,12 @@ def _figures(report: BuildReport, rung: CandidateReport | None) -> str:
     calibration = rung.test.calibration if rung and rung.test else None
     if calibration is not None:
         lines.append(f"| calibration error (ECE) | **{text.percent(calibration.ece, 2)}** | claimed against true |")
+    fields = rung.test.field_calibration if rung and rung.test else None
+    if fields is not None:
+        order = "" if fields.auroc is None else f"; AUROC {text.percent(fields.auroc, 2)}"
+        lines.append(
+            f"| calibration error of fields (ECE) | **{text.percent(fields.ece, 2)}** | each by itself{order} |"
+        )
     return "## Figures\n\n| | | |\n|---|---|---|\n" + "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ traffic when one of them no longer matches, or when it is older than ``expires_a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from locum.schema.base import Document
@@ -100,6 +101,8 @@ class Answer(Document):
             for the LLM's answers.
         input_tokens, output_tokens: read and written by the LLM; 0 for the student's answers.
         cached_tokens: how many of ``input_tokens`` the LLM did not have to read again.
+        fields: the student's calibrated estimate that each field of its answer is right, by path
+            (``arguments.city``, ``items[2].price``); None where there is none. No certificate speaks of fields.
     """
 
     output: str | None
@@ -111,3 +114,4 @@ class Answer(Document):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    fields: Mapping[str, float] | None = None

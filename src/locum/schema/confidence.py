@@ -18,6 +18,7 @@ class ConfidenceModel(Document):
         weights: log-odds per standard deviation.
         intercept: log-odds at the means.
         rows: dev rows that it was fitted on; 0 means it says nothing, and every answer has the same confidence.
+        fields: the same for one field of an answer (``rows`` are fields then); None where fields have no confidence.
     """
 
     schema_version: int = 1
@@ -27,3 +28,4 @@ class ConfidenceModel(Document):
     weights: tuple[float, ...]
     intercept: float
     rows: int
+    fields: ConfidenceModel | None = None

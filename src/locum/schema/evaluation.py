@@ -80,6 +80,7 @@ class Evaluation(Document):
         metrics: the task's, by name; ``accuracy`` is always there.
         labels, per_label, confusion: empty for kinds without labels.
         confusion: rows are gold labels, columns predicted, in the order of ``labels``.
+        field_calibration: of the confidence of single fields, where answers have fields.
         invalid: answers that are no label (only a prompted model gives them); they count as wrong.
         signatures: how metrics were computed that others compute in other ways (sacreBLEU's), by name.
     """
@@ -92,6 +93,7 @@ class Evaluation(Document):
     per_label: tuple[LabelScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     calibration: Calibration | None
+    field_calibration: Calibration | None = None
     risk_coverage: tuple[RiskPoint, ...] = ()
     invalid: int = 0
     signatures: dict[str, str] = Field(default={})

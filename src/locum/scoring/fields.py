@@ -108,18 +108,32 @@ def field_rows(values: Sequence[Any], golds: Sequence[Any]) -> Pooled:
 
 def leaves(value: Any) -> Counter[Leaf]:
     """Every leaf of a JSON value with its path; an empty object or list is a leaf of its own."""
-    return Counter(_leaves(value, ()))
+    return Counter(leaf for _, leaf in _leaves(value, (), ""))
 
 
-def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[Leaf]:
+def right_fields(value: Any, gold: Any) -> dict[str, bool]:
+    """Whether each leaf of a value is one of the gold value's, by its place (``arguments.city``, ``items[2].price``).
+
+    As many are right as ``field_counts`` counts: of equal leaves of one list, the first ones are.
+    """
+    wanted = leaves(gold)
+    found: dict[str, bool] = {}
+    for place, leaf in _leaves(value, (), ""):
+        found[place] = wanted[leaf] > 0
+        wanted[leaf] -= 1
+    return found
+
+
+def _leaves(value: Any, path: tuple[str, ...], place: str) -> Iterator[tuple[str, Leaf]]:
+    """Each leaf with its place, which counts the items of lists."""
     if len(path) < _MAX_DEPTH and isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield from _leaves(inner, (*path, f".{key}"))
+            yield from _leaves(inner, (*path, f".{key}"), f"{place}.{key}" if place else str(key))
     elif len(path) < _MAX_DEPTH and isinstance(value, list) and value:
-        for inner in value:
-            yield from _leaves(inner, (*path, "[]"))
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, (*path, "[]"), f"{place}[{number}]")
     else:
-        yield path, _typed(value)
+        yield place, (path, _typed(value))
 
 
 def _typed(value: Any) -> tuple[str, Any]:

@@ -8,12 +8,12 @@ from locum.core.errors import LocumError
 from locum.runtime.protocol import problem_of
 from locum.schema.confidence import ConfidenceModel
 from locum.schema.model import ModelSpec
-from locum.students.confidence import confidence_of
+from locum.students.confidence import confidence_of, fields_of
 from locum.students.protocol import Drafter, LocalAnswer
 
 
 class ConfidentStudent:
-    """Drafts and how sure they are.
+    """Drafts and how sure they are, of each field as well where its kind has fields.
 
     Args:
         drafter: answers; the student closes it.
@@ -43,7 +43,7 @@ class ConfidentStudent:
         drafts = self._drafter.draft(texts)
         sure = confidence_of(self._confidence, drafts)
         return [
-            LocalAnswer(draft.output, float(value), draft.truncated_tokens)
+            LocalAnswer(draft.output, float(value), draft.truncated_tokens, fields_of(self._confidence, draft))
             for draft, value in zip(drafts, sure, strict=True)
         ]
 

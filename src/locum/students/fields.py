@@ -1,53 +1,90 @@
 """How sure a model was of each field of the JSON it wrote, from the log-probabilities of the tokens that wrote it.
 
-Notable: a field's log-probability is the sum over every token that touches its value: how likely the model was to write
-just this value after what stands before it. A token shared by two values counts for both. Where tokens cannot be laid
-over the text, nothing is known, and features are NaN. Not here: the fitted confidence (``students.confidence``).
+Notable: every token that touches a field's value counts; the sum of their log-probabilities says how likely the model
+was to write just this value after what stands before it. A token shared by two values counts for both. Where tokens
+cannot be laid over the text, nothing is known. Not here: the fitted confidences (``students.confidence``).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from locum.runtime.completion import Completion, TokenLogprob
-from locum.tasks.json_answer import found_json
+from locum.tasks.json_answer import found_json, read_json
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 _LOWEST = -20.0
+_SHARED = ("logprob_mean", "logprob_min", "agreement")
+"""Features of an answer that its fields have, too."""
+
+Logprobs = NDArray[np.float64]
 
 
-def field_logprobs(text: str, tokens: Sequence[TokenLogprob]) -> dict[str, float]:
-    """The log-probability (natural) of each value of the first JSON object of a text.
+def field_tokens(text: str, tokens: Sequence[TokenLogprob], start: int | None = None) -> dict[str, Logprobs]:
+    """The log-probabilities (natural) of the tokens that wrote each value of a JSON object in a text.
 
     Args:
         text: what was written.
         tokens: that wrote it, in order.
+        start: where the object begins; None takes the first one.
 
     Returns:
         By path (``arguments.city``, ``items[2].price``); empty where there is no object, or the tokens' own text does
         not hold ``text``.
     """
-    found = next(found_json(text), None)
+    if start is None:
+        start = next((found.start for found in found_json(text)), None)
     written = "".join(token.token for token in tokens)
     shift = written.find(text)
-    if found is None or shift < 0:
+    if start is None or shift < 0:
         return {}
     ends = np.cumsum([len(token.token) for token in tokens]) - shift  # in characters of ``text``
     starts = ends - [len(token.token) for token in tokens]
     values = np.maximum([token.logprob for token in tokens], _LOWEST)
-    places = value_places(text, found.start)
-    return {path: float(values[(starts < end) & (ends > start)].sum()) for path, start, end in places}
+    return {path: values[(starts < last) & (ends > first)] for path, first, last in value_places(text, start)}
 
 
 def field_features(completion: Completion) -> dict[str, float]:
     """The least sure field and the mean over fields, as log-probabilities; NaN when nothing is known."""
-    known = list(field_logprobs(completion.text, completion.logprobs).values()) or [np.nan]
+    found = field_tokens(completion.text, completion.logprobs)
+    known = [float(values.sum()) for values in found.values()] or [np.nan]
     return {"field_logprob_min": float(min(known)), "field_logprob_mean": float(np.mean(known))}
+
+
+def features_by_field(completion: Completion, output: str, whole: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """What is known of each field of an answer, for a confidence of its own, by path.
+
+    Args:
+        completion: what was written.
+        output: the JSON object that was read out of it.
+        whole: features of the answer; some of them bear on its fields, too.
+
+    Returns:
+        Mean, least and sum of the log-probabilities of the field's tokens, how many tokens there are, and some
+        features of the answer; empty where tokens do not fit the text.
+    """
+    value = read_json(output)
+    start = next((found.start for found in found_json(completion.text) if found.value == value), None)
+    if start is None:
+        return {}
+    shared = {f"answer_{name}": whole[name] for name in _SHARED if name in whole}
+    return {
+        path: {
+            "logprob_mean": float(values.mean()),
+            "logprob_min": float(values.min()),
+            "logprob_sum": float(values.sum()),
+            "tokens_log": float(np.log1p(len(values))),
+            **shared,
+        }
+        for path, values in field_tokens(completion.text, completion.logprobs, start).items()
+        if path and len(values)
+    }
 
 
 def value_places(text: str, start: int = 0) -> Iterator[tuple[str, int, int]]:

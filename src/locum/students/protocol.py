@@ -21,11 +21,13 @@ class LocalAnswer:
         output: the answer; None when what it wrote is none.
         confidence: calibrated estimate that it is right; NaN when there is none.
         truncated_tokens: how many tokens of the input were over the model's limit and not read.
+        fields: the same for each field of the answer, by path; None where nothing is known of fields.
     """
 
     output: str | None
     confidence: float
     truncated_tokens: int = 0
+    fields: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Draft:
         seconds: time that it took.
         input_tokens, output_tokens: read and written; 0 where the engine does not count.
         truncated_tokens: how many tokens of the input were not read.
+        fields: features of each field of the answer, by path, for the kinds whose answers have fields.
     """
 
     output: str | None
@@ -46,6 +49,7 @@ class Draft:
     input_tokens: int = 0
     output_tokens: int = 0
     truncated_tokens: int = 0
+    fields: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
 
 
 @runtime_checkable

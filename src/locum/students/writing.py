@@ -22,10 +22,10 @@ from locum.runtime.protocol import Generator, problem_of
 from locum.schema.data import Row
 from locum.schema.model import ModelSpec
 from locum.schema.prompt import Prompt
-from locum.students.fields import field_features
+from locum.students.fields import features_by_field, field_features
 from locum.students.neighbours import Neighbours
 from locum.students.protocol import Draft
-from locum.tasks.protocol import TaskKind
+from locum.tasks.protocol import Fielded, TaskKind
 
 ALTERNATIVES = 5
 """Alternatives asked for with each token's log-probability, for the entropy."""
@@ -137,14 +137,18 @@ class WritingStudent:
         features = {**token_features(completion), **self._agreement(request, output, text)}
         if self._kind.decoding.json_schema is not None:
             features |= field_features(completion)
+        fields: Mapping[str, Mapping[str, float]] = {}
         if output is not None:
             features |= self._kind.features(text, output)
+            if isinstance(self._kind, Fielded):
+                fields = features_by_field(completion, output, features)
         return Draft(
             output=output,
             features=features,
             seconds=time.perf_counter() - start_s,
             input_tokens=completion.input_tokens,
             output_tokens=completion.output_tokens,
+            fields=fields,
         )
 
     def _agreement(self, request: CompletionRequest, output: str | None, text: str) -> Mapping[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 from locum.schema.data import Row
 from locum.schema.prompt import Prompt
 from locum.schema.task import Task
-from locum.scoring.fields import exact_match, field_rows, leaves, valid, why_invalid
+from locum.scoring.fields import exact_match, field_rows, leaves, right_fields, valid, why_invalid
 from locum.stats.rowwise import Metric
 from locum.tasks.json_answer import found_json, one_form, read_json
 from locum.tasks.protocol import Decoding
@@ -84,6 +84,10 @@ class Extract(Written):
             "fields": float(flat.total()),
             "fields_in_input": sum(value in given for value in said) / len(said) if said else 1.0,
         }
+
+    def right_fields(self, output: str, row: Row) -> dict[str, bool]:
+        """Whether each field equals the gold one, by its path; as micro F1 counts them."""
+        return right_fields(read_json(output), read_json(row.output))
 
     def score(self, outputs: Sequence[str | None], rows: Sequence[Row]) -> dict[str, Metric]:
         """Micro F1 of fields, share of answers that equal the gold one, share that the schema allows."""

@@ -103,3 +103,12 @@ class TaskKind(Protocol):
             rows: with their inputs and right answers, in the same order.
         """
         ...
+
+
+@runtime_checkable
+class Fielded(Protocol):
+    """A kind whose answers have fields, each of which is right or wrong by itself."""
+
+    def right_fields(self, output: str, row: Row) -> dict[str, bool]:
+        """Whether each field of an answer is right, by its path in the answer (``items[2].price``)."""
+        ...
