@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from locum.core.errors import ModelFileError
 from locum.evaluate.answers import Answers, answer_rows, right
 from locum.evaluate.metrics import scored_evaluation
 from locum.evaluate.predictions import ids_hash
+from locum.runtime.completion import CompletionRequest
 from locum.runtime.fake import FakeGenerator, fake_spec
 from locum.schema.data import Row
 from locum.schema.prompt import Prompt
 from locum.schema.taskfile import parse_task
 from locum.stats.rowwise import Coded, Mean
+from locum.students.confidence import fit_confidence
 from locum.students.protocol import Draft
 from locum.students.writing import WritingStudent
 from locum.tasks import open_kind
@@ -136,3 +139,27 @@ def test_fields_are_fitted_scored_and_kept(tmp_path: Path) -> None:
     assert found is not None
     assert found.auroc == 1.0
     assert found.ece < 0.1
+
+
+def test_sampled_programs_are_kept_and_scored_for_code_alone(tmp_path: Path) -> None:
+    def reply(request: CompletionRequest) -> str:
+        if request.temperature == 0:
+            return ""  # no answer, and its samples are drawn all the same
+        return f"    return {request.seed}"
+
+    task = TASK.model_copy(update={"profile": "code", "metric": "accuracy"})
+    gold = json.dumps({"test": "def check(one):\n    assert one() == 1", "entry_point": "one"})
+    rows = [Row(id="r", input='def one():\n    """One."""', output=gold)]
+    prompt = Prompt(instruction="Write it.")
+    kind = open_kind(task, (), prompt)
+    made = answer_rows(WritingStudent(fake_spec(()), FakeGenerator(reply), kind, prompt, samples=5), rows, "test")
+    made.save(tmp_path / "test.jsonl")
+    made = Answers.load(tmp_path / "test.jsonl")
+    assert made.outputs == [None]
+    assert [len(draft.samples) for draft in made.drafts] == [5]
+    scored = made.scored(kind, rows, fit_confidence((), np.empty(0, dtype=bool)))
+    assert {name: scored.score(name) for name in scored.metrics} == pytest.approx(
+        {"accuracy": 0.0, "pass_at_1": 0.2, "pass_at_5": 1.0}
+    )
+    other = WritingStudent(fake_spec(()), FakeGenerator(["fine"] * 6), KIND, prompt, samples=5)
+    assert [draft.samples for draft in answer_rows(other, ROWS[:1], "test").drafts] == [()]

@@ -15,6 +15,7 @@ from locum.schema.data import Row
 from locum.stats.rowwise import value
 from locum.tasks import code as code_kind
 from locum.tasks.code import as_body, read_gold, whole_program
+from locum.tasks.protocol import Sampled
 
 HEAD = 'from typing import List\n\ndef halve(x: int) -> int:\n    """Half of x."""'
 BODY = "    for _ in range(1):\n        x = x // 2\n    return x"
@@ -187,3 +188,16 @@ def test_the_solutions_of_humaneval_pass_as_a_student_would_write_them(data_fold
     outputs = [kind.parse((kind.target(row) or "").strip(), row.input) for row in rows]
     assert value(kind.score(outputs, rows)["accuracy"]) == 1.0
     assert read_gold(rows[0].output).entry_point == problems[0]["entry_point"]
+
+
+def test_pass_at_k_is_estimated_from_the_samples_alone() -> None:
+    right, wrong = whole_program(HEAD, BODY), whole_program(HEAD, "    return 7")
+    kind = make_kind("code")
+    assert isinstance(kind, Sampled)
+    samples = [[right, wrong, wrong, None, wrong, wrong], [right] * 6, []]
+    scores = kind.score_samples(samples, [ROW, ROW, ROW])
+    assert set(scores) == {"pass_at_1", "pass_at_5"}
+    assert value(scores["pass_at_1"]) == pytest.approx((1 / 6 + 1 + 0) / 3)
+    assert value(scores["pass_at_5"]) == pytest.approx((5 / 6 + 1 + 0) / 3)  # 1 - C(5, 5) / C(6, 5)
+    assert {metric.n for metric in scores.values()} == {3}
+    assert not isinstance(make_kind("maths"), Sampled)

@@ -8,8 +8,9 @@ here: the metrics (``tasks``), the fit of the confidence (``students.confidence`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -26,7 +27,7 @@ from locum.schema.evaluation import WrongExample
 from locum.stats.rowwise import Mean, Metric
 from locum.students.confidence import confidence_of, fields_and_truth, fit_confidence, fit_fields
 from locum.students.protocol import Draft, Drafter
-from locum.tasks.protocol import Fielded, TaskKind
+from locum.tasks.protocol import Fielded, Sampled, TaskKind
 
 _AT_ONCE = 16
 
@@ -64,6 +65,8 @@ class Answers:
         """
         self._require(rows)
         metrics = kind.score(self.outputs, rows)
+        if isinstance(kind, Sampled) and any(draft.samples for draft in self.drafts):
+            metrics |= kind.score_samples([draft.samples for draft in self.drafts], rows)
         return Scored(
             model=self.model,
             split=self.split,
@@ -123,7 +126,7 @@ class Answers:
         try:
             head, *lines = path.read_bytes().splitlines()
             found = orjson.loads(head)
-            drafts = tuple(Draft(**orjson.loads(line)) for line in lines)
+            drafts = tuple(_draft(orjson.loads(line)) for line in lines)
             return cls(str(found["model"]), found["split"], str(found["ids_hash"]), drafts)
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelFileError(
@@ -145,6 +148,11 @@ class Answers:
     def _require(self, rows: Sequence[Row]) -> None:
         if ids_hash(rows) != self.ids_hash:
             raise ValueError(f"rows of another split than the answers of {self.model!r}")
+
+
+def _draft(stored: dict[str, Any]) -> Draft:
+    draft = Draft(**stored)
+    return replace(draft, samples=tuple(draft.samples))
 
 
 def right(metrics: Mapping[str, Metric]) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ _METRIC_NAMES = {
     "macro_f1": "macro-F1",
     "span_f1": "span F1",
     "field_f1": "field F1",
+    **{f"pass_at_{k}": f"pass@{k}" for k in (1, 5, 10, 50)},
     "f1": "F1",
     "rouge_l": "ROUGE-L",
     "rouge_1": "ROUGE-1",

@@ -41,6 +41,7 @@ class Draft:
         input_tokens, output_tokens: read and written; 0 where the engine does not count.
         truncated_tokens: how many tokens of the input were not read.
         fields: features of each field of the answer, by path, for the kinds whose answers have fields.
+        samples: further answers that were sampled, for the kinds that score them; None is no answer.
     """
 
     output: str | None
@@ -50,6 +51,7 @@ class Draft:
     output_tokens: int = 0
     truncated_tokens: int = 0
     fields: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
+    samples: tuple[str | None, ...] = ()
 
 
 @runtime_checkable

@@ -25,7 +25,7 @@ from locum.schema.prompt import Prompt
 from locum.students.fields import features_by_field, field_features
 from locum.students.neighbours import Neighbours
 from locum.students.protocol import Draft
-from locum.tasks.protocol import Fielded, TaskKind
+from locum.tasks.protocol import Fielded, Sampled, TaskKind
 
 ALTERNATIVES = 5
 """Alternatives asked for with each token's log-probability, for the entropy."""
@@ -134,12 +134,16 @@ class WritingStudent:
                 raise
             return Draft(output=None, seconds=time.perf_counter() - start_s)  # one input's fault: it is handed over
         output = answer_of(self._kind, completion, text)
-        features = {**token_features(completion), **self._agreement(request, output, text)}
+        keeps = isinstance(self._kind, Sampled)
+        samples = self._sampled(request, text) if keeps or output is not None else []
+        features = token_features(completion)
         if self._kind.decoding.json_schema is not None:
             features |= field_features(completion)
         fields: Mapping[str, Mapping[str, float]] = {}
         if output is not None:
             features |= self._kind.features(text, output)
+            if samples:
+                features["agreement"] = float(np.mean([self._kind.same(output, other) for other in samples]))
             if isinstance(self._kind, Fielded):
                 fields = features_by_field(completion, output, features)
         return Draft(
@@ -149,22 +153,17 @@ class WritingStudent:
             input_tokens=completion.input_tokens,
             output_tokens=completion.output_tokens,
             fields=fields,
+            samples=tuple(samples) if keeps else (),
         )
 
-    def _agreement(self, request: CompletionRequest, output: str | None, text: str) -> Mapping[str, float]:
-        """Share of sampled answers that say the same as the greedy one.
+    def _sampled(self, request: CompletionRequest, text: str) -> list[str | None]:
+        """Further answers, sampled, to see whether they agree with the greedy one.
 
         They are asked for with log-probabilities like the greedy one: an engine then sees one and the same prompt, and
         reads it once.
         """
-        if not self._samples or output is None:
-            return {}
-        drawn: list[str | None] = []
-        for seed in range(self._samples):
-            sampled = replace(request, temperature=_SAMPLE_TEMPERATURE, seed=seed)
-            drawn.append(answer_of(self._kind, self._generator.complete(sampled), text))
-        same = [self._kind.same(output, other) for other in drawn]
-        return {"agreement": float(np.mean(same))}
+        asked = [replace(request, temperature=_SAMPLE_TEMPERATURE, seed=seed) for seed in range(self._samples)]
+        return [answer_of(self._kind, self._generator.complete(each), text) for each in asked]
 
 
 def token_features(completion: Completion) -> dict[str, float]:

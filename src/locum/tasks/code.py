@@ -24,7 +24,7 @@ from locum.core.cpu import usable_cores
 from locum.core.progress import track, warn
 from locum.core.sandbox import run_python
 from locum.schema.data import Row
-from locum.scoring.code import LIMITS, extract_code, run_tests, truncate
+from locum.scoring.code import LIMITS, extract_code, pass_at_k, run_tests, truncate
 from locum.stats.rowwise import Metric
 from locum.tasks.json_answer import read_json
 from locum.tasks.written import GoldFault, Written, mean, spoken
@@ -35,6 +35,7 @@ _FUNCTION = re.compile(r"^(?:async\s+)?def\s+(\w+)", re.MULTILINE)
 _INDENT = "    "
 _NO_BODY, _GAP = f"\n{_INDENT}pass", "\n\n\n"
 _KEPT = 20_000
+_KS = (1, 5, 10, 50)
 _READ_CHARS = 100_000
 
 
@@ -53,7 +54,7 @@ class Gold(NamedTuple):
 
 
 class Code(Written):
-    """Programs, right when their tests pass (pass@1)."""
+    """Programs, right when their tests pass; pass@k as well where several were sampled."""
 
     name = "code"
     addition = "Answer with Python code alone. Use nothing but the standard library."
@@ -110,22 +111,40 @@ class Code(Written):
         Raises:
             DeviceError: ``core-no-sandbox``.
         """
-        golds = [read_gold(row.output) for row in rows]
-        with (
-            track("run tests of programs", total=len(rows), unit="program") as tracker,
-            ThreadPoolExecutor(usable_cores()) as pool,
-        ):
-            waiting = [
-                None
-                if output is None
-                else pool.submit(copy_context().run, _passes, output, gold.test, gold.entry_point)
-                for output, gold in zip(outputs, golds, strict=True)
-            ]
-            passed: list[float] = []
-            for verdict in waiting:
-                passed.append(0.0 if verdict is None else float(verdict.result()))
-                tracker.advance()
-        return {"accuracy": mean(passed)}
+        return {"accuracy": mean([float(verdict) for verdict in _verdicts(outputs, rows)])}
+
+    def score_samples(self, samples: Sequence[Sequence[str | None]], rows: Sequence[Row]) -> dict[str, Metric]:
+        """pass@k for each k that the samples reach: the chance that at least one of k sampled programs passes.
+
+        The greedy program is none of them, since it is not drawn like them. A row with fewer samples than another, or
+        with none because its input does not fit the context, fails with those that it lacks.
+
+        Raises:
+            DeviceError: ``core-no-sandbox``.
+        """
+        drawn = max(map(len, samples), default=0)
+        flat = [(program, row) for some, row in zip(samples, rows, strict=True) for program in some]
+        verdicts = iter(_verdicts([program for program, _ in flat], [row for _, row in flat]))
+        passed = [sum(next(verdicts) for _ in some) for some in samples]
+        return {f"pass_at_{k}": mean([pass_at_k(drawn, each, k) for each in passed]) for k in _KS if k <= drawn}
+
+
+def _verdicts(programs: Sequence[str | None], rows: Sequence[Row]) -> list[bool]:
+    """Which programs pass the tests of their rows, several run at once."""
+    golds = [read_gold(row.output) for row in rows]
+    with (
+        track("run tests of programs", total=len(rows), unit="program") as tracker,
+        ThreadPoolExecutor(usable_cores()) as pool,
+    ):
+        waiting = [
+            None if program is None else pool.submit(copy_context().run, _passes, program, gold.test, gold.entry_point)
+            for program, gold in zip(programs, golds, strict=True)
+        ]
+        passed: list[bool] = []
+        for verdict in waiting:
+            passed.append(verdict is not None and verdict.result())
+            tracker.advance()
+    return passed
 
 
 def read_gold(gold: str) -> Gold:

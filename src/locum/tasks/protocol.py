@@ -112,3 +112,17 @@ class Fielded(Protocol):
     def right_fields(self, output: str, row: Row) -> dict[str, bool]:
         """Whether each field of an answer is right, by its path in the answer (``items[2].price``)."""
         ...
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A kind that says more when several answers to an input were sampled; these are kept."""
+
+    def score_samples(self, samples: Sequence[Sequence[str | None]], rows: Sequence[Row]) -> dict[str, Metric]:
+        """Metrics of sampled answers, beside those of ``score``.
+
+        Args:
+            samples: parsed answers of each row, drawn alike and independently; None is no answer.
+            rows: with their inputs and right answers, in the same order.
+        """
+        ...
