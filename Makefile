@@ -29,7 +29,7 @@ demo: $(VENV)/.demo
 	$(BIN)/locum build examples/prompt-guard/task.yaml --out runs/prompt-guard
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

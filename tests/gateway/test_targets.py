@@ -93,7 +93,8 @@ class Says:
     def answer(self, texts: Sequence[str]) -> list[LocalAnswer]:
         if isinstance(self.said, LocumError):
             raise self.said
-        return [LocalAnswer(self.said, 0.75, FIELDS if self.said and self.said != "{}" else None) for _ in texts]
+        fields = FIELDS if self.said and self.said != "{}" else None
+        return [LocalAnswer(self.said, 0.75, fields=fields) for _ in texts]
 
     def close(self) -> None:
         pass

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -134,37 +131,6 @@ def test_fault_44_resumed_job_ends_with_the_same_weights(
     again, trained = run(request, tmp_path, "killed")
     assert trained.resumed == 1
     assert sha256_file(again / "model.safetensors") == sha256_file(whole / "model.safetensors")
-
-
-def test_two_processes_end_with_the_weights_of_one(tmp_path: Path) -> None:
-    request = tune_request(tmp_path, batch_rows=7)  # 7 rows: the two have unequal shares, and the last step one row
-    path = tmp_path / "request.json"
-    path.write_text(json.dumps(request.to_json()))
-    code = (
-        "import sys, torch; from pathlib import Path; from locum.train import tune;"
-        "from locum.train.forward import Machine;"
-        "tune.this_machine = lambda: Machine(torch.device('cpu'), bfloat16=False);"
-        "tune.main(Path(sys.argv[1]), Path(sys.argv[2]))"
-    )
-    script = tmp_path / "run.py"
-    script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [*command, str(path), str(tmp_path / "two")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    one, trained = run(request, tmp_path, "one")
-    both = Trained.from_json((tmp_path / "two" / "trained.json").read_text(), "trained.json")
-    assert both.settings["processes"] == 2
-    assert [point.step for point in both.curve] == [point.step for point in trained.curve]
-    wanted = load_file(one / "model.safetensors")
-    for name, value in load_file(tmp_path / "two" / "model.safetensors").items():
-        torch.testing.assert_close(value, wanted[name], atol=1e-5, rtol=1e-4)
 
 
 def test_tasks_are_reported_with_what_they_gained(tmp_path: Path) -> None:

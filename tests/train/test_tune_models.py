@@ -78,8 +78,8 @@ def test_the_smallest_real_decoder_is_tuned_from_its_gguf_file(tmp_path: Path) -
     tokenizer = load_chat_tokenizer(base)
     encoder = ChatEncoder(tokenizer, 256, str(path))
     assert tokenizer.decode(encoder.ending) == "<|im_end|>"
-    train = write_conversations(tmp_path / "train.jsonl", 16, 1)
-    dev = write_conversations(tmp_path / "dev.jsonl", 4, 2)
+    train = write_conversations(tmp_path / "train.jsonl", 8, 1)
+    dev = write_conversations(tmp_path / "dev.jsonl", 2, 2)
     rows = encoder.read(dev).examples
     register()
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_the_smallest_real_decoder_is_tuned_from_its_gguf_file(tmp_path: Path) -
         found = Decoder(model, base.architecture, EXACT).loss(pack(rows))
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
     request = TuneRequest(
-        **{"base": str(path), "train": str(train), "dev": str(dev), "method": "lora", "layers": 4, "epochs": 2},
+        **{"base": str(path), "train": str(train), "dev": str(dev), "method": "lora", "layers": 4, "epochs": 3},
         **{"budget_s": 1e5, "seed": 1, "threads": usable_cores(), "max_tokens": 256, "batch_rows": 4},
     )
     (tmp_path / "request.json").write_text(json.dumps(request.to_json()))

@@ -59,7 +59,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
     (tmp_path / "two_devices.py").write_text(TWO)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("TWO_MARK", str(tmp_path / "mark"))
-    request = tune_request(tmp_path, batch_rows=7)
+    request = tune_request(tmp_path, batch_rows=7)  # 7 rows: the two have unequal shares, and the last step one row
     (tmp_path / "request.json").write_text(json.dumps(request.to_json()))
 
     def prepared(what: str) -> Path:
@@ -92,13 +92,17 @@ def test_two_devices_train_together_and_tell_of_it_once(two: Callable[[str], Pat
         patch.setattr(tune, "this_machine", lambda: tune.Machine(torch.device("cpu"), bfloat16=False))
         tune.main(tmp_path / "request.json", alone)
     assert trained_in(alone).settings["processes"] == 1
+    assert [point.step for point in trained.curve] == [point.step for point in trained_in(alone).curve]
     wanted = load_file(alone / "model.safetensors")
     for name, value in load_file(tmp_path / "out" / "model.safetensors").items():
         torch.testing.assert_close(value, wanted[name], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "code"), [("memory", "train-memory"), ("kill", "core-child-killed")])
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [pytest.param("memory", "train-memory", marks=pytest.mark.long), ("kill", "core-child-killed")],
+)
 def test_fault_36_memory_that_ran_out_in_one_process_is_known_and_the_job_goes_on_later(
     two: Callable[[str], Path], what: str, code: str
 ) -> None:
@@ -140,7 +144,7 @@ def start(out: Path) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
 def test_fault_44_all_processes_end_with_the_job_and_it_goes_on_later(
     two: Callable[[str], Path], number: signal.Signals
 ) -> None:

@@ -29,7 +29,9 @@ from locum.core.openmp import waiting
 from locum.core.progress import Event, emit, listening
 
 _GRACE_S = 60.0
-_FIRST_FAILURE, _KILLED = "Root Cause", "Signal 9 (SIGKILL)"  # as PyTorch's launcher reports the end of a process
+_KILLED = (
+    "Signal 9 (SIGKILL)"  # as PyTorch's launcher reports the end of a process; of those that it ends it says nothing
+)
 
 
 def run_job(target: str, request: Path, out: Path, *, log: Path, threads: int, processes: int = 1) -> None:
@@ -127,7 +129,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 def _death(target: str, status: int, log: Path, logged_before: int, crash: str | None) -> errors.LocumError:
     text = log.read_bytes()[logged_before:].decode("utf-8", errors="replace")
-    if status == -signal.SIGKILL or _KILLED in text.partition(_FIRST_FAILURE)[2]:
+    if status == -signal.SIGKILL or _KILLED in text:
         return errors.LocumError(
             "core-child-killed",
             f"{target} was killed, most likely because memory ran out",
