@@ -233,6 +233,17 @@ def test_what_a_function_gave_may_come_in_parts():
     assert asked.messages[-1] == Message("tool", "one\ntwo", tool_call_id="c")
 
 
+def test_a_refusal_of_an_earlier_turn_may_be_sent_back():
+    turn = {"role": "assistant", "content": None, "refusal": "I cannot."}
+    (asked,) = _asked("chat", messages=[USER, turn, USER])
+    assert asked.messages[1] == Message("assistant", "I cannot.")
+    part = {"type": "refusal", "refusal": "I cannot."}
+    (asked,) = _asked("responses", input=[USER, {"role": "assistant", "content": [part]}, USER])
+    assert asked.messages[1] == Message("assistant", "I cannot.")
+    broken = {"input": [{"role": "assistant", "content": [{"type": "refusal"}]}]}
+    _refused({**ENDPOINTS["responses"][1], **broken}, "missing_field", "input.0.content.0.refusal", "responses")
+
+
 @pytest.mark.parametrize("field", ["api_base", "user_config", "chat_template", "extra_body"])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_fault_75_fields_that_could_redirect_the_gateway_are_unknown(field: str, endpoint: str):

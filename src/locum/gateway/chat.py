@@ -60,7 +60,9 @@ class ChatToolCall(Document):
 
 
 class ChatMessage(Document):
-    """One turn. What clients copy from an earlier answer (``refusal``, empty fields) is accepted and not read."""
+    """One turn. Of what clients copy from an earlier answer, a refusal is read as what was said where nothing else was,
+    and empty fields are accepted.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=256)] | None = None
@@ -79,8 +81,8 @@ class ChatMessage(Document):
             ApiError: 400, when the role lacks what it needs or has what it may not.
         """
         at = f"messages.{place}"
-        if self.content is None and not (self.role == "assistant" and self.tool_calls):
-            refuse(f"{at}.content", "only an assistant's message with tool_calls may lack it")
+        if self.content is None and not (self.role == "assistant" and (self.tool_calls or self.refusal)):
+            refuse(f"{at}.content", "only an assistant's message with tool_calls or a refusal may lack it")
         if self.tool_calls is not None and self.role != "assistant":
             refuse(f"{at}.tool_calls", "only an assistant's message has them")
         if (self.role == "tool") != (self.tool_call_id is not None):
@@ -92,7 +94,7 @@ class ChatMessage(Document):
     def _text(self) -> str:
         if isinstance(self.content, list):
             return "\n".join(part.text for part in self.content)
-        return self.content or ""
+        return self.content or self.refusal or ""
 
 
 class ChatTool(Document):

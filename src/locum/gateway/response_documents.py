@@ -7,6 +7,7 @@ document and so no way in. Not here: the answer (``responses``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Discriminator, Field, Tag
@@ -40,12 +41,32 @@ class ResponseText(Document):
     logprobs: list[JsonObject] | None = None
 
 
+class ResponseRefusal(Document):
+    """What an earlier answer said instead of answering."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+
+def _kind_of_part(part: Any) -> str:
+    """What a piece of a message is read as; a type that is neither is a fault of a text's type."""
+    kind = cast("JsonObject", part).get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return "refusal part" if kind == "refusal" else "text part"
+
+
+Part = Annotated[
+    Annotated[ResponseText, Tag("text part")] | Annotated[ResponseRefusal, Tag("refusal part")],
+    Discriminator(_kind_of_part),
+]
 Texts = Text | Annotated[list[ResponseText], Field(min_length=1, max_length=256)]
+Said = Text | Annotated[list[Part], Field(min_length=1, max_length=256)]
 
 
-def _joined(content: Texts) -> str:
+def _joined(content: str | Sequence[ResponseText | ResponseRefusal]) -> str:
     """One text; pieces are joined by line ends."""
-    return content if isinstance(content, str) else "\n".join(part.text for part in content)
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.refusal if isinstance(part, ResponseRefusal) else part.text for part in content)
 
 
 class MessageItem(Document):
@@ -53,7 +74,7 @@ class MessageItem(Document):
 
     type: Literal["message"] | None = None
     role: Literal["user", "assistant", "system", "developer"]
-    content: Texts
+    content: Said
     id: Short | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
