@@ -19,6 +19,7 @@ from locum.pipeline.made import OUT_OF_MEMORY
 from locum.pipeline.rung import build_rung
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
+from locum.schema.task import PROMPTED
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
     stopped: str | None = None
     failure: LocumError | None = None
     for candidate in ladder:
-        reason = candidate.skipped or _no_time(work, budgets[candidate.name], build_s)
+        reason = candidate.skipped or _no_time(work, candidate, budgets[candidate.name], build_s)
         if reason is None and work.task.students == "auto":
             reason = _not_worth_it(work, candidate, outcomes, noise_ceiling)
             stopped = stopped or reason
@@ -113,12 +114,13 @@ def _nothing_built(outcomes: Sequence[Outcome]) -> UserError:
     )
 
 
-def _no_time(work: Workspace, budget_s: float, build_s: float) -> str | None:
+def _no_time(work: Workspace, candidate: Candidate, budget_s: float, build_s: float) -> str | None:
     """Why there is no time for a candidate: less than half of what it was given is left of the build's."""
     left_s = build_s - work.steps.spent_s
     if left_s >= 0.5 * budget_s:
         return None
-    return f"{max(0.0, left_s):.0f} s of {build_s:.0f} s are left, and its training was to get {budget_s:.0f} s"
+    what = "search" if candidate.method in PROMPTED else "training"
+    return f"{max(0.0, left_s):.0f} s of {build_s:.0f} s are left, and its {what} was to get {budget_s:.0f} s"
 
 
 def _not_worth_it(
