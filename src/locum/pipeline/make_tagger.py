@@ -16,12 +16,7 @@ def make_tagger(
 ) -> Made:
     """Train and export one candidate, or find both done; a classifier whose labels are those of tokens.
 
-    Args:
-        work: the build.
-        data: its prepared data.
-        candidate: what to build.
-        budget_s: wall time its training may take.
-        repeat: the candidate's finished training, to be repeated on train and dev together.
+    Arguments as for ``make_classifier``.
 
     Raises:
         LocumError: a source, the training or the export failed; CheckFailed for parity.
