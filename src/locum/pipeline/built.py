@@ -112,6 +112,10 @@ class BuiltStudent:
             self._scored[split] = self._score(split)
         return self._scored[split]
 
+    def answering_s(self, split: SplitName) -> float:
+        """Seconds that answering a split takes, at the rate that was measured; 0 once it is answered."""
+        return 0.0 if split in self.answers else len(self._rows(split)) / self.measured.latency.answers_per_s
+
     def evaluation(self, split: SplitName) -> Evaluation:
         """Everything that is said about it on a split."""
         if split == "dev" and self.before is not None:

@@ -19,7 +19,10 @@ from locum.pipeline.made import OUT_OF_MEMORY
 from locum.pipeline.rung import build_rung
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
+from locum.schema.data import SplitName
 from locum.schema.task import PROMPTED
+
+_AFTER_THE_CHOICE: tuple[SplitName, ...] = ("calibration", "test")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
     stopped: str | None = None
     failure: LocumError | None = None
     for candidate in ladder:
-        reason = candidate.skipped or _no_time(work, candidate, budgets[candidate.name], build_s)
+        built = [outcome.student for outcome in outcomes if outcome.student is not None]
+        left_s = build_s - work.steps.spent_s - due_s(data, built)
+        reason = candidate.skipped or _no_time(candidate, left_s, budgets[candidate.name], build_s)
         if reason is None and work.task.students == "auto":
             reason = _not_worth_it(work, candidate, outcomes, noise_ceiling)
             stopped = stopped or reason
@@ -114,9 +119,21 @@ def _nothing_built(outcomes: Sequence[Outcome]) -> UserError:
     )
 
 
-def _no_time(work: Workspace, candidate: Candidate, budget_s: float, build_s: float) -> str | None:
+def due_s(data: Prepared, students: Sequence[BuiltStudent]) -> float:
+    """Seconds that answers take which must still be given: calibration and test by the one that will be chosen.
+
+    Which one that is shows when all are built, so the slowest is counted. Of tasks that are learned together every
+    student answers test, because what that did to them is what the build is to tell.
+    """
+    later = [split for split in _AFTER_THE_CHOICE if split in data.splits]
+    slowest_s = max((sum(student.answering_s(split) for split in later) for student in students), default=0.0)
+    if data.mixture is None:
+        return slowest_s
+    return slowest_s + sum(student.answering_s("test") for student in students)
+
+
+def _no_time(candidate: Candidate, left_s: float, budget_s: float, build_s: float) -> str | None:
     """Why there is no time for a candidate: less than half of what it was given is left of the build's."""
-    left_s = build_s - work.steps.spent_s
     if left_s >= 0.5 * budget_s:
         return None
     what = "search" if candidate.method in PROMPTED else "training"

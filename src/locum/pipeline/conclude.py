@@ -198,6 +198,7 @@ def _candidate_report(outcome: Outcome, served: BuiltStudent) -> CandidateReport
     return CandidateReport(
         candidate=candidate,
         status="built",
+        reason=outcome.reason,
         chosen=chosen,
         parameters=student.spec.parameters,
         size_mb=round(student.measured.size_mb, 3),
@@ -208,7 +209,7 @@ def _candidate_report(outcome: Outcome, served: BuiltStudent) -> CandidateReport
         engine=student.spec.engine,
         engines=student.measured.engines,
         dev=student.evaluation("dev"),
-        test=student.evaluation("test"),
+        test=student.evaluation("test") if "test" in student.answers else None,
         latency=student.measured.latency,
     )
 
@@ -218,7 +219,7 @@ def _comparisons(climbed: Climb, student: BuiltStudent, llm: LlmAnswers | None, 
     found = [
         compare(test, other.scored("test"), metric)
         for other in climbed.students
-        if other.candidate != student.candidate
+        if other.candidate != student.candidate and "test" in other.answers
     ]
     if llm is not None:
         kept = llm.test.answered

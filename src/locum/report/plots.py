@@ -79,8 +79,9 @@ def _shares(scale: svg.Scale) -> list[str]:
 
 def _ladder_points(report: BuildReport, axis: str) -> list[tuple[CandidateReport, Interval, float]]:
     found: list[tuple[CandidateReport, Interval, float]] = []
+    tested = any(rung.test for rung in report.ladder)  # dev scores are no neighbours of these
     for rung in report.ladder:
-        score = text.headline(rung.test or rung.dev, report.metric)
+        score = text.headline(rung.test if tested else rung.dev, report.metric)
         x = rung.size_mb if axis == "size" else rung.latency.p50_ms if rung.latency else None
         if rung.status == "built" and score is not None and x is not None:
             found.append((rung, score, x))

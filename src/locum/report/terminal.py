@@ -38,7 +38,7 @@ def ladder_table(report: BuildReport) -> Table:
         shown = text.percent(score.value if score else None)
         note = f"LLM, {text.count(report.llm.test.n)} rows"
         table.add_row("", Text(visible(report.llm.model)), shown, text.interval(score), "", p50, "", note, style="red")
-    reasons = [_reason(rung) for rung in report.ladder if rung.status != "built"]
+    reasons = [_reason(rung) for rung in report.ladder if rung.status != "built" or rung.reason]
     table.caption, table.caption_justify, table.caption_style = Text("\n".join(reasons)), "left", "dim"
     return table
 
@@ -65,7 +65,7 @@ def multitask_table(multitask: MultitaskReport) -> Table:
 
 
 def _reason(rung: CandidateReport) -> str:
-    """Why a candidate was not built; below the table, where a sentence does not squeeze the figures."""
+    """Why a candidate was not built, or not tested; below the table, where a sentence does not squeeze the figures."""
     why = rung.reason or rung.candidate.skipped or "no reason was given"
     return f"{visible(rung.candidate.name)} {rung.status}: {visible(why)}"
 

@@ -21,7 +21,8 @@ class CandidateReport(Document):
     """One rung of the ladder after the build.
 
     Attributes:
-        status: built; skipped (ruled out beforehand) or failed (``reason`` says why).
+        status: built; skipped (ruled out beforehand) or failed.
+        reason: why it was skipped or failed; of a built one, why it has not answered test.
         size_mb: what is served, MB (10^6 bytes).
         memory_mb: resident memory the engine added when it opened and answered.
         engine: the one that serves it, and answered everything that is reported.
