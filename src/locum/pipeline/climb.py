@@ -22,8 +22,6 @@ from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
 from locum.schema.task import PROMPTED
 
-_AFTER_THE_CHOICE: tuple[SplitName, ...] = ("calibration", "test")
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -125,7 +123,7 @@ def due_s(data: Prepared, students: Sequence[BuiltStudent]) -> float:
     Which one that is shows when all are built, so the slowest is counted. Of tasks that are learned together every
     student answers test, because what that did to them is what the build is to tell.
     """
-    later = [split for split in _AFTER_THE_CHOICE if split in data.splits]
+    later: list[SplitName] = [split for split in data.splits if split not in ("train", "dev")]
     slowest_s = max((sum(student.answering_s(split) for split in later) for student in students), default=0.0)
     if data.mixture is None:
         return slowest_s

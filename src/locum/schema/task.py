@@ -129,7 +129,9 @@ class Budget(Document):
     memory_mb: Positive | None = Field(default=None, description="Memory the served student may take, MB.")
     latency_ms: Positive | None = Field(default=None, description="Median latency for one answer, milliseconds.")
     size_mb: Positive | None = Field(default=None, description="Size of the served model on disk, MB.")
-    build_minutes: Positive = Field(default=15, description="Wall time for the build, minutes; what an LLM is asked comes on top.")
+    build_minutes: Positive = Field(
+        default=15, description="Wall time for the build, minutes; what an LLM is asked comes on top."
+    )
     device: str = Field(
         default="this",
         description="The device it must run on: this, or the name of a known one (an unknown name lists them).",
