@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from train_toys import EXACT, classifier_trainer
 
 from locum.models.base_files import inspect_base
 from locum.models.body import load_body
@@ -22,41 +23,23 @@ from locum.schema.training import TrainRequest
 from locum.testing.pico import WORDS
 from locum.train import full
 from locum.train.adapters import adapt
-from locum.train.checkpoint import CheckpointFolder
-from locum.train.classifying import ClassifierTrainer
-from locum.train.forward import Machine, logits_of
+from locum.train.forward import logits_of
 from locum.train.outcome import Clock
 from locum.train.recipe import RECIPES, TAG_RECIPE, for_adapters
 from locum.train.schedule import Schedule
-from locum.train.workbench import Workbench, prepare
+from locum.train.workbench import prepare
 
 MakeRequest = Callable[..., TrainRequest]
 KNOWN = [word for group in WORDS.values() for word in group]
 LABELS = sorted(WORDS)
 BODIES = ["bert", "modernbert", "llama"]
 METHODS: list[Method] = ["lora", "dora"]
-EXACT = Machine(torch.device("cpu"), bfloat16=False)
 IN_BLOCKS = {"bert": 6 * 3, "modernbert": 4 * 3, "llama": 7 * 3}  # linear layers of three blocks
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def trainer_of(bench: Workbench, folder: Path) -> ClassifierTrainer:
-    return ClassifierTrainer(
-        bench.model,
-        bench.train,
-        bench.dev,
-        pad_id=bench.pad_id,
-        machine=EXACT,
-        recipe=replace(for_adapters(RECIPES["encoder"]), warmup=0.01),
-        schedule=Schedule(100, 10, None),
-        checkpoints=CheckpointFolder(folder / "checkpoints"),
-        clock=Clock(1e9),
-        seed=1,
-    )
 
 
 def is_adapter(name: str) -> bool:
@@ -79,7 +62,8 @@ def test_only_adapters_and_head_are_trained_and_merging_changes_no_answer(
     adapters = adapt(model, method)
     start = logits_of(model, bench.dev, bench.pad_id, EXACT, exact=True)
     torch.testing.assert_close(start, untouched, atol=1e-5, rtol=1e-5)  # adapters begin as nothing
-    trainer = trainer_of(bench, tmp_path)
+    recipe = replace(for_adapters(RECIPES["encoder"]), warmup=0.01)
+    trainer = classifier_trainer(bench, tmp_path, recipe, Schedule(100, 10, None))
     for batch in trainer.batches(0):
         trainer.step(batch)
     after = model.state_dict()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from train_toys import EXACT, classifier_trainer
 
 from locum.core.progress import Event, listening
 from locum.schema.training import TrainRequest
@@ -16,16 +17,14 @@ from locum.train.batches import micro_batches, padded, shuffled_batches, sorted_
 from locum.train.checkpoint import CheckpointFolder
 from locum.train.classifying import ClassifierTrainer
 from locum.train.dropout import SharedDropout, set_dropout
-from locum.train.forward import Machine, all_vectors, vectors
+from locum.train.forward import all_vectors, vectors
 from locum.train.frozen import FrozenPrefix
 from locum.train.optimiser import rate_factor
-from locum.train.outcome import Clock
 from locum.train.recipe import Recipe
 from locum.train.schedule import Schedule, plan_schedule
 from locum.train.softmax import fit_softmax
 from locum.train.workbench import Workbench, prepare
 
-EXACT = Machine(torch.device("cpu"), bfloat16=False)
 RECIPE = Recipe(epochs=2, batch_rows=8, body_rate=1e-3, head_rate=1e-2, dropout=0.0, average_decay=0.5)
 
 
@@ -38,18 +37,7 @@ def workbench(request: TrainRequest, out: Path) -> Workbench:
 def trainer(
     bench: Workbench, folder: Path, *, micro_batch: int | None = None, recipe: Recipe = RECIPE
 ) -> ClassifierTrainer:
-    return ClassifierTrainer(
-        bench.model,
-        bench.train,
-        bench.dev,
-        pad_id=bench.pad_id,
-        machine=EXACT,
-        recipe=recipe,
-        schedule=Schedule(40, 20, None, micro_batch),
-        checkpoints=CheckpointFolder(folder / "checkpoints"),
-        clock=Clock(1e9),
-        seed=1,
-    )
+    return classifier_trainer(bench, folder, recipe, Schedule(40, 20, None, micro_batch))
 
 
 def test_shuffled_batches_hold_every_row_once_and_like_lengths() -> None:

@@ -1,4 +1,4 @@
-"""Conversations whose answer follows from the prompt, pico decoders, and requests that tune them in seconds."""
+"""Conversations whose answer follows from the prompt, requests that tune pico decoders, and a classifier's trainer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ import random
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from locum.models.pico import pico_base
 from locum.schema.training import TuneRequest
+from locum.train.checkpoint import CheckpointFolder
+from locum.train.classifying import ClassifierTrainer
+from locum.train.forward import Machine
+from locum.train.outcome import Clock
+from locum.train.recipe import Recipe
+from locum.train.schedule import Schedule
+from locum.train.workbench import Workbench
 
+EXACT = Machine(torch.device("cpu"), bfloat16=False)
 WORDS = ("red", "green", "blue", "cat", "dog", "sun", "moon", "say", "what", "follows", "please")
 CHAT = (
     "{% for message in messages %}{{ '<s> ' + message['role'] + ' ' + message['content'] + ' </s> ' }}{% endfor %}"
@@ -79,3 +89,19 @@ def tune_request(folder: Path, method: str = "full", **fields: Any) -> TuneReque
         if not (folder / f"{split}.jsonl").exists():
             write_conversations(folder / f"{split}.jsonl", rows, len(split))
     return TuneRequest(**{**values, **fields})
+
+
+def classifier_trainer(bench: Workbench, folder: Path, recipe: Recipe, schedule: Schedule) -> ClassifierTrainer:
+    """A trainer in float32 that has all the time there is."""
+    return ClassifierTrainer(
+        bench.model,
+        bench.train,
+        bench.dev,
+        pad_id=bench.pad_id,
+        machine=EXACT,
+        recipe=recipe,
+        schedule=schedule,
+        checkpoints=CheckpointFolder(folder / "checkpoints"),
+        clock=Clock(1e9),
+        seed=1,
+    )
