@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from locum.core.errors import DeviceError
+from locum.report import plots, text
 from locum.report.page import render, write_report
 from locum.schema.evaluation import WrongExample
 from locum.schema.report import BuildReport, CandidateReport
@@ -99,6 +100,21 @@ def test_every_candidate_and_why_one_was_skipped(report_77: BuildReport, words):
         assert rung.candidate.name in said
     assert "skipped: training would take 41 minutes" in said
     assert "LLM: Qwen2.5-Coder-1.5B-Instruct" in said
+
+
+def test_a_candidate_that_was_not_asked_on_test_has_its_dev_score_and_why(report_77: BuildReport, words):
+    why = "not asked on test: that takes 50 s, and 16 s of the build are left"
+    served = next(rung for rung in report_77.ladder if rung.chosen)
+    other = next(rung for rung in report_77.ladder if rung.test and not rung.chosen)
+    untested = other.model_copy(update={"test": None, "reason": why})
+    report = report_77.model_copy(update={"ladder": (served, untested)})
+    page = render(report)
+    assert why in words(page)
+    dev = other.dev.metrics[report.metric] if other.dev else None
+    assert dev is not None and text.percent(dev.value) in words(page)
+    drawn = plots.ladder(report, "size")
+    assert drawn is not None and served.candidate.name in drawn
+    assert other.candidate.name not in drawn  # a dev score is no neighbour of test scores
 
 
 def test_heat_map_for_few_labels_and_pairs_for_many(report_77: BuildReport, report_2: BuildReport):
