@@ -41,7 +41,7 @@ def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
 
 def made(pattern: str, folder: Path) -> set[str]:
     """What is there of a build at work; ``Path.glob`` fails on folders that go while it looks."""
-    return set(glob.glob(pattern, root_dir=folder))
+    return set(glob.glob(pattern, root_dir=folder))  # noqa: PTH207
 
 
 def wait_for(pattern: str, folder: Path, child: subprocess.Popen[str], timeout_s: float = 120) -> None:
