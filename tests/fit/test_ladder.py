@@ -43,8 +43,16 @@ SERVER = DeviceProfile(
     memory_gb_s=14.0,
 )
 SMALL = DataSize(train_rows=2000, mean_chars=60, labels=10)
+WRITTEN = DataSize(train_rows=2000, mean_chars=400, labels=0, answer_tokens=12)
 HERE = Machines(SERVER, SERVER)
 SMOLLM = catalogue().find("SmolLM2-135M-Instruct").facts
+
+
+def writer(students: str) -> Task:
+    return parse_task(
+        "version: 1\nname: t\nkind: generate\nprofile: qa\ninstruction: Answer.\n"
+        f"data: {{train: t.csv, input: text, output: answer}}\nstudents: [{students}]\n"
+    )
 
 
 def task(extra: str = "") -> Task:
@@ -147,6 +155,18 @@ def test_more_layers_than_the_base_has_are_refused() -> None:
     with pytest.raises(UserError, match="all-MiniLM-L6-v2 has 6 layers, and depth 7 is asked for") as caught:
         make_ladder(task("students: [{base: all-MiniLM-L6-v2, method: full, depth: 7}]\n"), SMALL, HERE)
     assert caught.value.code == "models-depth"
+    with pytest.raises(UserError, match="SmolLM2-135M-Instruct has 30 layers, and train_layers 31 is asked for"):
+        make_ladder(writer("{base: SmolLM2-135M-Instruct, method: lora, train_layers: 31}"), SMALL, HERE)
+
+
+def test_fewer_layers_that_learn_take_less_time_and_memory() -> None:
+    students = ", ".join(f"{{base: SmolLM2-135M-Instruct, method: full{some}}}" for some in ("", ", train_layers: 6"))
+    every, last = make_ladder(writer(students), WRITTEN, HERE)
+    assert (every.name, last.name) == ("SmolLM2-135M-Instruct/full", "SmolLM2-135M-Instruct/full-last6")
+    assert last.train_layers == 6
+    assert (last.estimate.train_s or 0) < 0.5 * (every.estimate.train_s or 0)
+    assert (last.estimate.train_memory_mb or 0) < 0.6 * (every.estimate.train_memory_mb or 0)
+    assert last.estimate.latency_ms == every.estimate.latency_ms  # it answers with all of its layers
 
 
 @pytest.mark.parametrize(

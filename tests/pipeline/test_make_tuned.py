@@ -31,7 +31,7 @@ def work(tickets: Any, tmp_path: Path) -> Workspace:
     return Workspace(task, text, path.parent, tmp_path / "out", StepCache(tmp_path / "out" / "work"), 1)
 
 
-def asked(work: Workspace, monkeypatch: pytest.MonkeyPatch, method: Any) -> list[TuneRequest]:
+def asked(work: Workspace, monkeypatch: pytest.MonkeyPatch, method: Any, **more: Any) -> list[TuneRequest]:
     """What the training of a candidate is asked for; it ends there."""
     requests: list[TuneRequest] = []
 
@@ -41,7 +41,7 @@ def asked(work: Workspace, monkeypatch: pytest.MonkeyPatch, method: Any) -> list
 
     monkeypatch.setattr(making, "train_within_memory", record)
     data, _ = prepare_data(work)
-    candidate = Candidate(name=f"pico/{method}", family="decoder", base="./pico.gguf", method=method)
+    candidate = Candidate(name=f"pico/{method}", family="decoder", base="./pico.gguf", method=method, **more)
     with pytest.raises(Interrupted):
         make_tuned(work, data, candidate, 10.0)
     return requests
@@ -50,7 +50,12 @@ def asked(work: Workspace, monkeypatch: pytest.MonkeyPatch, method: Any) -> list
 @pytest.mark.parametrize("method", ["full", "lora", "dora"])
 def test_a_candidate_is_tuned_by_its_method(work: Workspace, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     (request,) = asked(work, monkeypatch, method)
-    assert request.method == method
+    assert (request.method, request.layers) == (method, None)
+
+
+def test_only_so_many_of_its_last_layers_learn(work: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    (request,) = asked(work, monkeypatch, "full", train_layers=1)
+    assert request.layers == 1
 
 
 @pytest.mark.parametrize("method", ["head", "linear", "prompt"])

@@ -7,8 +7,7 @@ from typing import get_args
 import pytest
 
 from locum.core.errors import TaskFileError
-from locum.schema.kinds import CORRECT_AT, METRICS
-from locum.schema.task import Method
+from locum.schema.kinds import CORRECT_AT, METRICS, Method
 from locum.schema.taskfile import parse_task
 
 SCHEMA = "answer_schema: {type: object, properties: {name: {type: string}}, required: [name]}\n"
@@ -119,6 +118,19 @@ def test_students_that_their_kind_cannot_be_are_told_together_each_with_its_line
 def test_layers_are_kept_of_what_is_trained_alone(student: str, told: str) -> None:
     assert f"task.yaml:10: students.0: {told}: leave it out" in faults(text("rank", end=students(student)))
     assert parse_task(text("rank", end=students("base: b, method: full, depth: 6"))).students != "auto"
+
+
+@pytest.mark.parametrize(
+    ("form", "student", "told"),
+    [
+        ("qa", "base: b, method: prompt, train_layers: 6", "train_layers is for methods that tune what writes"),
+        ("tag", "base: b, method: full, train_layers: 6", "it is for students that write (extract, generate)"),
+    ],
+)
+def test_layers_learn_in_what_is_tuned_to_write_alone(form: str, student: str, told: str) -> None:
+    assert told in faults(text(form, end=students(student)))
+    tuned = parse_task(text("qa", end=students("base: b, method: dora, train_layers: 6"))).students
+    assert [spec.train_layers for spec in tuned if spec != "auto"] == [6]
 
 
 def test_a_fault_in_the_kind_is_not_told_again_for_what_hangs_on_it() -> None:

@@ -19,8 +19,8 @@ from locum.fit.written import CHARS_PER_TOKEN, writer_estimate, writing
 from locum.schema.candidate import Candidate, Estimate, Family, Method
 from locum.schema.data import SplitName
 from locum.schema.device import DeviceProfile
-from locum.schema.kinds import WRITING, Kind
-from locum.schema.task import PROMPTED, TUNED, Budget, StudentSpec, Task
+from locum.schema.kinds import PROMPTED, TUNED, WRITING, Kind
+from locum.schema.task import Budget, StudentSpec, Task
 from locum.sources.address import PathAddress, parse_address
 from locum.sources.bases import plan_base
 from locum.sources.catalogue import catalogue
@@ -139,9 +139,8 @@ def make_ladder(
     ladder: list[Candidate] = []
     for spec, budget_s in zip(wanted, budgets, strict=True):
         facts = _facts(spec.base, root) if spec.base else None
-        if facts is not None and spec.depth is not None and spec.depth > facts.layers:
-            more = f"{spec.base} has {facts.layers} layers, and depth {spec.depth} is asked for"
-            raise UserError("models-depth", more, fix=f"give a depth of at most {facts.layers}, or none for all layers")
+        if facts is not None:
+            _check_layers(spec, facts)
         learned = mixed if spec.multitask and mixed is not None else size
         candidate = _candidate(task, spec, facts, size, learned, machines, budget_s)
         reason = (
@@ -216,6 +215,19 @@ def _facts(base: str, root: Path | None) -> BaseFacts | None:
     return read_facts(folder) if folder.is_dir() else None
 
 
+def _check_layers(spec: StudentSpec, facts: BaseFacts) -> None:
+    """Refuse more layers than the base has.
+
+    Raises:
+        UserError: ``models-depth``.
+    """
+    for word, layers in (("depth", spec.depth), ("train_layers", spec.train_layers)):
+        if layers is not None and layers > facts.layers:
+            more = f"{spec.base} has {facts.layers} layers, and {word} {layers} is asked for"
+            fix = f"give a {word} of at most {facts.layers}, or none for all layers"
+            raise UserError("models-depth", more, fix=fix)
+
+
 def _download_mb(base: str) -> float:
     return (plan_base(base).size_mb or 0.0) if catalogue().get(base) is not None else 0.0
 
@@ -248,6 +260,7 @@ def _candidate(
             base=spec.base,
             method=spec.method,
             depth=depth,
+            train_layers=spec.train_layers,
             multitask=spec.multitask,
         )
     if kind == "classify" and facts.family == "decoder" and spec.method in TUNED and depth is None:
@@ -258,6 +271,7 @@ def _candidate(
         base=spec.base,
         method=spec.method,
         depth=depth,
+        train_layers=spec.train_layers,
         multitask=spec.multitask,
         parameters=memory.kept_parameters(facts, depth),
         estimate=_estimate(task, spec, facts, depth, size, learned, machines, passes),
@@ -274,15 +288,29 @@ def _read_one_by_one(size: DataSize) -> tuple[DataSize, float]:
 
 def _name(spec: StudentSpec, depth: int | None) -> str:
     short = (spec.base or "").removeprefix("hf://").split("@")[0].rstrip("/").split("/")[-1]
-    parts = (spec.method, f"{depth}L" if depth is not None else "", "multitask" if spec.multitask else "")
-    return f"{short}/{'-'.join(filter(None, parts))}"
+    parts = [spec.method]
+    parts += [f"{depth}L"] if depth is not None else []
+    parts += [f"last{spec.train_layers}"] if spec.train_layers is not None else []
+    parts += ["multitask"] if spec.multitask else []
+    return f"{short}/{'-'.join(parts)}"
 
 
 def _training_seconds(
-    facts: BaseFacts, method: Method, size: DataSize, device: DeviceProfile, depth: int | None
+    facts: BaseFacts,
+    method: Method,
+    size: DataSize,
+    device: DeviceProfile,
+    depth: int | None,
+    train_layers: int | None = None,
 ) -> float | None:
     flops = time.training_flops(
-        facts, method, tokens=size.tokens, sequence=size.row_tokens, epochs=_EPOCHS[facts.family], depth=depth
+        facts,
+        method,
+        tokens=size.tokens,
+        sequence=size.row_tokens,
+        epochs=_EPOCHS[facts.family],
+        depth=depth,
+        train_layers=train_layers,
     )
     return time.training_seconds(flops, device)
 
@@ -307,10 +335,12 @@ def _estimate(
         batch_tokens=min(most, round(_BATCH_ROWS * learned.row_tokens * min(passes, _TEXTS_TRAINED))),
         sequence=learned.row_tokens,
         depth=depth,
+        train_layers=spec.train_layers,
     )
+    train_s = _training_seconds(facts, spec.method, learned, machines.training, depth, spec.train_layers)
     return served.model_copy(
         update={
-            "train_s": _training_seconds(facts, spec.method, learned, machines.training, depth) if trained else None,
+            "train_s": train_s if trained else None,
             "train_memory_mb": training.total_mb if trained else None,
             "download_mb": _download_mb(spec.base or ""),
         }

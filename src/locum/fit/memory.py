@@ -104,15 +104,22 @@ def activation_bytes_per_token(facts: BaseFacts, sequence: int, *, value_bytes: 
     return values * value_bytes
 
 
-_THROUGH_ALL: tuple[Method, ...] = ("full", "lora", "dora")  # a backward pass goes through every layer
+_THROUGH_ALL: tuple[Method, ...] = ("full", "lora", "dora")  # a backward pass goes through every layer that learns
 
 
 def training_memory(
-    facts: BaseFacts, method: Method, *, batch_tokens: int, sequence: int, depth: int | None = None
+    facts: BaseFacts,
+    method: Method,
+    *,
+    batch_tokens: int,
+    sequence: int,
+    depth: int | None = None,
+    train_layers: int | None = None,
 ) -> MemoryEstimate:
     """Memory to train a candidate in fp32 with AdamW.
 
-    full: weights 4·P + gradients 4·P + AdamW's two moments 8·P + activations · layers · batch tokens
+    full: weights 4·P + gradients 4·P' + AdamW's two moments 8·P' + activations · layers · batch tokens, with the layers
+    that learn and their P' parameters (P with the embedding where all do)
     lora, dora: weights 4·P + activations as for full; what adapters add is small beside them
     head: weights 4·P + the activations of two blocks (nothing is kept for a backward pass)
 
@@ -122,24 +129,29 @@ def training_memory(
         batch_tokens: tokens in one micro-batch, padding included.
         sequence: tokens in its longest row.
         depth: layers kept; None keeps all.
+        train_layers: how many of the last ones are tuned; None tunes all.
 
     Returns:
         The estimate, by part.
     """
     layers = facts.layers if depth is None else depth
     parameters = kept_parameters(facts, depth)
+    learning, learned = layers, parameters
+    if train_layers is not None and train_layers < layers:
+        learning = train_layers
+        learned = round((parameters - embedding_parameters(facts)) * train_layers / layers)
     block_mb = activation_bytes_per_token(facts, sequence) * batch_tokens / 1e6
     parts = {"libraries": TRAINING_LIBRARIES_MB}
     if method != "linear":
         parts["weights"] = 4 * parameters / 1e6
-        parts["activations"] = block_mb * (layers if method in _THROUGH_ALL else 2)
+        parts["activations"] = block_mb * (learning if method in _THROUGH_ALL else 2)
     if method == "full":
-        parts["gradients"] = 4 * parameters / 1e6
-        parts["optimiser"] = 8 * parameters / 1e6
+        parts["gradients"] = 4 * learned / 1e6
+        parts["optimiser"] = 8 * learned / 1e6
     inputs: dict[str, str | float] = {
         "method": method,
         "parameters": parameters,
-        "layers": layers,
+        "layers": learning,
         "hidden": facts.hidden,
         "batch tokens": batch_tokens,
         "sequence": sequence,

@@ -42,7 +42,14 @@ def forward_flops(facts: BaseFacts, tokens: int, *, sequence: int, depth: int | 
 
 
 def training_flops(
-    facts: BaseFacts, method: Method, *, tokens: int, sequence: int, epochs: float, depth: int | None = None
+    facts: BaseFacts,
+    method: Method,
+    *,
+    tokens: int,
+    sequence: int,
+    epochs: float,
+    depth: int | None = None,
+    train_layers: int | None = None,
 ) -> float:
     """Floating-point operations to train: 3 × forward × epochs for ``full``, 1 × forward for ``head``.
 
@@ -56,13 +63,16 @@ def training_flops(
         sequence: tokens in a row.
         epochs: passes over the split.
         depth: layers kept; None keeps all.
+        train_layers: how many of the last ones are tuned, the others being run once; None tunes all.
     """
     if method in ("linear", "prompt", "few_shot"):
         return 0.0
     once = forward_flops(facts, tokens, sequence=sequence, depth=depth)
     if method == "head":
         return once
-    return (3.0 if method == "full" else 2.0) * epochs * once
+    layers = facts.layers if depth is None else depth
+    tuned = min(train_layers or layers, layers) / layers
+    return once * (1 - tuned) + (3.0 if method == "full" else 2.0) * epochs * once * tuned
 
 
 def training_seconds(flops: float, profile: DeviceProfile, *, efficiency: float = TRAINING_EFFICIENCY) -> float | None:

@@ -14,7 +14,8 @@ from locum.fit import memory, time
 from locum.runtime.llama_settings import STUDENT_SLOTS
 from locum.schema.candidate import Estimate, Method
 from locum.schema.device import DeviceProfile
-from locum.schema.task import PROMPTED, Task
+from locum.schema.kinds import PROMPTED
+from locum.schema.task import Task
 from locum.sources.catalogue import catalogue
 from locum.sources.facts import BaseFacts
 

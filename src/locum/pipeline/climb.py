@@ -20,7 +20,7 @@ from locum.pipeline.rung import build_rung
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
-from locum.schema.task import PROMPTED
+from locum.schema.kinds import PROMPTED
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
+from locum.schema.kinds import TUNED
 from locum.schema.model import ModelSpec
 from locum.schema.prompt import Prompt
-from locum.schema.task import TUNED
 from locum.schema.training import GeneratorExportRequest, GeneratorParity, Trained, TuneMethod, TuneRequest
 from locum.sources.bases import ensure_base
 from locum.students.open import PROMPT
@@ -43,6 +43,7 @@ def make_tuned(work: Workspace, data: Prepared, candidate: Candidate, budget_s: 
             "data": data.key,
             "base": candidate.base,
             "method": candidate.method,
+            "layers": candidate.train_layers,
             "prompt": open_kind(task, data.labels, prompt).prompt_hash,
             "context": task.generation.context,
             "budget_s": budget_s,
@@ -74,6 +75,7 @@ def _tune(work: Workspace, data: Prepared, candidate: Candidate, prompt: Prompt,
         train=str(learned / "train.jsonl"),
         dev=str(learned / "dev.jsonl"),
         method=_method(candidate),
+        layers=candidate.train_layers,
         budget_s=budget_s,
         seed=work.task.seed,
         threads=work.threads,

@@ -10,7 +10,8 @@ import os
 
 from locum.core.errors import UserError
 from locum.fit.device import profile_device, require_engine
-from locum.schema.task import Method, Task
+from locum.schema.kinds import Method
+from locum.schema.task import Task
 
 _TRAINING_PACKAGES = ("torch", "transformers", "safetensors", "onnx")
 _WITHOUT_PYTORCH: tuple[Method, ...] = ("linear", "prompt", "few_shot")

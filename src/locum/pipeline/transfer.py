@@ -13,6 +13,7 @@ from locum.evaluate.compare import compare, shown
 from locum.evaluate.metrics import document
 from locum.evaluate.scored import Scored
 from locum.pipeline.built import BuiltStudent, Mixture
+from locum.schema.candidate import Candidate
 from locum.schema.evaluation import Comparison, Interval
 from locum.schema.multitask import LearnedTask, MultitaskReport
 from locum.schema.training import Trained
@@ -46,10 +47,13 @@ def multitask_reports(
 
 def _alone(student: BuiltStudent, students: Sequence[BuiltStudent]) -> BuiltStudent | None:
     """The student that differs in nothing but the rows it learned from."""
-    mine = student.candidate
-    wanted = (mine.base, mine.method, mine.depth, False)
-    found = ((other, other.candidate) for other in students)
-    return next((other for other, c in found if (c.base, c.method, c.depth, c.multitask) == wanted), None)
+    wanted = _trained_as(student.candidate)
+    alone = (other for other in students if not other.candidate.multitask)
+    return next((other for other in alone if _trained_as(other.candidate) == wanted), None)
+
+
+def _trained_as(candidate: Candidate) -> tuple[str | None, str, int | None, int | None]:
+    return candidate.base, candidate.method, candidate.depth, candidate.train_layers
 
 
 def _report(

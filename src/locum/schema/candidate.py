@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from locum.schema.base import Document
-from locum.schema.task import Method as Method
+from locum.schema.kinds import Method as Method
 
 Family = Literal["linear", "encoder", "decoder"]
 
@@ -37,6 +37,7 @@ class Candidate(Document):
         base: catalogue name, folder or address of the pretrained model; None for linear.
         method: linear, head (frozen body), full (all weights tuned), lora or dora (adapters, merged), prompt, few_shot.
         depth: layers kept, counted from the first; None keeps all.
+        train_layers: how many of the last layers are tuned; None tunes all.
         multitask: tuned on the rows of other tasks, too.
         parameters: parameters of the student when known beforehand.
         skipped: why it is not built; None when it is.
@@ -47,6 +48,7 @@ class Candidate(Document):
     base: str | None = None
     method: Method
     depth: int | None = None
+    train_layers: int | None = None
     multitask: bool = False
     parameters: int | None = None
     estimate: Estimate = Estimate()

@@ -1,4 +1,4 @@
-"""The kinds of task and their metrics, by name: what a task file may ask, and what choices go by when it does not say.
+"""The kinds of task, their methods and metrics, by name: what a task file may ask, and what choices go by.
 
 Notable: ``form`` is the kind, or for ``generate`` its profile; prompts, scorers and defaults hang on it. The first
 metric of a form is the one that choices go by. Not here: how any of them is computed (``tasks``, ``scoring``).
@@ -13,6 +13,20 @@ Profile = Literal["qa", "maths", "summarise", "translate", "code", "chat", "cust
 
 WRITING: tuple[Kind, ...] = ("extract", "generate")
 """Kinds whose students write their answers."""
+
+Method = Literal["linear", "head", "full", "lora", "dora", "prompt", "few_shot"]
+TUNED: tuple[Method, ...] = ("full", "lora", "dora")
+"""Methods that tune a decoder which writes."""
+PROMPTED: tuple[Method, ...] = ("prompt", "few_shot")
+"""Methods that train nothing: a decoder is asked as it is."""
+METHODS: dict[Kind, tuple[Method, ...]] = {
+    "classify": ("linear", "head", *TUNED, *PROMPTED),
+    "tag": ("head", *TUNED, *PROMPTED),
+    "rank": ("linear", "head", "full", *PROMPTED),
+    "extract": (*TUNED, *PROMPTED),
+    "generate": (*TUNED, *PROMPTED),
+}
+"""Methods that make a student of each kind."""
 
 METRICS: dict[str, tuple[str, ...]] = {
     "classify": ("accuracy", "macro_f1"),

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from locum.schema.base import Document
-from locum.schema.kinds import CORRECT_AT, METRICS, WRITING, Kind, Profile, form
+from locum.schema.kinds import CORRECT_AT, METHODS, METRICS, PROMPTED, TUNED, WRITING, Kind, Method, Profile, form
 
 GuaranteeKind = Literal["selective", "marginal", "regret"]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -87,21 +87,6 @@ class DataSpec(Document):
     split: SplitShares = Field(default=SplitShares(), description="Shares for splits without a file.")
 
 
-Method = Literal["linear", "head", "full", "lora", "dora", "prompt", "few_shot"]
-TUNED: tuple[Method, ...] = ("full", "lora", "dora")
-"""Methods that tune a decoder which writes."""
-PROMPTED: tuple[Method, ...] = ("prompt", "few_shot")
-"""Methods that train nothing: a decoder is asked as it is."""
-METHODS: dict[Kind, tuple[Method, ...]] = {
-    "classify": ("linear", "head", *TUNED, *PROMPTED),
-    "tag": ("head", *TUNED, *PROMPTED),
-    "rank": ("linear", "head", "full", *PROMPTED),
-    "extract": (*TUNED, *PROMPTED),
-    "generate": (*TUNED, *PROMPTED),
-}
-"""Methods that make a student of each kind."""
-
-
 class Target(Document):
     """How good is good enough."""
 
@@ -151,6 +136,11 @@ class StudentSpec(Document):
         description="For students that are trained to label, tag or rank: layers kept, from the first; default: all, "
         "or what the budget allows.",
     )
+    train_layers: Annotated[int, Field(ge=1, le=200)] | None = Field(
+        default=None,
+        description="For students that are tuned to write (full, lora, dora): how many of the last layers learn; the "
+        "others are run once and kept, so a pass takes less time. Default: all.",
+    )
     multitask: bool = Field(
         default=False,
         description="For full, lora and dora: tuned on the rows of this task and of those under multitask.tasks.",
@@ -162,6 +152,8 @@ class StudentSpec(Document):
             raise ValueError("method linear takes no base; every other method needs one")
         if self.depth is not None and self.method in ("linear", *PROMPTED):
             raise ValueError(f"depth is for bases that are trained, and method {self.method} trains none: leave it out")
+        if self.train_layers is not None and self.method not in TUNED:
+            raise ValueError(f"train_layers is for methods that tune what writes: {', '.join(TUNED)}")
         if self.multitask and self.method not in TUNED:
             raise ValueError(f"multitask is for methods that tune what writes: {', '.join(TUNED)}")
         return self
@@ -447,6 +439,9 @@ class Task(Document):
             elif spec.depth is not None and kind in WRITING:
                 depth = "a student that writes keeps all layers of its base: leave depth out"
                 faults.append(_fault((place, "depth"), depth, spec.depth))
+            elif spec.train_layers is not None and kind not in WRITING:
+                part = f"it is for students that write ({', '.join(WRITING)}): leave train_layers out"
+                faults.append(_fault((place, "train_layers"), part, spec.train_layers))
         if faults:
             raise ValidationError.from_exception_data("students", faults)
         return students
