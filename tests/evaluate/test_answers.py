@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from locum.core.errors import ModelFileError
-from locum.evaluate.answers import Answers, answer_rows, right
+from locum.evaluate.answers import Answers, answer_rows, answer_timed, right
 from locum.evaluate.metrics import scored_evaluation
 from locum.evaluate.predictions import ids_hash
 from locum.runtime.completion import CompletionRequest
@@ -57,6 +57,19 @@ def test_answers_are_made_shortest_first_and_kept_in_the_rows_order(tmp_path: Pa
     made.save(tmp_path / "test.jsonl")
     again = Answers.load(tmp_path / "test.jsonl")
     assert again == made or (again.drafts, again.ids_hash) == (made.drafts, made.ids_hash)
+
+
+def test_the_rate_of_answers_is_that_of_the_split() -> None:
+    drafter = WritingStudent(
+        fake_spec(()),
+        FakeGenerator(lambda _: "yes", latency_s=0.01),
+        KIND,
+        Prompt(instruction="Answer."),
+        concurrency=1,
+    )
+    made, answers_per_s = answer_timed(drafter, ROWS[:5], "test")
+    assert made.outputs == 5 * ["yes"]
+    assert 10 < answers_per_s < 100
 
 
 def test_scored_answers_know_what_is_right_and_how_sure() -> None:

@@ -29,6 +29,12 @@ def test_the_limit_is_kept_and_one_text_is_enough() -> None:
     assert made.answers_per_s < 51
 
 
+def test_a_rate_that_is_known_is_not_measured_again() -> None:
+    student = FakeClassifier(("a", "b"))
+    made = measure(student.logits, ["x", "y"], threads=1, n=4, warmup=1, answers_per_s=7.5)
+    assert (made.answers_per_s, len(student.asked)) == (7.5, 5)
+
+
 def test_no_texts() -> None:
     with pytest.raises(ValueError, match="at least one text"):
         measure(FakeClassifier(("a",)).logits, [], threads=1)

@@ -201,6 +201,21 @@ def test_a_candidate_without_half_its_time_is_skipped_with_the_reason(rungs: Any
     assert climbed.outcomes[-1].status == "skipped"
 
 
+@pytest.mark.parametrize(("took_s", "tried"), [(120.0, True), (250.0, False)])
+def test_a_prompt_does_not_take_the_time_of_what_is_still_to_be_trained(
+    rungs: Any, tmp_path: Path, took_s: float, tried: bool
+) -> None:
+    asked = rungs()
+    work = workspace(tmp_path)
+    work.steps.seconds = {"search-smol/prompt": 50.0, "measure-smol/prompt": took_s}
+    prompts = (LADDER[3].model_copy(update={"name": f"smol/{way}", "method": way}) for way in ("prompt", "few_shot"))
+    climbed = climb(work, DATA, (*prompts, LADDER[2]), 1.0)
+    assert list(asked) == ["smol/prompt", *(["smol/few_shot"] if tried else []), "mini/full"]
+    reason = climbed.outcomes[1].reason
+    assert tried or reason.startswith("300 s are left, smol/prompt took 300 s to try, and ")
+    assert tried or reason.endswith(" s are for training mini/full")
+
+
 def test_time_that_was_overdrawn_is_told_as_none(tmp_path: Path) -> None:
     work = workspace(tmp_path)
     work.steps.seconds["measure-before"] = 630.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from locum.core.files import write_json
 from locum.data.load import iterate
-from locum.evaluate.answers import answer_rows
+from locum.evaluate.answers import answer_rows, answer_timed
 from locum.evaluate.engines import choose_engine
 from locum.evaluate.latency import measure, open_measured
 from locum.evaluate.runner import predict_rows
@@ -84,9 +84,20 @@ def _measure_drafter(request: MeasureRequest, folder: Path, rows: Rows, out: Pat
         _longest(first)[-1:],
     )
     try:
-        latency = measure(drafter.draft, first, threads=request.threads, n=_DRAFTS, warmup=1, name=drafter.spec.name)
+        rates: list[float] = []
         for split, some in rows.items():
-            answer_rows(drafter, some, split).save(out / f"{split}.jsonl")
+            answers, answers_per_s = answer_timed(drafter, some, split)
+            answers.save(out / f"{split}.jsonl")
+            rates.append(answers_per_s)
+        latency = measure(
+            drafter.draft,
+            first,
+            threads=request.threads,
+            n=_DRAFTS,
+            warmup=1,
+            answers_per_s=rates[0],
+            name=drafter.spec.name,
+        )
     finally:
         drafter.close()
     return Measured(latency=latency, memory_mb=memory_mb, size_mb=_size_mb(folder))

@@ -27,7 +27,7 @@ from locum.gateway.errors import ApiError
 Headers = Iterable[tuple[bytes, bytes]]
 _LINES_WAITING = 4096
 _CLOSE_S = 2.0
-_GATHER_S = 0.02
+_GATHER_S = 0.25
 """A line waits so long for others: a thread that wakes for each of them costs the answers more than it does itself."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -116,6 +116,7 @@ class AccessLog:
         self._stream: IO[str] | None = None
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue(_LINES_WAITING)
         self._closed = False
+        self._hurry = threading.Event()
         try:
             self._open()
         except OSError:
@@ -133,8 +134,10 @@ class AccessLog:
     def drain(self, wait_s: float) -> bool:
         """Wait until all lines so far are written; whether they are."""
         deadline_s = time.monotonic() + wait_s
+        self._hurry.set()
         while self._lines.unfinished_tasks and time.monotonic() < deadline_s:
             time.sleep(0.001)
+        self._hurry.clear()
         return not self._lines.unfinished_tasks
 
     def close(self) -> None:
@@ -150,7 +153,7 @@ class AccessLog:
         while True:
             batch = [self._lines.get()]
             if batch[0] is not None:
-                time.sleep(_GATHER_S)
+                self._hurry.wait(_GATHER_S)
             with contextlib.suppress(queue.Empty):
                 while len(batch) < _LINES_WAITING:
                     batch.append(self._lines.get_nowait())

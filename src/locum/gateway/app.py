@@ -362,7 +362,8 @@ class _Gateway:
             if not status:
                 await send_reply(sending, _refusal(unexpected(error)))
         finally:
-            self._account(scope, identifier, status, time.perf_counter() - start_s)
+            seconds = time.perf_counter() - start_s  # told once the answer's last bytes have left
+            asyncio.get_running_loop().call_soon(self._account, scope, identifier, status, seconds)
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         service = self._service

@@ -2,12 +2,13 @@
 
 Notable: every candidate ends in the report, built or not, with the reason. A base that cannot be had, rows that teach
 a student nothing, a job that runs out of memory or a loss that is no number costs its candidate and not the build; a
-failed parity check ends the build, because what is served would not be what was measured.
+failed parity check ends the build, because what is served would not be what was measured. Training keeps its time:
+a prompt is not tried where that would take the time of what is still to be trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from locum.core.errors import LocumError, ModelFileError, SourceError, UserError
@@ -71,10 +72,14 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
     outcomes: list[Outcome] = []
     stopped: str | None = None
     failure: LocumError | None = None
-    for candidate in ladder:
+    for place, candidate in enumerate(ladder):
         built = [outcome.student for outcome in outcomes if outcome.student is not None]
         left_s = build_s - work.steps.spent_s - due_s(data, built)
-        reason = candidate.skipped or _no_time(candidate, left_s, budgets[candidate.name], build_s)
+        reason = (
+            candidate.skipped
+            or _no_time(candidate, left_s, budgets[candidate.name], build_s)
+            or _training_first(work, candidate, built, ladder[place + 1 :], left_s, budgets)
+        )
         if reason is None and work.task.students == "auto":
             reason = _not_worth_it(work, candidate, outcomes, noise_ceiling)
             stopped = stopped or reason
@@ -136,6 +141,28 @@ def _no_time(candidate: Candidate, left_s: float, budget_s: float, build_s: floa
         return None
     what = "search" if candidate.method in PROMPTED else "training"
     return f"{max(0.0, left_s):.0f} s of {build_s:.0f} s are left, and its {what} was to get {budget_s:.0f} s"
+
+
+def _training_first(
+    work: Workspace,
+    candidate: Candidate,
+    built: Sequence[BuiltStudent],
+    later: Sequence[Candidate],
+    left_s: float,
+    budgets: Mapping[str, float],
+) -> str | None:
+    """Why a prompt is not tried: taking as long as the last one, it would leave later training less than half."""
+    prompted = [student.candidate.name for student in built if student.candidate.method in PROMPTED]
+    trained = [each for each in later if each.skipped is None and each.method not in PROMPTED]
+    if candidate.method not in PROMPTED or not prompted or not trained:
+        return None
+    takes_s = sum(s for step, s in work.steps.seconds.items() if step.endswith(f"-{prompted[-1]}"))
+    kept_s = sum(budgets[each.name] for each in trained)
+    if left_s - takes_s >= 0.5 * kept_s:
+        return None
+    names = ", ".join(each.name for each in trained)
+    tried = f"{prompted[-1]} took {takes_s:.0f} s to try"
+    return f"{max(0.0, left_s):.0f} s are left, {tried}, and {kept_s:.0f} s are for training {names}"
 
 
 def _not_worth_it(

@@ -28,7 +28,7 @@ from locum.core.errors import DataError, UserError
 from locum.core.files import atomic_file, content_hash, sha256_file
 from locum.data.labelled import read_labelled
 from locum.evaluate import latency, metrics, runner
-from locum.evaluate.answers import answer_rows
+from locum.evaluate.answers import answer_timed
 from locum.evaluate.llm import decoding_hash, evaluate_llm
 from locum.evaluate.scored import Scored
 from locum.evaluate.spending import purse_of
@@ -221,8 +221,11 @@ def _examine(
         return _Examined(spec, scored, runner.evaluate(answers, spec.temperature), labels, timing)
     with closing(open_drafter(folder, task, threads=usable_cores())) as drafter:
         spec = drafter.spec
-        drafts = answer_rows(drafter, rows, split)
-        timing = latency.measure(drafter.draft, texts, threads=usable_cores(), n=20, warmup=1) if timed else None
+        drafts, per_s = answer_timed(drafter, rows, split)
+        threads = usable_cores()
+        timing = None
+        if timed:
+            timing = latency.measure(drafter.draft, texts, threads=threads, n=20, warmup=1, answers_per_s=per_s)
     scored = drafts.scored(open_kind(task, spec.labels), rows, read_confidence(folder, spec))
     evaluation = metrics.scored_evaluation(
         spec.name,
