@@ -205,9 +205,9 @@ APPLICATIONS: dict[str, Application] = {
         {
             "kind": "generate",
             "profile": "maths",
-            "instruction": "Solve the problem step by step.",
+            "instruction": "Solve the problem step by step, in a few short lines.",
             "data": {"input": "question", "output": "answer"},
-            "generation": {"max_tokens": 200},
+            "generation": {"max_tokens": 320},  # with 200 most answers of the LLM are cut before their number
         },
     ),
     "humaneval": Application(
