@@ -29,6 +29,14 @@ def test_a_fresh_start_loads_nothing_heavy(start: str) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_build_loads_what_trains_in_its_children_alone() -> None:
+    code = LOADS.format(
+        start="import locum.pipeline.build, locum.pipeline.plan", heavy=("torch", "sklearn", "onnxruntime")
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("words", [["-c", "import locum"], ["-m", "locum.cli.main", "--help"]], ids=["import", "help"])
 def test_a_fresh_start_takes_less_than_a_fifth_of_a_second(words: list[str]) -> None:
     """The least of several runs, in processor time, so that a busy machine does not decide."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
 
 from locum.core.errors import UserError
 from locum.schema.message import Message
@@ -219,4 +218,6 @@ def _kappa(
     """Cohen's kappa; the whole scale is named, because weights go by the places of grades on it, given or not."""
     if len({grade for pair in pairs for grade in pair}) < 2:
         return float(np.nan)
+    from sklearn.metrics import cohen_kappa_score
+
     return float(cohen_kappa_score(*zip(*pairs, strict=True), labels=list(scale), weights=weights))
