@@ -15,7 +15,7 @@ import locum.compress.gguf_export as gguf_export
 from locum.compress import generator, job
 from locum.compress.generator import export_generator
 from locum.compress.generator_parity import Exported, compare, describe_failure
-from locum.compress.generator_reference import Reference, TunedDecoder, read_conversations
+from locum.compress.generator_reference import Reference, TunedDecoder, Written, read_conversations
 from locum.compress.pico import PicoGenerator, pico_generator
 from locum.core.errors import CheckFailed, DataError, LocumError, ModelFileError, UserError
 from locum.core.files import write_json, write_text
@@ -221,16 +221,30 @@ def test_the_job_writes_the_folder_and_its_parity(llama: PicoGenerator, tmp_path
     assert parity.n == 2 and verify_folder(tmp_path / "model").purpose == "generate"
 
 
-def row(logprobs: list[float], answer: str = "a b", *, ended: bool = True) -> Reference:
-    sizes = (1, 2, 4)[: len(logprobs)]
-    return Reference((Message("user", "x"),), [1], ("p",) * len(sizes), sizes, np.array(logprobs), answer, ended)
+def test_a_draft_saves_passes_and_changes_no_answer(llama: PicoGenerator) -> None:
+    decoder = TunedDecoder(llama.folder)
+    passes: list[int] = []
+    decoder.network.register_forward_hook(lambda *_: passes.append(1))
+    prompts = [decoder.reference(row, scored_tokens=4).prompt for row in llama.rows]
+    for prompt in prompts:
+        plain = decoder.write(prompt, 12)
+        taken = len(passes)
+        half = plain.answer[: len(plain.answer) // 2]
+        for draft in (plain.answer, half, half + " card where", "no such thing", plain.answer + " and more", ""):
+            passes.clear()
+            assert decoder.write(prompt, 12, draft) == plain
+            assert len(passes) <= taken
+            assert draft != plain.answer or len(passes) <= taken / 2
+        passes.clear()
+    assert decoder.write(prompts[0], 3, "one two three four five") == decoder.write(prompts[0], 3)
 
 
+WEIGHED = Reference((Message("user", "x"),), [1], ("p",) * 3, (1, 2, 4), np.array([-1.0, -2.0, -4.0]))
 FACTS: dict[str, Any] = {"precision": "f16", "too_long": 0, "size_mb": 1.0, "tried": ()}
 
 
 def judged(said: Exported, tolerance: tuple[float, float, float] = (0.5, 1.5, 0.0)) -> GeneratorParity:
-    return compare([row([-1.0, -2.0, -4.0])], [said], str.split, tolerance, **FACTS)
+    return compare([WEIGHED], [Written("a b", True)], [said], str.split, tolerance, **FACTS)
 
 
 def test_gaps_are_per_token_and_the_ratio_is_of_perplexities() -> None:

@@ -13,7 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from locum.compress.generator_parity import ask, compare, describe_failure
-from locum.compress.generator_reference import Reference, TunedDecoder, read_conversations, read_references
+from locum.compress.generator_reference import (
+    Reference,
+    TunedDecoder,
+    Written,
+    read_conversations,
+    read_references,
+)
 from locum.compress.gguf_export import write_gguf
 from locum.core.errors import CheckFailed, UserError
 from locum.core.files import atomic_folder, write_json
@@ -138,8 +144,14 @@ def _compare(
         exported = ask(model, references, answer_tokens=request.answer_tokens)
     finally:
         model.close()
+    with track("answer dev in PyTorch", total=len(references), unit="row") as tracker:
+        written: list[Written] = []
+        for row, said in zip(references, exported, strict=True):
+            written.append(decoder.write(row.prompt, request.answer_tokens, draft=said.answer))
+            tracker.advance(1)
     return compare(
         references,
+        written,
         exported,
         decoder.encode,
         (request.max_mean_gap, request.max_perplexity_ratio, request.min_equal_answers),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from locum.compress.generator_reference import Reference
+from locum.compress.generator_reference import Reference, Written
 from locum.core.errors import CheckFailed
 from locum.core.progress import track
 from locum.runtime.completion import CompletionRequest
@@ -29,7 +29,7 @@ Encode = Callable[[str], Sequence[int]]
 
 @dataclass(frozen=True)
 class Exported:
-    """What the exported decoder says about one conversation; the fields are those of ``Reference``."""
+    """What the exported decoder says about one conversation; the fields are those of ``Reference`` and ``Written``."""
 
     logprobs: NDArray[np.float64]
     answer: str
@@ -65,6 +65,7 @@ def ask(
 
 def compare(
     references: Sequence[Reference],
+    written: Sequence[Written],
     exported: Sequence[Exported],
     encode: Encode,
     tolerance: tuple[float, float, float],
@@ -74,6 +75,7 @@ def compare(
 
     Args:
         references: what PyTorch said.
+        written: what it answered.
         exported: what the engine said about the same rows.
         encode: token ids of a text.
         tolerance: most mean gap, most perplexity ratio, least share of equal answers.
@@ -88,7 +90,7 @@ def compare(
     tokens = int(sizes.sum())
     trained = _perplexity([row.logprobs for row, _ in pairs], tokens)
     ours = _perplexity([said.logprobs for _, said in pairs], tokens)
-    places = [_first_difference(row, said, encode) for row, said in pairs]
+    places = [_first_difference(answer, said, encode) for answer, said in zip(written, exported, strict=True)]
     differing = [place for place in places if place is not None]
     mean_gap, equal = float(gaps.sum() / tokens), 1 - len(differing) / len(pairs)
     most_gap, most_ratio, least_equal = tolerance
@@ -146,10 +148,10 @@ def _perplexity(totals: Sequence[NDArray[np.float64]], tokens: int) -> float:
     return math.exp(-sum(float(total[-1]) for total in totals) / tokens)
 
 
-def _first_difference(reference: Reference, said: Exported, encode: Encode) -> int | None:
+def _first_difference(written: Written, said: Exported, encode: Encode) -> int | None:
     """The token where two answers part; None when they are the same and both ended, or neither."""
-    theirs, ours = _whole(reference.answer), _whole(said.answer)
-    if theirs == ours and reference.ended == said.ended:
+    theirs, ours = _whole(written.answer), _whole(said.answer)
+    if theirs == ours and written.ended == said.ended:
         return None
     first, second = encode(theirs), encode(ours)
     pairs = zip(first, second, strict=False)

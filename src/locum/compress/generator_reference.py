@@ -2,7 +2,9 @@
 
 Notable: weights are read as float32 whatever they are stored as, one conversation at a time, so that neither padding
 nor a narrower type takes part. Greedy answers are written without the sampling options that a base's
-``generation_config.json`` may carry. Not here: the export (``generator``), the verdict (``generator_parity``).
+``generation_config.json`` may carry; what the export wrote serves as their draft, which saves passes and changes no
+token (Leviathan et al. 2023, arXiv:2211.17192, at temperature 0). Not here: the export (``generator``), the verdict
+(``generator_parity``).
 
 T tokens of a prompt, K scored tokens of its right answer, V vocabulary.
 """
@@ -40,8 +42,6 @@ class Reference:
             beginning of the answer's (half a character) is left out.
         sizes: how many tokens each of ``prefixes`` has.
         logprobs: log-probability of each prefix after the prompt, natural logarithm.
-        answer: what is written greedily, as text.
-        ended: whether that answer ended by itself.
     """
 
     messages: tuple[Message, ...]
@@ -49,6 +49,12 @@ class Reference:
     prefixes: tuple[str, ...]
     sizes: tuple[int, ...]
     logprobs: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A greedy answer as text, and whether it ended by itself."""
+
     answer: str
     ended: bool
 
@@ -88,13 +94,12 @@ class TunedDecoder:
         """Token ids of a text in which special tokens are recognised and none is added."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def reference(self, row: Conversation, *, scored_tokens: int, answer_tokens: int) -> Reference:
-        """Read one conversation and write one answer.
+    def reference(self, row: Conversation, *, scored_tokens: int) -> Reference:
+        """Read one conversation.
 
         Args:
             row: the conversation.
             scored_tokens: most tokens of the right answer that are scored.
-            answer_tokens: most tokens of the greedy answer.
         """
         turns = [turn.model_dump() for turn in row.messages]
         text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
@@ -103,16 +108,24 @@ class TunedDecoder:
         totals = np.cumsum(self._logprobs(prompt, gold))  # [K]
         prefixes = {size: self._decode(gold[:size]) for size in range(1, len(gold) + 1)}
         whole = {size: p for size, p in prefixes.items() if self._continuation(text, prompt, p) == gold[:size]}
-        written, ended = self._greedy(prompt, answer_tokens)
         return Reference(
             messages=tuple(Message(turn.role, turn.content) for turn in row.messages),
             prompt=prompt,
             prefixes=tuple(whole.values()),
             sizes=tuple(whole),
             logprobs=totals[[size - 1 for size in whole]],
-            answer=self._decode(written),
-            ended=ended,
         )
+
+    def write(self, prompt: Sequence[int], limit: int, draft: str = "") -> Written:
+        """Answer greedily.
+
+        Args:
+            prompt: its tokens.
+            limit: most tokens of the answer.
+            draft: a guess at the answer; the nearer it is, the fewer passes are made. The answer does not hang on it.
+        """
+        written, ended = self._greedy(list(prompt), limit, self.encode(draft)[:limit])
+        return Written(self._decode(written), ended)
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -132,19 +145,29 @@ class TunedDecoder:
         return torch.log_softmax(logits.double(), dim=-1)[torch.arange(len(gold)), torch.tensor(gold)].numpy()
 
     @torch.inference_mode()
-    def _greedy(self, prompt: list[int], limit: int) -> tuple[list[int], bool]:
-        """The most probable token again and again, and whether one of the ends came."""
+    def _greedy(self, prompt: list[int], limit: int, draft: list[int]) -> tuple[list[int], bool]:
+        """The most probable token again and again, and whether one of the ends came.
+
+        The draft is read with the prompt; its tokens hold as long as they are the most probable ones, the others are
+        forgotten.
+        """
         written: list[int] = []
-        step, past = prompt, None
+        step, past = prompt + draft, None
         while len(written) < limit:
             output = self.network(
-                input_ids=torch.tensor([step]), past_key_values=past, use_cache=True, logits_to_keep=1
+                input_ids=torch.tensor([step]), past_key_values=past, use_cache=True, logits_to_keep=len(draft) + 1
             )
-            token, past = int(output.logits[0, -1].argmax()), output.past_key_values
-            if token in self.chat.stop:
-                return written, True
-            written.append(token)
-            step = [token]
+            past = output.past_key_values
+            for place, token in enumerate(output.logits[0].argmax(dim=-1).tolist()):
+                if token in self.chat.stop:
+                    return written, True
+                written.append(token)
+                if len(written) == limit:
+                    break
+                if draft[place : place + 1] not in ([], [token]):
+                    past.crop(place - len(draft))
+                    break
+            step, draft = written[-1:], []
         return written, False
 
     def _stop(self) -> tuple[int, ...]:
@@ -189,7 +212,7 @@ def read_references(
         rows: conversations.
         context: tokens that prompt, right answer and written answer may have.
         scored_tokens: most tokens of a right answer that are scored.
-        answer_tokens: most tokens of a greedy answer.
+        answer_tokens: most tokens of an answer that will be written.
 
     Raises:
         DataError: none of them fits.
@@ -197,7 +220,7 @@ def read_references(
     found: list[Reference] = []
     with track("read dev in PyTorch", total=len(rows), unit="row") as tracker:
         for row in rows:
-            reference = decoder.reference(row, scored_tokens=scored_tokens, answer_tokens=answer_tokens)
+            reference = decoder.reference(row, scored_tokens=scored_tokens)
             if len(reference.prompt) + max((answer_tokens, *reference.sizes)) < context:
                 found.append(reference)
             tracker.advance(1)
