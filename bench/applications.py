@@ -52,7 +52,7 @@ CAPTION = (
     " Qwen2.5-Coder-1.5B-Instruct (Q4_K_M), prompted with the instruction, on the rows in its brackets. Local: share"
     " of calibration rows answered without the LLM under the certificate in force: at most 20 % of the answers given"
     " locally are wrong (5 % for labels and spans), proved at 95 % confidence; 0 % where nothing can be proved from so"
-    " few rows."
+    " few rows. On dev: the build had no time left to ask that student on the test rows, too."
 )
 
 
@@ -94,6 +94,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "given": counts,
         "metric": report["metric"],
         "intervals": {rung["candidate"]["name"]: rung["test"]["metrics"] for rung in report["ladder"] if rung["test"]},
+        "dev": {rung["candidate"]["name"]: rung["dev"]["metrics"] for rung in report["ladder"] if rung["dev"]},
         "calibration": {
             rung["candidate"]["name"]: rung["test"]["calibration"] for rung in report["ladder"] if rung["test"]
         },
@@ -158,8 +159,11 @@ def row(name: str, found: dict[str, Any]) -> dict[str, str]:
     def score(*methods: str, coder: bool = False) -> str:
         named = [each["name"] for each in candidates if each["name"].split("/")[-1].startswith(methods)]
         named = [each for each in named if ("coder" in each) == coder]
-        tested = [found["intervals"][each][metric] for each in named if each in found["intervals"]]
-        return shown(max(tested, key=lambda value: value["value"])) if tested else "–"
+        for split, mark in (("intervals", ""), ("dev", " on dev")):
+            scores = [found[split][each][metric] for each in named if each in found.get(split, {})]
+            if scores:
+                return shown(max(scores, key=lambda value: value["value"])) + mark
+        return "–"
 
     llm = build["llm"]
     return {
@@ -188,7 +192,9 @@ def ladder(found: dict[str, Any]) -> dict[str, Any]:
         tested = found["intervals"].get(each["name"])
         name = f"**{each['name']}**" if each["chosen"] else each["name"]
         if tested is None:
-            rows.append({"candidate": name, "score": f"not built: {each['reason']}"})
+            dev = found.get("dev", {}).get(each["name"])
+            told = f"not built: {each['reason']}" if dev is None else f"{shown(dev[metric])} on dev; {each['reason']}"
+            rows.append({"candidate": name, "score": told})
             continue
         trained = each["train_s"]
         rows.append(
