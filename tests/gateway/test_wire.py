@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from locum.gateway import wire
 from locum.gateway.settings import Settings
 from locum.testing import FakeGenerator
 
@@ -87,3 +89,50 @@ def test_a_kept_connection_serves_many_requests_and_each_has_its_deadline(start_
             assert raw.recv(4096).startswith(b"HTTP/1.1 200 ")
         raw.sendall(b"GET /health HTT")
         assert _all(raw).startswith(b"HTTP/1.1 408 ")
+
+
+class Recorded(asyncio.Transport):
+    """A transport that keeps what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[bytes | str] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.asked.append(bytes(data))
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+
+def test_what_is_written_together_leaves_in_one_piece_and_before_the_end() -> None:
+    transport = Recorded()
+    together = wire._Together(transport)
+    together.write(b"alone")
+    with together.held():
+        together.write(b"head ")
+        together.write(b"body")
+        assert transport.asked == [b"alone"]
+    with together.held():
+        together.write(b"last")
+        together.close()
+    with pytest.raises(RuntimeError), together.held():
+        together.write(b"half")
+        raise RuntimeError
+    assert transport.asked == [b"alone", b"head body", b"last", "close", b"half"]
+
+
+def test_a_whole_answer_arrives_in_one_piece(start_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    plain = wire._Together._release
+
+    def release(self: wire._Together) -> None:
+        written.append(b"".join(self._held or []))
+        plain(self)
+
+    monkeypatch.setattr(wire._Together, "_release", release)
+    with _connect(start_model(FakeGenerator())) as raw:
+        raw.sendall(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        answer = _all(raw)
+    assert written[0] == answer
+    assert answer.startswith(b"HTTP/1.1 200") and json.loads(answer.partition(b"\r\n\r\n")[2])["object"] == "list"

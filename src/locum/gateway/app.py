@@ -347,10 +347,10 @@ class _Gateway:
         try:
             reply = await self._admitted(scope, receive, sending)
             if reply is not None:
-                await in_time(send_reply(sending, reply), self._service.settings.write_s)
+                await in_time(send_reply(scope, sending, reply), self._service.settings.write_s)
         except ApiError as error:
             scope["locum.error"] = error.code
-            await send_reply(sending, _refusal(error))
+            await send_reply(scope, sending, _refusal(error))
         except ClientGone:
             status = _CLIENT_GONE
             self._service.metrics.cancellations.inc()
@@ -360,7 +360,7 @@ class _Gateway:
         except Exception as error:  # noqa: BLE001 - the last resort: the caller gets an envelope, the log its type
             scope["locum.error"] = type(error).__name__
             if not status:
-                await send_reply(sending, _refusal(unexpected(error)))
+                await send_reply(scope, sending, _refusal(unexpected(error)))
         finally:
             seconds = time.perf_counter() - start_s  # told once the answer's last bytes have left
             asyncio.get_running_loop().call_soon(self._account, scope, identifier, status, seconds)

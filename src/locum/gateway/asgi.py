@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ ABORT = "locum.abort"
 """Where ``wire`` puts the function that drops the connection at once, in ``scope["extensions"]``."""
 GONE = "locum.gone"
 """Where ``wire`` puts the function that takes what to call when the client is gone, and gives how to call it off."""
+TOGETHER = "locum.together"
+"""Where ``wire`` puts the function whose context sends all that is written in it as one piece."""
 
 
 class ClientGone(Exception):
@@ -53,12 +56,13 @@ def encode_headers(headers: dict[str, str], media_type: str) -> list[tuple[bytes
     return pairs
 
 
-async def send_reply(send: Send, reply: Reply) -> None:
-    """Send a whole response."""
+async def send_reply(scope: Scope, send: Send, reply: Reply) -> None:
+    """Send a whole response, in one piece where the server can: a client that wakes for headers waits again."""
     headers = encode_headers(reply.headers, reply.media_type)
     headers.append((b"content-length", b"%d" % len(reply.body)))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    with scope.get("extensions", {}).get(TOGETHER, nullcontext)():
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
 
 
 async def in_time(sending: Awaitable[None], limit_s: float) -> None:

@@ -2,19 +2,21 @@
 
 Notable: the parser is llhttp (through httptools), which refuses a length told in two ways; uvicorn's protocol around
 it sets no limit on headers, so both limits are here: bytes, and seconds until they are whole. The gateway finds in
-``scope["extensions"]`` how to drop a connection whose client has stopped reading, and how to be told that one is gone.
+``scope["extensions"]`` how to drop a connection whose client has stopped reading, how to be told that one is gone, and
+how to send headers and body in one piece.
 Not here: bodies (``asgi``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from locum.gateway.asgi import ABORT, GONE
+from locum.gateway.asgi import ABORT, GONE, TOGETHER
 from locum.gateway.errors import ApiError
 
 HEADER_BYTES_MAX = 32 << 10
@@ -34,6 +36,8 @@ class GuardedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The clock of the first request's headers starts with the connection."""
         super().connection_made(transport)
+        self._together = _Together(transport)
+        self.transport = cast("asyncio.Transport", self._together)
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -71,7 +75,11 @@ class GuardedHttp(HttpToolsProtocol):
         if self._deadline is None:
             self._arm()
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["extensions"] = {ABORT: self.transport.abort, GONE: self.when_gone}
+        cast("dict[str, Any]", self.scope)["extensions"] = {
+            ABORT: self.transport.abort,
+            GONE: self.when_gone,
+            TOGETHER: self._together.held,
+        }
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Refuse headers that came in one large piece, too."""
@@ -120,6 +128,43 @@ class GuardedHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class _Together:
+    """A transport that can hold back what is written to it, and send it in one piece."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held: list[bytes] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    @contextmanager
+    def held(self) -> Generator[None, None, None]:
+        """What is written meanwhile leaves in the end."""
+        self._held = []
+        try:
+            yield
+        finally:
+            self._release()
+
+    def write(self, data: bytes) -> None:
+        """Send, or hold back."""
+        if self._held is None:
+            self._transport.write(data)
+        else:
+            self._held.append(data)
+
+    def close(self) -> None:
+        """Close once everything has left; the server does it with the last byte of an answer."""
+        self._release()
+        self._transport.close()
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            self._transport.write(b"".join(held))
 
 
 _PHRASES = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
