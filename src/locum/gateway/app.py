@@ -154,7 +154,7 @@ class _Service:
                 await self._stream(call, run, scope, send)
                 return None
             answers = await run.answers()
-            self._measure(scope, answers, run.timings)
+            loop.call_soon(self._measure, scope, answers, run.timings)  # once the answer has left
             headers = answers[0].opened.origin.headers(truncated_of(answers))
             return Reply(orjson.dumps(call.body(answers)), headers=headers)
         finally:
