@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 help:
 	@echo "make demo    build, prove and bundle a prompt-injection guard on real data (about 10 minutes)"
-	@echo "make test    install what the tests need and run them (about 13 minutes on two cores after the downloads)"
+	@echo "make test    install what the tests need and run them (about 12 minutes on two cores after the downloads)"
 	@echo "make check   lint, types, layers, budgets, generated documentation"
 	@echo "make bench   measure everything the README claims (hours; see bench/README.md)"
 	@echo "make docs    write the generated documentation again"
