@@ -101,7 +101,7 @@ def test_personal_data(tmp_path: Path) -> None:
         span = {"start": text.index(who), "end": text.index(who) + len(who), "label": "name"}
         rows.append({"generated_text": text, "pii_spans": json.dumps([span])})
     head = [{"base": "all-MiniLM-L6-v2", "method": "head"}]
-    no_time = {"build_minutes": 0.35}  # to train again on train and dev
+    no_time = {"build_minutes": 0.75}  # to train again on train and dev, on slow machines
     found = build(tmp_path, "personal-data", lines(rows), students=head, budget=no_time)
     (rung,) = found["candidates"]
     assert rung["test"]["span_f1"] > 0.8

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from locum.evaluate.cost import cost, cost_per_1000
-from locum.evaluate.latency import measure, open_measured
+from locum.evaluate.latency import measure, open_measured, time_singles
 from locum.runtime.fake import FakeClassifier
 from locum.schema.task import Price
 
@@ -29,10 +29,12 @@ def test_the_limit_is_kept_and_one_text_is_enough() -> None:
     assert made.answers_per_s < 51
 
 
-def test_a_rate_that_is_known_is_not_measured_again() -> None:
+def test_single_answers_go_with_a_rate_that_is_known() -> None:
     student = FakeClassifier(("a", "b"))
-    made = measure(student.logits, ["x", "y"], threads=1, n=4, warmup=1, answers_per_s=7.5)
-    assert (made.answers_per_s, len(student.asked)) == (7.5, 5)
+    alone = time_singles(student.logits, ["x", "y"], n=4, warmup=1, limit_s=20, name="it")
+    made = alone.latency(7.5, threads=2)
+    assert (made.answers_per_s, made.threads, made.n, made.p50_ms) == (7.5, 2, 4, alone.p50_ms)
+    assert len(student.asked) == 5
 
 
 def test_no_texts() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +17,7 @@ from locum.schema.data import Row
 from locum.schema.evaluation import EngineChoice, EngineTrial, Measured, MeasureRequest
 from locum.schema.model import EngineName
 from locum.schema.taskfile import parse_task
+from locum.students.protocol import Draft
 from locum.testing import pico_onnx
 from locum.testing.bundles import pico_task
 from locum.testing.pico import WORDS
@@ -45,6 +49,32 @@ def asked(tmp_path: Path) -> Path:
 def measured(folder: Path) -> Measured:
     job.run(folder / "request.json", folder / "out")
     return Measured.from_json((folder / "out" / "measured.json").read_bytes(), "measured.json")
+
+
+def test_a_writer_is_timed_before_its_engine_has_read_the_rows(asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Remembers:
+        """Answers at once what it has read before, as an engine with a prompt cache does."""
+
+        spec = SimpleNamespace(name="it")
+
+        def __init__(self) -> None:
+            self.read: set[str] = set()
+
+        def draft(self, texts: Sequence[str]) -> list[Draft]:
+            if not self.read.issuperset(texts):
+                time.sleep(0.02)
+            self.read.update(texts)
+            return [Draft(output="x") for _ in texts]
+
+        def close(self) -> None:
+            pass
+
+    request = MeasureRequest.from_json((asked / "request.json").read_bytes(), "request.json")
+    monkeypatch.setattr(job, "open_drafter", lambda *_, **__: Remembers())
+    rows = [Row(id=f"r{n}", input=f"say {n}", output="x") for n in range(job._DRAFTS)]
+    found = job._measure_drafter(request, asked / "model", {"dev": rows, "test": rows[:2]}, asked)
+    assert found.latency.n == job._DRAFTS
+    assert found.latency.p50_ms >= 20
 
 
 def test_every_engine_that_is_here_is_timed_and_recorded(asked: Path) -> None:

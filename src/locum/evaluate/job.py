@@ -14,7 +14,7 @@ from locum.core.files import write_json
 from locum.data.load import iterate
 from locum.evaluate.answers import answer_rows, answer_timed
 from locum.evaluate.engines import choose_engine
-from locum.evaluate.latency import measure, open_measured
+from locum.evaluate.latency import measure, open_measured, time_singles
 from locum.evaluate.runner import predict_rows
 from locum.runtime.model_files import read_spec
 from locum.runtime.open import open_classifier
@@ -27,6 +27,7 @@ from locum.students.open import open_drafter
 _LONGEST = 32
 _DRAFTS = 20
 """Drafts that are timed one by one; each may take a second."""
+_DRAFTS_S = 20.0
 
 Rows = dict[SplitName, list[Row]]
 
@@ -84,22 +85,14 @@ def _measure_drafter(request: MeasureRequest, folder: Path, rows: Rows, out: Pat
         _longest(first)[-1:],
     )
     try:
-        rates: list[float] = []
+        alone = time_singles(drafter.draft, first, n=_DRAFTS, warmup=1, limit_s=_DRAFTS_S, name=drafter.spec.name)
+        rates: dict[SplitName, float] = {}
         for split, some in rows.items():
-            answers, answers_per_s = answer_timed(drafter, some, split)
+            answers, rates[split] = answer_timed(drafter, some, split)
             answers.save(out / f"{split}.jsonl")
-            rates.append(answers_per_s)
-        latency = measure(
-            drafter.draft,
-            first,
-            threads=request.threads,
-            n=_DRAFTS,
-            warmup=1,
-            answers_per_s=rates[0],
-            name=drafter.spec.name,
-        )
     finally:
         drafter.close()
+    latency = alone.latency(rates[request.splits[0]], threads=request.threads)
     return Measured(latency=latency, memory_mb=memory_mb, size_mb=_size_mb(folder))
 
 

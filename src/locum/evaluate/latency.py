@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,7 +36,6 @@ def measure(
     n: int = 200,
     warmup: int = 10,
     limit_s: float = 20.0,
-    answers_per_s: float | None = None,
     name: str = "the student",
 ) -> Latency:
     """Time single answers and batches.
@@ -47,11 +47,36 @@ def measure(
         n: single answers to time.
         warmup: answers given before timing starts.
         limit_s: most seconds for the single answers, and again for the batches; at least one of each is timed.
-        answers_per_s: in batches, where that is known; None measures it.
         name: of the student, for the progress.
 
     Returns:
-        p50 and p95 in milliseconds, and answers a second in batches (of 32, when measured here).
+        p50 and p95 in milliseconds, and answers a second in batches of 32.
+
+    Raises:
+        ValueError: no texts.
+    """
+    alone = time_singles(answer, texts, n=n, warmup=warmup, limit_s=limit_s, name=name)
+    return alone.latency(_throughput(answer, texts, limit_s), threads=threads)
+
+
+@dataclass(frozen=True)
+class Singles:
+    """How long answers take one at a time, in milliseconds; n of them were timed."""
+
+    p50_ms: float
+    p95_ms: float
+    n: int
+
+    def latency(self, answers_per_s: float, *, threads: int) -> Latency:
+        """With the rate at which several are answered at once."""
+        return Latency(**vars(self), answers_per_s=answers_per_s, threads=threads)
+
+
+def time_singles(answer: Ask, texts: Sequence[str], *, n: int, warmup: int, limit_s: float, name: str) -> Singles:
+    """Time single answers.
+
+    To be called before the texts are answered otherwise: engines remember prompts that they have read, and answer them
+    sooner. Arguments as for ``measure``.
 
     Raises:
         ValueError: no texts.
@@ -76,13 +101,7 @@ def measure(
             if now_s > end_s:
                 break
     p50_ms, p95_ms = np.percentile(single_ms, [50, 95])
-    return Latency(
-        p50_ms=float(p50_ms),
-        p95_ms=float(p95_ms),
-        n=len(single_ms),
-        answers_per_s=_throughput(answer, texts, limit_s) if answers_per_s is None else answers_per_s,
-        threads=threads,
-    )
+    return Singles(float(p50_ms), float(p95_ms), len(single_ms))
 
 
 def _throughput(answer: Ask, texts: Sequence[str], limit_s: float, least_s: float = 1.0) -> float:

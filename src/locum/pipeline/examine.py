@@ -221,11 +221,11 @@ def _examine(
         return _Examined(spec, scored, runner.evaluate(answers, spec.temperature), labels, timing)
     with closing(open_drafter(folder, task, threads=usable_cores())) as drafter:
         spec = drafter.spec
-        drafts, per_s = answer_timed(drafter, rows, split)
-        threads = usable_cores()
-        timing = None
+        alone = None
         if timed:
-            timing = latency.measure(drafter.draft, texts, threads=threads, n=20, warmup=1, answers_per_s=per_s)
+            alone = latency.time_singles(drafter.draft, texts, n=20, warmup=1, limit_s=20, name=spec.name)
+        drafts, answers_per_s = answer_timed(drafter, rows, split)
+        timing = alone.latency(answers_per_s, threads=usable_cores()) if alone else None
     scored = drafts.scored(open_kind(task, spec.labels), rows, read_confidence(folder, spec))
     evaluation = metrics.scored_evaluation(
         spec.name,
