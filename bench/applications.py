@@ -53,6 +53,7 @@ CAPTION = (
     " of calibration rows answered without the LLM under the certificate in force: at most 20 % of the answers given"
     " locally are wrong (5 % for labels and spans), proved at 95 % confidence; 0 % where nothing can be proved from so"
     " few rows. On dev: the build had no time left to ask that student on the test rows, too."
+    " p50 –: the figure was withdrawn, because the engine had read those rows before it was timed."
 )
 
 
@@ -178,7 +179,7 @@ def row(name: str, found: dict[str, Any]) -> dict[str, str]:
         "test rows": f"{found['rows']['test']:,}",
         "served": build["chosen"],
         "size": f"{chosen['size_mb']:.0f} MB",
-        "p50": f"{chosen['latency_ms']['p50']:,.0f} ms",
+        "p50": p50(chosen),
         "local": f"{100 * build['certificate']['local_share']:.0f} %",
         "build": f"{build['wall_s'] / 60:.0f} min",
     }
@@ -202,7 +203,7 @@ def ladder(found: dict[str, Any]) -> dict[str, Any]:
                 "candidate": name,
                 "score": f"{metric.replace('_', ' ')} {shown(tested[metric])}",
                 "size": f"{each['size_mb']:.0f} MB",
-                "p50": f"{each['latency_ms']['p50']:,.0f} ms",
+                "p50": p50(each),
                 "training": "–" if trained is None else f"{trained:,.0f} s",
             }
         )
@@ -211,6 +212,12 @@ def ladder(found: dict[str, Any]) -> dict[str, Any]:
     said = (build["verdict"], build["certificate"]["statement"], took)
     caption = " ".join(text.removesuffix(".") + "." for text in said)
     return {"columns": ["candidate", "score", "size", "p50", "training"], "table": rows, "caption": caption}
+
+
+def p50(candidate: dict[str, Any]) -> str:
+    """Median latency of a candidate; a dash where it was withdrawn."""
+    timed = candidate["latency_ms"]
+    return f"{timed['p50']:,.0f} ms" if timed else "–"
 
 
 def shown(interval: dict[str, float]) -> str:
