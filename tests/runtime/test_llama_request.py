@@ -33,17 +33,17 @@ ASK = CompletionRequest((Message("user", "hi"),))
 
 
 def test_every_option_is_sent_off() -> None:
-    body = sampling_fields(ASK, 100)
+    body = sampling_fields(ASK, 100, 64)
     assert body["temperature"] == 0 and body["top_k"] == 0 and body["top_p"] == 1 and body["min_p"] == 0
     assert body["presence_penalty"] == body["frequency_penalty"] == 0 and body["repeat_penalty"] == 1
     assert body["repeat_last_n"] == 0 and body["stop"] == [] and "seed" not in body
-    penalised = sampling_fields(CompletionRequest((), repeat_penalty=1.1, seed=-1, stop=("", "x")), 100)
+    penalised = sampling_fields(CompletionRequest((), repeat_penalty=1.1, seed=-1, stop=("", "x")), 100, 64)
     assert penalised["repeat_last_n"] == 100 and penalised["seed"] == 2**32 - 2 and penalised["stop"] == ["x"]
 
 
 @pytest.mark.parametrize("seed", [-1, 0, 2**32 - 1, 2**63 - 1, -(2**63), 2**64 - 1])
 def test_no_seed_is_the_number_by_which_llama_means_a_random_one(seed: int) -> None:
-    assert 0 <= sampling_fields(CompletionRequest((), seed=seed), 100)["seed"] < 2**32 - 1
+    assert 0 <= sampling_fields(CompletionRequest((), seed=seed), 100, 64)["seed"] < 2**32 - 1
 
 
 def test_a_conversation_with_tools() -> None:
@@ -180,6 +180,7 @@ def everything(tmp_path: Path) -> ChildSettings:
     settings = EngineSettings(
         n_ctx=512,
         slots=3,
+        shared_cache=True,
         threads=2,
         kv_type="q8_0",
         flash_attention="on",
@@ -200,17 +201,18 @@ def test_library_and_binary_get_the_same(tmp_path: Path) -> None:
     assert ChildSettings.from_json(json.loads(json.dumps(child.to_json()))) == child
     assert child.n_ctx == 300 and child.prompt_cache_mb == 0
     params = library_parameters(child, xllamacpp)
-    assert (params.n_ctx, params.n_parallel, params.kv_unified) == (900, 3, False)
+    assert (params.n_ctx, params.n_parallel, params.kv_unified) == (900, 3, True)
     assert params.cache_type_k == params.cache_type_v == xllamacpp.ggml_type.GGML_TYPE_Q8_0
     assert [(lora.path, lora.scale) for lora in params.lora_adapters] == [(path, 0.0) for path in child.adapters]
     assert params.speculative.draft.n_max == 5 and params.speculative.ngram_simple.size_m == 7
     assert len(params.speculative.types) == 2 and params.api_keys == [child.key]
     line = " ".join(server_arguments(child))
-    for expected in ("-c 900 -np 3", "-ctk q8_0 -ctv q8_0", "--spec-type draft-simple,ngram-simple", "-fa on"):
+    for expected in ("-c 900 -np 3 -kvu", "-ctk q8_0 -ctv q8_0", "--spec-type draft-simple,ngram-simple", "-fa on"):
         assert expected in line
     assert f"--lora-scaled {tmp_path / 'one'}:0 --lora-scaled {tmp_path / 'two'}:0" in line
     pooled = ChildSettings("m", 128, "mean", prefix_reuse=False)
-    assert library_parameters(pooled, xllamacpp).n_ubatch == 128
+    params = library_parameters(pooled, xllamacpp)
+    assert params.n_ubatch == 128 and not params.kv_unified and not params.cache_idle_slots
     assert "--embedding --pooling mean" in " ".join(server_arguments(pooled))
 
 

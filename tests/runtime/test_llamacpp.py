@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from locum.runtime.open import open_embedder, open_model
 from locum.schema.task import LlmSpec
 from locum.testing.pico_gguf import CHATML, PicoDecoder, Weights, pico_gguf, pico_lora
 
-SMALL = EngineSettings(n_ctx=256, slots=2, threads=1, timeout_s=120)
+SMALL = EngineSettings(n_ctx=256, slots=2, threads=1, stream_interval_s=0.0, timeout_s=120)
 RAW = CompletionRequest((), prompt="hello wor", max_tokens=12)
 TALK = CompletionRequest((Message("user", "Hi there"),), max_tokens=12)
 WEATHER = Tool("weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -100,6 +101,25 @@ class TestPico:
         final = chunks[-1].final
         assert final is not None and final.text == "".join(chunk.text for chunk in chunks) == model.complete(TALK).text
         assert len(chunks) > 5
+
+    def test_what_is_written_within_the_interval_comes_together(self, pico: PicoDecoder, model: LlamaGenerator) -> None:
+        with closing(open_model(pico.path, replace(SMALL, stream_interval_s=30.0))) as slow:
+            for request in (TALK, replace(RAW, logprobs=2)):
+                first, rest, last = slow.stream(request)
+                alone = list(model.stream(request))
+                assert first == alone[0] and last.final is not None and alone[-1].final is not None
+                assert first.text + rest.text == last.final.text == alone[-1].final.text
+                assert first.logprobs + rest.logprobs == last.final.logprobs == alone[-1].final.logprobs
+
+    def test_in_a_shared_cache_each_request_keeps_to_its_own_context(self, pico: PicoDecoder) -> None:
+        settings = replace(SMALL, n_ctx=64, slots=4, shared_cache=True)
+        with closing(open_model(pico.path, settings)) as model, ThreadPoolExecutor(8) as pool:
+            asked = [replace(request, max_tokens=500, seed=seed) for seed in range(4) for request in (RAW, TALK)]
+            for answer in pool.map(model.complete, asked):
+                assert answer.input_tokens + answer.output_tokens == 64 and answer.finish_reason == "length"
+            for request in (replace(RAW, prompt="x" * 64), replace(TALK, messages=(Message("user", "x" * 50),))):
+                assert code_of(model, request) == "runtime-too-long"
+            assert model.complete(replace(RAW, prompt="x" * 50)).text == model.complete(replace(RAW, prompt="x" * 50)).text
 
     def test_a_closed_stream_stops_the_engine_within_a_second(self, model: LlamaGenerator) -> None:
         """Both slots are taken by answers of a thousand tokens; a third request gets one when a stream is closed."""

@@ -309,6 +309,8 @@ def test_the_real_engine_keeps_caches_quantised_and_dies_with_its_parent(smollm2
             assert "/home/" not in str(caught.value)
         full = generator.complete(replace(ASK, max_tokens=1000, repeat_penalty=1.3, temperature=1.5, seed=3))
         assert full.input_tokens + full.output_tokens <= 256
+        pieces = [chunk.text for chunk in generator.stream(replace(ASK, max_tokens=40)) if chunk.final is None]
+        assert 1 < len(pieces) < 20 and "".join(pieces) == generator.complete(replace(ASK, max_tokens=40)).text
         pid = generator.pid
     finally:
         generator.close()

@@ -49,6 +49,13 @@ def serve(
     prefix_reuse: Annotated[
         bool, typer.Option(help="Plain model: keep what was read for prompts that start alike.")
     ] = True,
+    shared_cache: Annotated[
+        bool,
+        typer.Option(
+            help="Plain model: one cache for all slots, faster with several clients; with one each, an answer at "
+            "temperature 0 does not depend on its neighbours."
+        ),
+    ] = True,
     adapter: Annotated[
         list[str] | None, typer.Option(help="Plain model: a LoRA adapter as NAME=PATH; may be repeated.")
     ] = None,
@@ -67,7 +74,14 @@ def serve(
         return
     from locum.gateway.serve import serve as run_server
 
-    settings = {"slots": slots, "n_ctx": ctx, "lookup_tokens": lookup, "kv_type": kv_type, "prefix_reuse": prefix_reuse}
+    settings = {
+        "slots": slots,
+        "n_ctx": ctx,
+        "lookup_tokens": lookup,
+        "kv_type": kv_type,
+        "prefix_reuse": prefix_reuse,
+        "shared_cache": shared_cache,
+    }
     run_server(
         open_target(target, threads=threads, engine=engine, draft=draft, adapters=adapter or (), **settings),
         host=host,

@@ -176,6 +176,17 @@ class Chunk:
     truncated_tokens: int = 0
     refusal: str = ""
 
+    def __add__(self, later: Chunk) -> Chunk:
+        """This chunk and the one after it in one."""
+        return Chunk(
+            text=self.text + later.text,
+            logprobs=self.logprobs + later.logprobs,
+            tool_calls=self.tool_calls + later.tool_calls,
+            final=later.final,
+            truncated_tokens=self.truncated_tokens,
+            refusal=self.refusal + later.refusal,
+        )
+
     def with_one_call(self) -> Chunk:
         """The same without any tool call but the first."""
         final = self.final

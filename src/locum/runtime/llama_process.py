@@ -132,7 +132,7 @@ class LlamaProcess:
         deadline_s = time.monotonic() + timeout_s
         place = self._enter(body, deadline_s, timeout_s, Stop()) if slot else None
         try:
-            answer = child.client.post(path, _placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s)
+            answer = child.client.post(path, self._placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s)
         except (TimeoutError, EngineGoneError) as error:
             raise self.failure(child, error, timeout_s) from None
         finally:
@@ -154,7 +154,7 @@ class LlamaProcess:
         place = self._enter(body, deadline_s, timeout_s, stop)
         try:
             exchange = child.client.stream(
-                path, _placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s, stop=stop
+                path, self._placed(body, place), deadline_s=deadline_s, idle_s=self.idle_s, stop=stop
             )
         except (TimeoutError, EngineGoneError) as error:
             self._slots.give_back(place)
@@ -198,6 +198,15 @@ class LlamaProcess:
         if place is None:
             raise self._stopped() if stop.is_set else self._late("was busy with earlier requests for", timeout_s)
         return place
+
+    def _placed(self, body: dict[str, Any], place: int | None) -> dict[str, Any]:
+        """The request with its slot.
+
+        In a shared cache any slot will do, and llama.cpp knows which has read the same tokens. Embeddings have no
+        messages or prompt, and take any, too.
+        """
+        free = place is None or "input" in body or self.settings.shared_cache
+        return body if free else {**body, "id_slot": place}
 
     def _stopped(self) -> LocumError:
         return LocumError("runtime-closed", "the answer was stopped before it began", where=self.where)
@@ -274,11 +283,6 @@ class LlamaProcess:
     def _pause_s(self) -> float:
         first_s, longest_s = _BACK_OFF_S
         return min(longest_s, first_s * 2.0 ** (self._crashes - 1))
-
-
-def _placed(body: dict[str, Any], place: int | None) -> dict[str, Any]:
-    """The request with its slot; embeddings have no messages or prompt, and take any."""
-    return body if place is None or "input" in body else {**body, "id_slot": place}
 
 
 class Turn:

@@ -9,6 +9,7 @@ here: answering (``llamacpp``, ``openvino_generator``).
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Sequence
@@ -18,9 +19,14 @@ from typing import Any, Protocol
 from locum.core.errors import UserError
 from locum.runtime.completion import CompletionRequest
 from locum.runtime.llama_client import EngineRefusedError
-from locum.runtime.llama_request import chat_fields, refusal
+from locum.runtime.llama_request import chat_fields, refusal, too_long
+from locum.schema.message import Message
 
 _TOKENIZE_S = 60.0
+_SPECIAL_TOKENS = 4
+"""At most so many tokens begin every prompt."""
+_TURN_TOKENS = 16
+"""At most so many tokens mark a turn."""
 
 
 class _Context(Protocol):
@@ -71,6 +77,7 @@ class Prompts:
         self._process = process
         self._template = template
         longest_first = sorted(control, key=len, reverse=True)
+        self._frame: int | None = None
         self._control = re.compile("|".join(map(re.escape, longest_first))) if control else None
 
     @property
@@ -171,7 +178,7 @@ class Prompts:
         Raises:
             UserError: ``runtime-too-long`` when what may not be dropped is too long already.
         """
-        if not request.truncate or self._surely_fits(request):
+        if not request.truncate or self._most(request) < self.n_ctx:
             return request, 0
         total = self._count(request)
         if total < self.n_ctx:
@@ -184,13 +191,35 @@ class Prompts:
             left = self._count(shorter)
         return shorter, total - left
 
-    def _surely_fits(self, request: CompletionRequest) -> bool:
-        """A token is at least a byte, and half of the context is enough for what a template adds."""
+    def room(self, request: CompletionRequest) -> int:
+        """How many tokens the answer may have: those asked for, as far as prompt and answer fit the context.
+
+        llama.cpp would not keep it: where slots share a cache, it lets a request take the room of others.
+
+        Raises:
+            UserError: ``runtime-too-long`` when the prompt fills the context.
+        """
+        if self._most(request) + request.max_tokens <= self.n_ctx:
+            return request.max_tokens
+        total = self._count(request)
+        if total >= self.n_ctx:
+            raise too_long(total, self.n_ctx)
+        return min(request.max_tokens, self.n_ctx - total)
+
+    def _most(self, request: CompletionRequest) -> float:
+        """At most this many tokens, without counting them: a token is at least a byte; infinite with tools."""
+        if request.tools or any(message.tool_calls for message in request.messages):
+            return math.inf
         texts = [request.prompt or "", *(message.content for message in request.messages)]
-        turns = len(request.messages)
-        calls = any(message.tool_calls for message in request.messages)
-        length = sum(len(text.encode("utf-8", "replace")) for text in texts) + 16 * turns
-        return not request.tools and not calls and 2 * length < self.n_ctx
+        return sum(len(text.encode("utf-8", "replace")) for text in texts) + self._template_tokens(request)
+
+    def _template_tokens(self, request: CompletionRequest) -> int:
+        """What the template adds to the messages of a request, at most."""
+        if request.prompt is not None:
+            return _SPECIAL_TOKENS
+        if self._frame is None:
+            self._frame = self._count(CompletionRequest(messages=(Message("user", "a"),)))
+        return self._frame + _TURN_TOKENS * len(request.messages)
 
     def _count(self, request: CompletionRequest) -> int:
         return len(self.ids(self.pieces(request)))

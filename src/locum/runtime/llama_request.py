@@ -93,16 +93,17 @@ def chat_fields(request: CompletionRequest) -> dict[str, Any]:
     return body
 
 
-def sampling_fields(request: CompletionRequest, n_ctx: int) -> dict[str, Any]:
+def sampling_fields(request: CompletionRequest, n_ctx: int, room: int) -> dict[str, Any]:
     """Everything that decides how tokens are chosen and when to stop.
 
     Args:
         request: as asked.
         n_ctx: penalties look back over the whole context.
+        room: most tokens that the answer may have.
     """
     penalised = request.presence_penalty or request.frequency_penalty or request.repeat_penalty != 1.0
     body: dict[str, Any] = {
-        "n_predict": request.max_tokens,
+        "n_predict": room,
         "temperature": request.temperature,
         "top_k": request.top_k,
         "top_p": request.top_p,
@@ -257,16 +258,20 @@ def bounded(logprob: float) -> float:
     return _LOGPROB_ZERO if logprob < _LOGPROB_LEAST else min(0.0, logprob)
 
 
+def too_long(needed: object, room: object) -> UserError:
+    """The error for a prompt that fills the context, both in tokens."""
+    return UserError(
+        "runtime-too-long",
+        f"the prompt has {needed} tokens, the context {room}",
+        fix="shorten the prompt, or set truncate",
+    )
+
+
 def refusal(error: EngineRefusedError, where: str) -> LocumError:
     """The engine's error as ours."""
     said = one_line(str(error))
     if error.error.get("type") == "exceed_context_size_error":
-        needed, room = error.error.get("n_prompt_tokens"), error.error.get("n_ctx")
-        return UserError(
-            "runtime-too-long",
-            f"the prompt has {needed} tokens, the context {room}",
-            fix="shorten the prompt, or set truncate",
-        )
+        return too_long(error.error.get("n_prompt_tokens"), error.error.get("n_ctx"))
     if error.status == 400:
         return UserError("runtime-unsupported-option", f"llama.cpp refuses the request: {said}")
     return LocumError("runtime-engine-failed", f"llama.cpp: {said}", where=where)

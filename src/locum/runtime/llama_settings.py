@@ -1,9 +1,9 @@
 """Settings of the llama.cpp engine, and what they mean to the packaged library and to a ``llama-server`` binary.
 
 Notable: one description per setting, under the field. Both ways to start the engine get the same options, so an
-answer does not depend on which it was. The context is split evenly over the slots instead of shared: a request then
-has the whole of ``n_ctx`` whatever its neighbours do, and the numbers of its answer do not depend on where in a
-shared cache its keys lie. Not here: the process (``llama_process``).
+answer does not depend on which it was. A request has the whole of ``n_ctx`` whatever its neighbours do: llama.cpp keeps it
+where each slot has a cache of its own, and the caller where they share one (``llama_prompt``).
+Not here: the process (``llama_process``).
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class EngineSettings:
     Attributes:
         n_ctx: context of one request in tokens, prompt and answer together; capped at what the model was trained for.
         slots: requests answered at the same time, in one batch; more wait in line.
+        shared_cache: the slots share one cache instead of having one each. Answers being written and prompts being read
+            are then computed together, whatever their lengths, which is faster with several clients; but where keys lie
+            depends on the neighbours, and with it the last digits: a near tie at temperature 0 may fall either way.
         threads: CPU threads; None takes the cores this process may use.
         batch_tokens: most prompt tokens read in one step; a long prompt holds the other answers up for that long.
         kv_type: how keys and values are kept: f16, or quantised to half (q8_0) or a quarter (q4_0) of the memory.
@@ -54,6 +57,8 @@ class EngineSettings:
         adapters: LoRA adapters (GGUF files) by the name that requests ask for.
         server_binary: a ``llama-server`` to run instead of the packaged library; None takes the one that the
             environment variable LOCUM_LLAMA_SERVER names, if any.
+        stream_interval_s: least time between two pieces of a streamed answer: after the first token, what is written
+            in between comes together. Telling every token at once takes processor time from the model; 0 does.
         timeout_s: longest time for one answer, waiting in line included.
         idle_s: for how long the engine may tell nobody anything while it is asked something; then its process is
             replaced. It tells how far it is after each step of ``batch_tokens``, so a step must take less.
@@ -62,6 +67,7 @@ class EngineSettings:
 
     n_ctx: int = 4096
     slots: int = 4
+    shared_cache: bool = False
     threads: int | None = None
     batch_tokens: int = 256
     kv_type: KvType = "f16"
@@ -75,6 +81,7 @@ class EngineSettings:
     prompt_cache_mb: int = 256
     adapters: Mapping[str, Path] = field(default_factory=dict[str, Path])
     server_binary: Path | None = None
+    stream_interval_s: float = 0.1
     timeout_s: float = 60.0
     idle_s: float = 30.0
     load_s: float = 120.0
@@ -84,7 +91,7 @@ class EngineSettings:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
-        for name in ("lookup_tokens", "reuse_chunk", "prompt_cache_mb"):
+        for name in ("lookup_tokens", "reuse_chunk", "prompt_cache_mb", "stream_interval_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)!r}")
         if self.kv_type != "f16" and self.flash_attention == "off":
@@ -121,6 +128,7 @@ class ChildSettings:
     Attributes:
         n_ctx: context of one slot in tokens.
         pooling: None writes text; otherwise the child gives one embedding a text, pooled so.
+        shared_cache: whether the slots share one cache; llama.cpp then chooses the slot of a request.
         adapters: files of the LoRA adapters; a request names one by its place here.
         binary: ``llama-server`` to run; None for the packaged library.
         key: what a request must show; nobody but the parent knows it.
@@ -133,6 +141,7 @@ class ChildSettings:
     threads: int = 1
     parent: int = 0
     slots: int = 1
+    shared_cache: bool = False
     batch_tokens: int = 256
     kv_type: KvType = "f16"
     flash_attention: FlashAttention = "auto"
@@ -180,6 +189,7 @@ def generation_child(path: Path, settings: EngineSettings, trained_context: int 
         n_ctx=min(settings.n_ctx, trained_context or settings.n_ctx),
         threads=settings.threads or usable_cores(),
         slots=settings.slots,
+        shared_cache=settings.shared_cache,
         batch_tokens=settings.batch_tokens,
         kv_type=settings.kv_type,
         flash_attention=settings.flash_attention,
@@ -207,7 +217,7 @@ def library_parameters(child: ChildSettings, library: Any) -> Any:
     params.model.path = child.model
     params.n_ctx = child.n_ctx * child.slots
     params.n_parallel = child.slots
-    params.kv_unified = False
+    params.kv_unified = child.shared_cache
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = child.threads
     params.n_threads_http = child.slots + 2
@@ -219,7 +229,7 @@ def library_parameters(child: ChildSettings, library: Any) -> Any:
     params.cache_prompt = child.prefix_reuse and child.pooling is None
     params.n_cache_reuse = child.reuse_chunk
     params.cache_ram_mib = round(child.prompt_cache_mb * _MIB_PER_MB)
-    params.cache_idle_slots = False
+    params.cache_idle_slots = child.shared_cache and child.prompt_cache_mb > 0
     params.lora_adapters = [library.CommonAdapterLoraInfo(path, 0.0) for path in child.adapters]
     params.use_jinja = True
     params.reasoning_format = library.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
@@ -247,13 +257,16 @@ def server_arguments(child: ChildSettings) -> list[str]:
     """The same as arguments of ``llama-server``; the key is not among them, for anybody may read those."""
     batch = str(child.n_ctx if child.pooling else child.batch_tokens)
     arguments = ["--host", "127.0.0.1", "--port", "0", "--no-ui", "--no-slots", "--offline", "--no-warmup"]
-    arguments += ["-m", child.model, "-c", str(child.n_ctx * child.slots), "-np", str(child.slots), "-no-kvu"]
+    arguments += ["-m", child.model, "-c", str(child.n_ctx * child.slots), "-np", str(child.slots)]
+    arguments += ["-kvu" if child.shared_cache else "-no-kvu"]
     arguments += ["-t", str(child.threads), "-tb", str(child.threads), "--threads-http", str(child.slots + 2)]
     arguments += ["-b", batch, "-ub", batch, "--fit", "off", "-fa", child.flash_attention]
     arguments += ["-ctk", child.kv_type, "-ctv", child.kv_type]
     reuse = child.prefix_reuse and child.pooling is None
     arguments += ["--cache-prompt" if reuse else "--no-cache-prompt", "--cache-reuse", str(child.reuse_chunk)]
-    arguments += ["-cram", str(round(child.prompt_cache_mb * _MIB_PER_MB)), "--no-cache-idle-slots"]
+    arguments += ["-cram", str(round(child.prompt_cache_mb * _MIB_PER_MB))]
+    idle_kept = child.shared_cache and child.prompt_cache_mb > 0
+    arguments += ["--cache-idle-slots" if idle_kept else "--no-cache-idle-slots"]
     arguments += ["--jinja", "--reasoning-format", "none", "-lv", "3"]  # level 3 says where it listens
     for path in child.adapters:
         arguments += ["--lora-scaled", f"{path}:0"]

@@ -12,6 +12,7 @@ their arithmetic by the size of a batch, and there a near tie may fall the other
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -135,7 +136,7 @@ class LlamaGenerator:
         if grammar is not None:
             body["grammar"] = grammar
         request, truncated = self._prompts.fit(request)
-        body |= sampling_fields(request, self.n_ctx)
+        body |= sampling_fields(request, self.n_ctx, self._prompts.room(request))
         forged = self._prompts.control_in(request)
         with_tools = bool(request.tools) and request.tool_choice != "none"
         if forged is not None and with_tools:
@@ -163,7 +164,8 @@ class LlamaGenerator:
             raise refusal(error, self.process.where) from None
         must_call = with_tools and request.tool_choice != "auto"
         answer = Answer(self._model, request.logprobs, truncated)
-        return LlamaStream(turn, answer, self.process.where, must_call=must_call)
+        interval_s = self._settings.stream_interval_s
+        return LlamaStream(turn, answer, self.process.where, must_call=must_call, interval_s=interval_s)
 
     def score(self, request: CompletionRequest, continuations: Sequence[str]) -> NDArray[np.float64]:
         """Log-probability of each continuation after the prompt, ``[len(continuations)]``.
@@ -257,13 +259,18 @@ class LlamaStream:
         answer: puts it together.
         where: the model's file, for messages.
         must_call: whether an answer without a call is an error.
+        interval_s: least time between two chunks; what comes in between waits for the token after it.
     """
 
-    def __init__(self, turn: Turn, answer: Answer, where: str, *, must_call: bool = False) -> None:
+    def __init__(
+        self, turn: Turn, answer: Answer, where: str, *, must_call: bool = False, interval_s: float = 0.0
+    ) -> None:
         self._turn = turn
         self._must_call = must_call
         self._answer = answer
         self._where = where
+        self._interval_s = interval_s
+        self._next_s = 0.0
         self._over = False
 
     def __iter__(self) -> Self:
@@ -278,15 +285,11 @@ class LlamaStream:
         """
         if self._over:
             raise StopIteration
-        try:
-            for event in self._turn:
-                chunk = self._answer.take(event)
-                if chunk is not None:
-                    return chunk
-        except EngineRefusedError as error:
-            raise refusal(error, self._where) from None
+        chunk = self._gather()
         if self._over:  # closed by another thread
             raise StopIteration
+        if chunk is not None:
+            return chunk
         self._over = True
         if self._answer.completion is None:
             raise LocumError("runtime-engine-failed", "llama.cpp ended an answer without its end", where=self._where)
@@ -299,6 +302,22 @@ class LlamaStream:
                 fix="allow more tokens, set tool_choice to auto, or use a model that is better at calling functions",
             )
         return Chunk(final=completion)
+
+    def _gather(self) -> Chunk | None:
+        """What was written until the next chunk is due; None at the end."""
+        held: Chunk | None = None
+        try:
+            for event in self._turn:
+                chunk = self._answer.take(event)
+                if chunk is not None:
+                    held = chunk if held is None else held + chunk
+                    now_s = time.monotonic()
+                    if now_s >= self._next_s:
+                        self._next_s = now_s + self._interval_s
+                        break
+        except EngineRefusedError as error:
+            raise refusal(error, self._where) from None
+        return held
 
     def close(self) -> None:
         """Stop; any thread may, at any time, and a second call does nothing."""

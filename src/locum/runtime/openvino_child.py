@@ -10,7 +10,7 @@ Lines in: the settings; then ``{"id", "prompt" | "messages", "config", "grammar"
 ``{"id", "path", "body"}`` for what can be asked of the tokenizer, or ``{"stop": id}``.
 Lines out: ``{"ready"}`` or ``{"fatal": why}``; then for each request ``{"id", "begun": tokens}``,
 ``{"id", "piece", "tokens"}`` … and ``{"id", "done"}``, or ``{"id", "refused": why, "code"}``; for the tokenizer
-``{"id", "answer"}``; and ``{"beat"}`` for a step after which there is nothing to tell.
+``{"id", "answer"}``; and ``{"beat"}`` where steps leave nothing to tell for long.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -32,6 +33,8 @@ from locum.runtime.openvino_text import AnswerText
 
 _BLOCK_TOKENS = 32
 """Tokens in a block of the cache, as OpenVINO's CPU plug-in keeps it."""
+_BEAT_S = 0.1
+"""Least time between two signs of life."""
 _KV_PRECISION: dict[KvType, str] = {"f16": "f16", "q8_0": "u8", "q4_0": "u4"}
 
 
@@ -47,6 +50,7 @@ class OpenVinoSettings:
         batch_tokens: most prompt tokens read in one step.
         kv_type: how keys and values are kept, in llama.cpp's words.
         prefix_reuse: keep what was read for prompts that start alike.
+        stream_interval_s: least time between two pieces of an answer.
         parent: process id of the parent.
     """
 
@@ -57,6 +61,7 @@ class OpenVinoSettings:
     batch_tokens: int = 256
     kv_type: KvType = "f16"
     prefix_reuse: bool = True
+    stream_interval_s: float = 0.0
     parent: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +99,7 @@ class _Job:
     output_tokens: int = 0
     fresh: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     reason: Any = None
+    next_s: float = 0.0
 
 
 class Pipeline:
@@ -126,6 +132,8 @@ class Pipeline:
         self._pipeline = self._genai.ContinuousBatchingPipeline(settings.model, scheduler, "CPU", options)
         self._tokenizer = self._pipeline.get_tokenizer()
         self._n_ctx = settings.n_ctx
+        self._beat_s = 0.0
+        self._interval_s = settings.stream_interval_s
         self._send = send
         self._jobs: dict[int, _Job] = {}
 
@@ -151,20 +159,29 @@ class Pipeline:
             self._send({"id": number, "refused": str(error), "code": error.code})
 
     def step(self) -> None:
-        """Compute a token of every answer, and tell it.
+        """Compute a token of every answer, and tell those that are due.
 
         Raises:
             RuntimeError: OpenVINO failed; it cannot be used any more.
         """
         self._pipeline.step()
-        jobs = list(self._jobs.values())
+        now_s = time.monotonic()
+        jobs = [job for job in self._jobs.values() if self._due(job, now_s)]
         windows: list[list[int]] = []
         for job in jobs:
+            job.next_s = now_s + self._interval_s
             windows.extend(job.text.add([token for token, _ in self._read(job)]))
         said = self._tokenizer.decode(windows) if windows else []
         told = [self._tell(job, known, whole) for job, known, whole in zip(jobs, said[::2], said[1::2], strict=True)]
         records = list(chain.from_iterable(told))
-        self._send(*(records or [{"beat": True}]))
+        if records or now_s >= self._beat_s:
+            self._beat_s = now_s + _BEAT_S
+            self._send(*(records or [{"beat": True}]))
+
+    def _due(self, job: _Job, now_s: float) -> bool:
+        """Whether to look at what was written: it may be over, or nothing was told of it for long."""
+        over = job.handle.get_status() != self._genai.GenerationStatus.RUNNING
+        return over or (job.handle.can_read() and (now_s >= job.next_s or bool(job.text.stops)))
 
     def _read(self, job: _Job) -> list[tuple[int, float]]:
         job.fresh = []
@@ -182,7 +199,7 @@ class Pipeline:
         piece = job.text.take(known, whole, last=over)
         if piece or (job.logprobs and job.fresh):
             ids = [[token] for token, _ in job.fresh] if job.logprobs else []
-            spelled = self._tokenizer.decode(ids, skip_special_tokens=False) if ids else []
+            spelled = self._tokenizer.decode(ids) if ids else []
             tokens = [[text, logprob] for text, (_, logprob) in zip(spelled, job.fresh, strict=False)]
             yield {"id": job.number, "piece": piece, "tokens": tokens}
         if over or job.text.stopped:

@@ -72,6 +72,7 @@ class OpenVinoGenerator:
                 batch_tokens=settings.batch_tokens,
                 kv_type=settings.kv_type,
                 prefix_reuse=settings.prefix_reuse,
+                stream_interval_s=settings.stream_interval_s,
             ),
             ready_s=settings.load_s,
             idle_s=settings.idle_s,
@@ -191,7 +192,7 @@ class OpenVinoStream:
                 **record["done"],
             )
             return Chunk(final=completion)
-        tokens = tuple(TokenLogprob(text, bounded(logprob)) for text, logprob in record["tokens"])
+        tokens = tuple(TokenLogprob(text, bounded(logprob), silent=not text) for text, logprob in record["tokens"])
         self._text.append(record["piece"])
         self._tokens.extend(tokens)
         truncated, self._first = self._truncated if self._first else 0, False

@@ -1,8 +1,9 @@
 """The life of OpenVINO's process: started when first asked, watched, killed, and started again.
 
 Notable: many requests are at work at once, each with an inbox of its own that the reading thread fills. The child tells
-something after every step, so silence is a hang: when it lasts as long as ``idle_s``, or as a whole request may take,
-the process is killed and the next request starts another. A file that OpenVINO cannot read is not tried again.
+something several times a second as long as it gets on, so silence is a hang: when it lasts as long as ``idle_s``, or as
+a whole request may take, the process is killed and the next request starts another. A file that OpenVINO cannot read is
+not tried again.
 Not here: how a child process is held (``engine_child``), what runs in it (``openvino_child``).
 """
 

@@ -23,7 +23,7 @@ class AnswerText:
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self.stopped = False
-        self._stops = [stop for stop in stops if stop]
+        self.stops = [stop for stop in stops if stop]
         self._ids: list[int] = []
         self._from = self._known = 0  # tokens before _known are text already; decoding starts at _from
         self._ahead = 0  # characters of the tokens after _known that are text already, too
@@ -59,7 +59,7 @@ class AnswerText:
             new = new[:-part]
             self._ahead += len(new)
         self._held += new
-        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        places = [place for stop in self.stops if (place := self._held.find(stop)) >= 0]
         if places:
             self.stopped = True
             return self._held[: min(places)]
@@ -69,8 +69,8 @@ class AnswerText:
 
     def _beginning(self) -> int:
         """How many characters at the end may begin a stop string."""
-        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        longest = max((len(stop) for stop in self.stops), default=1) - 1
         for size in range(min(longest, len(self._held)), 0, -1):
-            if any(stop.startswith(self._held[-size:]) for stop in self._stops):
+            if any(stop.startswith(self._held[-size:]) for stop in self.stops):
                 return size
         return 0
