@@ -32,11 +32,13 @@ from pathlib import Path
 from typing import Any
 
 import streaming
-from generation_tables import CLIENTS, COPIED, PEER_COPIED, RESULTS, write
+from generation_tables import CLIENTS, COPIED, PEER_COPIED, REFERENCE, RESULTS, ROUNDING, write
 from public_data import ROOT, data_folder
 
 PEERS = ROOT / "bench" / "generation_peers.py"
 ADDRESS = re.compile(r"http://[0-9.]+:[0-9]+")
+BEGINNING = 24
+"""Characters of an answer that are compared with the reference's."""
 
 
 def main() -> None:
@@ -129,10 +131,16 @@ def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         for turn in range(options.rounds):
             for clients in CLIENTS:
                 batch = [next(prompts) for _ in range(max(4, min(16, 2 * clients)))]
+                begun: dict[str, set[str]] = {}
                 for name in rotated(list(ask), turn):
-                    found[name][str(clients)].append(ask[name](batch, clients))
+                    measured = ask[name](batch, clients)
+                    begun[name] = {text[:BEGINNING] for text in measured["texts"]}
+                    found[name][str(clients)].append(_plain(measured))
                     print(f"{path.stem} round {turn + 1} clients {clients} {name}: "
-                          f"{found[name][str(clients)][-1]['tokens_per_s']:.1f} tokens/s", file=sys.stderr)  # fmt: skip
+                          f"{measured['tokens_per_s']:.1f} tokens/s", file=sys.stderr)  # fmt: skip
+                for name in begun.keys() - {REFERENCE} if REFERENCE in begun else ():
+                    alike = len(begun[name] & begun[REFERENCE]) / len(begun[REFERENCE])
+                    found[name][str(clients)][-1]["alike"] = alike
     return found | {name: {"left_out": why} for name, why in left_out.items()}
 
 
@@ -196,9 +204,9 @@ def peers(path: Path, options: argparse.Namespace, tokens: int) -> dict[str, Cal
     """Name of each server to how it is started; each answer has ``tokens`` tokens at most."""
     found: dict[str, Callable[[], Any]] = {
         "Locum": lambda: locum_serve(path, tokens, "--slots", "16", "--ctx", "2048"),
-        "llama.cpp server": lambda: served([sys.executable, str(PEERS), "llamacpp", str(path)], tokens),
+        REFERENCE: lambda: served([sys.executable, str(PEERS), "llamacpp", str(path)], tokens),
         COPIED: lambda: locum_serve(path, tokens, "--engine", "openvino", "--ctx", "2048"),
-        "OpenVINO GenAI": lambda: openvino(path, tokens),
+        ROUNDING: lambda: openvino(path, tokens),
     }
     copy = openvino_copy(path)
     if copy != path:
@@ -292,7 +300,8 @@ def openvino(path: Path, tokens: int) -> Iterator[Callable[[list[str], int], dic
         to.write(json.dumps({"prompts": prompts, "clients": clients, "max_tokens": tokens}) + "\n")
         to.flush()
         said = json.loads(answers.readline())
-        return figures(0, said["tokens"], said["wall_s"], said["first_s"], said["total_s"])
+        found = figures(0, said["tokens"], said["wall_s"], said["first_s"], said["total_s"])
+        return {**found, "texts": set(said["texts"])}
 
     try:
         yield ask

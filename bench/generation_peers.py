@@ -54,6 +54,7 @@ def _workload(library: Any, pipeline: Any, work: dict[str, Any]) -> dict[str, An
         for prompt in reversed(work["prompts"])
     ]
     running: list[tuple[Any, float, list[float], list[int]]] = []
+    texts: list[str] = []
     first_s: list[float] = []
     total_s: list[float] = []
     tokens, number = 0, 0
@@ -67,20 +68,22 @@ def _workload(library: Any, pipeline: Any, work: dict[str, Any]) -> dict[str, An
         pipeline.step()
         now = time.perf_counter()
         still = []
-        for handle, began, first, count in running:
+        for handle, began, first, ids in running:
             if handle.can_read():
                 for output in handle.read().values():
-                    count.append(len(output.generated_ids))
+                    ids.extend(output.generated_ids)
                 if not first:
                     first.append(now - began)
             if handle.get_status() == library.GenerationStatus.RUNNING:
-                still.append((handle, began, first, count))
+                still.append((handle, began, first, ids))
             else:
                 first_s.append(first[0] if first else now - began)
                 total_s.append(now - began)
-                tokens += sum(count)
+                tokens += len(ids)
+                texts.append(tokenizer.decode(ids))
         running = still
-    return {"wall_s": time.perf_counter() - start_s, "tokens": tokens, "first_s": first_s, "total_s": total_s}
+    wall_s = time.perf_counter() - start_s
+    return {"wall_s": wall_s, "tokens": tokens, "first_s": first_s, "total_s": total_s, "texts": texts}
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ class Chunk:
     refusal: str = ""
 
     def __add__(self, later: Chunk) -> Chunk:
-        """This chunk and the one after it in one."""
+        """One chunk of two that follow each other."""
         return Chunk(
             text=self.text + later.text,
             logprobs=self.logprobs + later.logprobs,

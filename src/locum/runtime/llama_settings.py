@@ -1,8 +1,8 @@
 """Settings of the llama.cpp engine, and what they mean to the packaged library and to a ``llama-server`` binary.
 
 Notable: one description per setting, under the field. Both ways to start the engine get the same options, so an
-answer does not depend on which it was. A request has the whole of ``n_ctx`` whatever its neighbours do: llama.cpp keeps it
-where each slot has a cache of its own, and the caller where they share one (``llama_prompt``).
+answer does not depend on which it was. A request has the whole of ``n_ctx`` whatever its neighbours do: llama.cpp keeps
+it where each slot has a cache of its own, and the caller where they share one (``llama_prompt``).
 Not here: the process (``llama_process``).
 """
 
