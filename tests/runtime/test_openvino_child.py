@@ -49,7 +49,7 @@ class Library:
     def __init__(self) -> None:
         self.handles: list[Handle] = []
 
-    def ContinuousBatchingPipeline(self, *_: object) -> Library:  # noqa: N802
+    def ContinuousBatchingPipeline(self, *_: object) -> Library:
         return self
 
     def get_tokenizer(self) -> Library:
