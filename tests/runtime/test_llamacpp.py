@@ -55,7 +55,10 @@ def model(pico: PicoDecoder, lora: tuple[Path, Weights]) -> Iterator[LlamaGenera
 @pytest.fixture(scope="module")
 def with_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaGenerator]:
     path = tmp_path_factory.mktemp("tools") / "pico.gguf"
-    opened = open_model(pico_gguf(path, template=TOOLS + CHATML, n_ctx=2048).path, replace(SMALL, n_ctx=1024, slots=1))
+    opened = open_model(
+        pico_gguf(path, template=TOOLS + CHATML, n_ctx=2048).path,
+        replace(SMALL, n_ctx=1024, slots=1, shared_cache=True),
+    )
     yield opened
     opened.close()
 

@@ -194,7 +194,7 @@ class Prompts:
     def room(self, request: CompletionRequest) -> int:
         """How many tokens the answer may have: those asked for, as far as prompt and answer fit the context.
 
-        llama.cpp would not keep it: where slots share a cache, it lets a request take the room of others.
+        Where slots share a cache, llama.cpp lets a request take the room of others.
 
         Raises:
             UserError: ``runtime-too-long`` when the prompt fills the context.

@@ -136,7 +136,8 @@ class LlamaGenerator:
         if grammar is not None:
             body["grammar"] = grammar
         request, truncated = self._prompts.fit(request)
-        body |= sampling_fields(request, self.n_ctx, self._prompts.room(request))
+        room = self._prompts.room(request) if self._settings.shared_cache else request.max_tokens
+        body |= sampling_fields(request, self.n_ctx, room)
         forged = self._prompts.control_in(request)
         with_tools = bool(request.tools) and request.tool_choice != "none"
         if forged is not None and with_tools:
