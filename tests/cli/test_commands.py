@@ -143,6 +143,12 @@ def test_serve_refuses_what_is_no_bundle(run: Any, tmp_path: Path) -> None:
     assert "[bundle-missing]" in done.stderr
 
 
+@pytest.mark.parametrize("engine", ["openvino", "auto"])
+def test_serve_refuses_a_cache_for_each_slot_where_the_engine_has_one_for_all(run: Any, engine: str) -> None:
+    done = run("serve", "m.gguf", "--engine", engine, "--no-shared-cache")
+    assert done.status == 2 and "[runtime-unsupported-option]" in done.stderr
+
+
 @pytest.mark.engines
 def test_serve_answers_until_it_is_told_to_stop(bundle: Path) -> None:
     child = subprocess.Popen(

@@ -72,6 +72,12 @@ def serve(
 
         print_json(openapi_document())
         return
+    if engine in ("openvino", "auto") and not shared_cache:
+        raise UserError(
+            "runtime-unsupported-option",
+            "OpenVINO has one cache for all answers",
+            fix="use --engine llamacpp with --no-shared-cache",
+        )
     from locum.gateway.serve import serve as run_server
 
     settings = {

@@ -77,7 +77,7 @@ class Prompts:
         self._process = process
         self._template = template
         longest_first = sorted(control, key=len, reverse=True)
-        self._frame: int | None = None
+        self._frame: float | None = None
         self._control = re.compile("|".join(map(re.escape, longest_first))) if control else None
 
     @property
@@ -213,12 +213,15 @@ class Prompts:
         texts = [request.prompt or "", *(message.content for message in request.messages)]
         return sum(len(text.encode("utf-8", "replace")) for text in texts) + self._template_tokens(request)
 
-    def _template_tokens(self, request: CompletionRequest) -> int:
-        """What the template adds to the messages of a request, at most."""
+    def _template_tokens(self, request: CompletionRequest) -> float:
+        """What the template adds to the messages of a request, at most; infinite where that is not known."""
         if request.prompt is not None:
             return _SPECIAL_TOKENS
         if self._frame is None:
-            self._frame = self._count(CompletionRequest(messages=(Message("user", "a"),)))
+            try:
+                self._frame = self._count(CompletionRequest(messages=(Message("user", "a"),)))
+            except UserError:  # it may take this request and not that one: then each is counted
+                self._frame = math.inf
         return self._frame + _TURN_TOKENS * len(request.messages)
 
     def _count(self, request: CompletionRequest) -> int:

@@ -167,6 +167,11 @@ class ChildSettings:
         return cls(**fields)
 
     @property
+    def idle_kept(self) -> bool:
+        """Whether what an idle slot has read moves to the prompt cache, so that attention need not step over it."""
+        return self.shared_cache and self.prompt_cache_mb > 0
+
+    @property
     def speculation(self) -> list[str]:
         """llama.cpp's names of the ways to write ahead."""
         return ["draft-simple"] * (self.draft is not None) + ["ngram-simple"] * (self.lookup_tokens > 0)
@@ -229,7 +234,7 @@ def library_parameters(child: ChildSettings, library: Any) -> Any:
     params.cache_prompt = child.prefix_reuse and child.pooling is None
     params.n_cache_reuse = child.reuse_chunk
     params.cache_ram_mib = round(child.prompt_cache_mb * _MIB_PER_MB)
-    params.cache_idle_slots = child.shared_cache and child.prompt_cache_mb > 0
+    params.cache_idle_slots = child.idle_kept
     params.lora_adapters = [library.CommonAdapterLoraInfo(path, 0.0) for path in child.adapters]
     params.use_jinja = True
     params.reasoning_format = library.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
@@ -265,8 +270,7 @@ def server_arguments(child: ChildSettings) -> list[str]:
     reuse = child.prefix_reuse and child.pooling is None
     arguments += ["--cache-prompt" if reuse else "--no-cache-prompt", "--cache-reuse", str(child.reuse_chunk)]
     arguments += ["-cram", str(round(child.prompt_cache_mb * _MIB_PER_MB))]
-    idle_kept = child.shared_cache and child.prompt_cache_mb > 0
-    arguments += ["--cache-idle-slots" if idle_kept else "--no-cache-idle-slots"]
+    arguments += ["--cache-idle-slots" if child.idle_kept else "--no-cache-idle-slots"]
     arguments += ["--jinja", "--reasoning-format", "none", "-lv", "3"]  # level 3 says where it listens
     for path in child.adapters:
         arguments += ["--lora-scaled", f"{path}:0"]

@@ -4,10 +4,11 @@ Notable: names of control tokens in a message are read as text, so a conversatio
 llama.cpp ignores tools that the chat template has no place for, and lets a model write at any length before a call that
 is required; both are errors here. Several requests are answered in one batch; each has a connection to the engine's
 process of its own, and a whole answer is a stream that was read to its end, so both are the same text. Closing a stream
-ends the connection, and llama.cpp stops with the next token. At temperature 0 the packaged library wrote the same text
-whether it was alone or in a batch, read the prompt anew or kept it, wrote ahead or not; builds for wider vectors choose
-their arithmetic by the size of a batch, and there a near tie may fall the other way. Not here: the process
-(``llama_process``), the words of its API (``llama_request``), embeddings and classification (``llama_embed``).
+ends the connection, and llama.cpp stops with the next token. At temperature 0 and with a cache for each slot the
+packaged library wrote the same text whether it was alone or in a batch, read the prompt anew or kept it, wrote ahead or
+not; in a shared cache, and in builds for wider vectors, which choose their arithmetic by the size of a batch, a near
+tie may fall the other way. Not here: the process (``llama_process``), the words of its API (``llama_request``),
+embeddings and classification (``llama_embed``).
 """
 
 from __future__ import annotations

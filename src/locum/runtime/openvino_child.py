@@ -169,10 +169,10 @@ class Pipeline:
         jobs = [job for job in self._jobs.values() if self._due(job, now_s)]
         windows: list[list[int]] = []
         for job in jobs:
-            job.next_s = now_s + self._interval_s
             windows.extend(job.text.add([token for token, _ in self._read(job)]))
         said = self._tokenizer.decode(windows) if windows else []
-        told = [self._tell(job, known, whole) for job, known, whole in zip(jobs, said[::2], said[1::2], strict=True)]
+        decoded = zip(jobs, said[::2], said[1::2], strict=True)
+        told = [self._tell(job, known, whole, now_s) for job, known, whole in decoded]
         records = list(chain.from_iterable(told))
         if records or now_s >= self._beat_s:
             self._beat_s = now_s + _BEAT_S
@@ -192,12 +192,13 @@ class Pipeline:
         job.output_tokens += len(job.fresh)
         return job.fresh
 
-    def _tell(self, job: _Job, known: str, whole: str) -> Iterator[dict[str, Any]]:
+    def _tell(self, job: _Job, known: str, whole: str, now_s: float) -> Iterator[dict[str, Any]]:
         """What is new of an answer."""
         status = job.handle.get_status()
         over = status != self._genai.GenerationStatus.RUNNING
         piece = job.text.take(known, whole, last=over)
         if piece or (job.logprobs and job.fresh):
+            job.next_s = now_s + self._interval_s
             ids = [[token] for token, _ in job.fresh] if job.logprobs else []
             spelled = self._tokenizer.decode(ids) if ids else []
             tokens = [[text, logprob] for text, (_, logprob) in zip(spelled, job.fresh, strict=False)]
