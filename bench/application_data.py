@@ -1,7 +1,9 @@
 """The public data sets of the applications benchmark, turned into JSON Lines files with the columns a task file names.
 
-Notable: only the form changes. Sets with several questions about one text are split by text, so that no passage of the
-test stands in training. Rows that are too long for a small context are left out, and how many is counted and told.
+Notable: only the form changes. Two sets come from the package index: films that people rated, by the recipe's own
+script, and the programs that mypy tests itself with. Sets with several questions about one text are split by text, so
+that no passage of the test stands in training. Rows that are too long for a small context are left out, and how many is
+counted and told.
 """
 
 from __future__ import annotations
@@ -10,12 +12,17 @@ import csv
 import gzip
 import json
 import random
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from public_data import DATASETS
+from public_data import DATASETS, ROOT
 
 Rows = list[dict[str, Any]]
 
@@ -130,6 +137,52 @@ def _ifeval(folder: Path) -> dict[str, Rows]:
     return {"train": _lines(folder / "ifeval" / "en_input_data.jsonl")}
 
 
+def _presidio_fields(folder: Path) -> dict[str, Rows]:
+    """The same texts as ``_pii``; each kind of entity is a field that lists what stands in the text."""
+    found: Rows = []
+    for row in _pii(folder)["train"]:
+        fields: dict[str, list[str]] = {}
+        for span in sorted(row["spans"], key=lambda span: span["start_position"]):
+            fields.setdefault(span["entity_type"].lower(), []).append(span["entity_value"])
+        found.append({"text": row["text"], "item": fields})
+    return {"train": found}
+
+
+def _movielens(_: Path) -> dict[str, Rows]:
+    """What the recipe's script makes of MovieLens 100K."""
+    sys.path.insert(0, str(ROOT / "examples" / "recommendation"))
+    import prepare
+
+    return {"train": _mixed(prepare.rows_of(*prepare.downloaded()))}
+
+
+MYPY = "2.4.1"
+
+
+def _type_errors(_: Path) -> dict[str, Rows]:
+    """Programs of one file that mypy tests itself with, without the comments that say what it finds."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "mypy"]
+        subprocess.run([*command, "--dest", scratch, f"mypy=={MYPY}"], check=True)
+        with tarfile.open(Path(scratch) / f"mypy-{MYPY}.tar.gz") as archive:
+            members = [each for each in archive.getmembers() if re.search(r"test-data/unit/check-.*\.test$", each.name)]
+            texts = [file.read().decode() for each in members if (file := archive.extractfile(each))]
+    programs = (program for text in texts for program in re.split(r"^\[case ", text, flags=re.MULTILINE)[1:])
+    return {"train": _mixed([row for program in programs if (row := _type_error(program))])}
+
+
+def _type_error(program: str) -> dict[str, Any] | None:
+    """One program: whether mypy reports an error; None where it needs other files or is not run."""
+    name, _, body = program.partition("\n")
+    code, *sections = re.split(r"^\[([a-z]+[^\n\]]*)\]\s*$", body, flags=re.MULTILINE)
+    said = {head.split()[0]: text for head, text in zip(sections[::2], sections[1::2], strict=True)}
+    if name.rstrip("]").endswith(("-skip", "-xfail")) or set(said) - {"builtins", "typing", "typing_full", "out"}:
+        return None
+    has_error = "# E:" in code or " error:" in said.get("out", "")
+    code = re.sub(r"[ \t]*# [ENW]:.*", "", code).strip()
+    return {"code": code, "has_error": has_error} if code else None
+
+
 def _labelled(name: str) -> Application:
     """A set of the classification benchmark, with the rows that it has there."""
     read, instruction = DATASETS[name]
@@ -148,6 +201,16 @@ _CALL = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}},
     "required": ["name", "arguments"],
+    "additionalProperties": False,
+}
+
+_FIELDS = (
+    "age", "credit_card", "date_time", "domain_name", "email_address", "gpe", "iban_code", "ip_address", "nrp",
+    "organization", "person", "phone_number", "street_address", "title", "us_driver_license", "us_ssn", "zip_code",
+)  # fmt: skip
+_ENTITIES = {
+    "type": "object",
+    "properties": {name: {"type": "array", "items": {"type": "string"}} for name in _FIELDS},
     "additionalProperties": False,
 }
 
@@ -246,6 +309,34 @@ APPLICATIONS: dict[str, Application] = {
             "instruction": "Do exactly what the user asks.",
             "data": {"input": "prompt", "output": ["instruction_id_list", "kwargs"]},
             "generation": {"max_tokens": 256},
+        },
+    ),
+    "presidio_fields": Application(
+        _presidio_fields,
+        {
+            "kind": "extract",
+            "instruction": "List the personal data in the text, by kind.",
+            "data": {"input": "text", "output": "item"},
+            "answer_schema": _ENTITIES,
+            "generation": {"max_tokens": 160},
+        },
+    ),
+    "type_errors": Application(
+        _type_errors,
+        {
+            "kind": "classify",
+            "instruction": "Does a type checker find an error in this Python program (true) or not (false)?",
+            "data": {"input": "code", "output": "has_error"},
+        },
+        max_chars=1200,
+    ),
+    "movielens": Application(
+        _movielens,
+        {
+            "kind": "rank",
+            "instruction": "Which film will this person like next?",
+            "data": {"input": ["history", "candidates"], "output": "next", "duplicates": "keep", "max_rows": 6000},
+            "target": {"metric": "ndcg_at_10"},
         },
     ),
     **{name: _labelled(name) for name in ("headlines_gold", "trec6", "banking77")},

