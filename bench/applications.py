@@ -51,10 +51,10 @@ CAPTION = (
     " Tuned: the same, all weights, where answers are written; all-MiniLM-L6-v2 for labels, spans and rankings (their"
     " prompted columns are empty). Coder 0.5B: Qwen2.5-Coder-0.5B-Instruct (Q4_K_M), few-shot, on HumanEval prompted."
     " LLM: Qwen2.5-Coder-1.5B-Instruct (Q4_K_M), prompted with the instruction, on the rows in its brackets. Local:"
-    " share of calibration rows answered without the LLM under the certificate in force: at most 20 % of the answers given"
-    " locally are wrong (5 % for labels and spans), proved at 95 % confidence; 0 % where nothing can be proved from so"
-    " few rows. On dev: the build had no time left to ask that student on the test rows, too."
-    " p50 –: the figure was withdrawn, because the engine had read those rows before it was timed."
+    " share of calibration rows answered without the LLM under the certificate in force: at most 20 % of the answers"
+    " given locally are wrong (5 % for labels and spans), proved at 95 % confidence; 0 % where nothing can be proved"
+    " from so few rows. On dev: the build had no time left to ask that student on the test rows, too. p50 –: the"
+    " figure was withdrawn, because the engine had read those rows before it was timed."
 )
 
 
