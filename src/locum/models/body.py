@@ -18,6 +18,7 @@ from torch import nn
 from locum.core.errors import ModelFileError
 from locum.models.architectures import keep_first_layers
 from locum.models.base_files import BaseFiles
+from locum.models.gguf_once import gguf_read_once
 
 
 def load_body(base: BaseFiles, depth: int | None = None) -> nn.Module:
@@ -55,7 +56,7 @@ def load_transformer(auto: Any, base: BaseFiles, **options: Any) -> Any:
     where = str(base.root / base.gguf) if base.gguf else str(base.root)
     options |= {"dtype": torch.float32, "local_files_only": True}
     options |= {"gguf_file": base.gguf} if base.gguf else {"use_safetensors": True}
-    with quiet_transformers():
+    with quiet_transformers(), gguf_read_once():
         try:
             module, report = auto.from_pretrained(base.root, output_loading_info=True, **options)
         except Exception as error:  # transformers raises many classes for a damaged base; all mean the same here
