@@ -4,8 +4,8 @@
 
 From SQuAD's articles: which of twenty passages of the same article answers the question. Articles are split, so that no
 passage of dev, calibration or test stands in training; passages of one article share their words and names, which makes
-the task hard for BM25 and vectors alike. One ``locum build`` as a user runs it. The public data sets hold no histories
-of what people chose, so recommendation is not measured here. Results go to ``bench/results/ranking.json``.
+the task hard for BM25 and vectors alike. One ``locum build`` as a user runs it. Results go to
+``bench/results/ranking.json``. Not here: recommendation, one of the sets of ``applications.py``.
 """
 
 from __future__ import annotations

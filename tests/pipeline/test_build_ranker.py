@@ -22,6 +22,7 @@ from locum.gateway.bundle_target import BundleTarget
 from locum.models.pico import pico_base
 from locum.pipeline import build
 from locum.pipeline.examine import certify_bundle, evaluate_bundle
+from locum.testing import FakeUpstream
 
 PAIRS = {"car": "automobile", "doctor": "physician", "sofa": "couch", "movie": "film", "shop": "store", "fast": "quick"}
 FILLER = ["the", "a", "my", "of", "with", "again", "now", "today", "only"]
@@ -71,8 +72,10 @@ def notes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notes")
     base = pico_base(folder / "base", [*PAIRS, *PAIRS.values(), *FILLER, *ASKING], positions=256)
     students = [{"method": "linear"}, {"base": str(base), "method": "full"}]
-    task = write_task(folder / "task", make_rows(500, 1), students=students, budget={"build_minutes": 10})
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, FakeUpstream(["2, 1"]) as upstream:
+        llm = {"base_url": upstream.base_url, "model": "large", "examples": 8}
+        rows, budget = make_rows(500, 1), {"build_minutes": 10}
+        task = write_task(folder / "task", rows, students=students, budget=budget, llm=llm)
         patch.setattr(build, "usable_cores", lambda: 1)
         return locum.build(task, out=folder / "out").bundle
 
@@ -100,6 +103,8 @@ def test_the_bundle_ranks_and_is_certified(notes_bundle: Path) -> None:
     assert bm25.engine == "linear" and (bm25.size_mb or 1) < 0.1
     assert {rung.engine for rung in report.ladder} == {"linear", "onnx"}
     assert report.certificate.threshold is not None and (report.certificate.local_share or 0) > 0.2
+    assert report.llm is not None and report.llm.test.n == 8 and report.llm.failures == 0
+    assert 'Query: "query"\nCandidates:\n1. ' in report.llm.prompt
 
 
 @pytest.mark.slow

@@ -65,6 +65,14 @@ def test_every_form_has_a_kind_with_its_metrics(form: str) -> None:
         assert second == 0.0
 
 
+def test_a_prompt_can_be_shown_without_a_row(form: str) -> None:
+    kind = KIND_OF[form]
+    first, *_, last = kind.messages(kind.sample)
+    assert (first.role, last.role) == ("system", "user")
+    assert "Do the task." in first.content
+    assert ("query" if form == "rank" else "…") in last.content
+
+
 def test_what_a_student_learns_to_write_is_read_as_a_right_answer(form: str) -> None:
     kind, row = KIND_OF[form], ROWS[form]
     target = kind.target(row)

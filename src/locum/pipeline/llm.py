@@ -97,7 +97,7 @@ def ask_llm(work: Workspace, data: Prepared) -> LlmAnswers | None:
         generator.close()
     report = LlmReport(
         model=test.model,
-        prompt=kind.messages("…")[-1].content,
+        prompt="\n\n".join(f"{said.role}: {said.content}" for said in kind.messages(kind.sample)),
         test=test.evaluation(),
         latency=test.latency(),
         input_tokens=test.input_tokens,

@@ -38,6 +38,7 @@ class Classify:
     """
 
     name = "classify"
+    sample = "…"
 
     def __init__(self, instruction: str, labels: tuple[str, ...], examples: tuple[Row, ...] = ()) -> None:
         self.labels = labels

@@ -48,6 +48,11 @@ class TaskKind(Protocol):
         ...
 
     @property
+    def sample(self) -> str:
+        """An input of the form that the kind reads, which stands for any when a prompt is shown."""
+        ...
+
+    @property
     def decoding(self) -> Decoding:
         """How answers are written."""
         ...

@@ -55,7 +55,7 @@ class Written(ABC):
         least: fewest that an answer is allowed, however short the right ones are; ``tokens`` where a model may have to
             write more than the right answers hold (working, words around code).
         spread: how much longer than the right ones an answer may be and still be read.
-        sample: an input of the form that the kind reads, to hash the form of the question by.
+        sample: as in ``TaskKind``; its ``…`` is hashed as a zero byte, which no input holds.
         version: of how answers are read and scored; part of the prompt's hash.
     """
 
@@ -64,7 +64,7 @@ class Written(ABC):
     tokens: ClassVar[int] = 128
     least: ClassVar[int] = 16
     spread: ClassVar[float] = 1.25
-    sample: ClassVar[str] = "\0"
+    sample: ClassVar[str] = "…"
     version: ClassVar[int] = 1
 
     def __init__(self, task: Task, labels: tuple[str, ...], prompt: Prompt) -> None:
@@ -79,7 +79,7 @@ class Written(ABC):
         self._hash = content_hash(
             {
                 "head": [[message.role, message.content] for message in self._head],
-                "form": self.ask(self.sample),
+                "form": self.ask(self.sample.replace("…", "\0")),
                 "reader": [self.name, self.version, task.correct_at, task.scorer, *judged],
                 "neighbours": [prompt.neighbours, prompt.pool],
             }
