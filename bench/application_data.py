@@ -327,6 +327,7 @@ APPLICATIONS: dict[str, Application] = {
             "kind": "classify",
             "instruction": "Does a type checker find an error in this Python program (true) or not (false)?",
             "data": {"input": "code", "output": "has_error"},
+            "guarantee": {"kind": "selective", "max_error": 0.2, "confidence": 0.95},  # as its recipe
         },
         max_chars=1200,
     ),
