@@ -168,10 +168,10 @@ def _type_errors(_: Path) -> dict[str, Rows]:
             members = [each for each in archive.getmembers() if re.search(r"test-data/unit/check-.*\.test$", each.name)]
             texts = [file.read().decode() for each in members if (file := archive.extractfile(each))]
     programs = (program for text in texts for program in re.split(r"^\[case ", text, flags=re.MULTILINE)[1:])
-    return {"train": _mixed([row for program in programs if (row := _type_error(program))])}
+    return {"train": _mixed([row for program in programs if (row := type_error(program))])}
 
 
-def _type_error(program: str) -> dict[str, Any] | None:
+def type_error(program: str) -> dict[str, Any] | None:
     """One program: whether mypy reports an error; None where it needs other files or is not run."""
     name, _, body = program.partition("\n")
     code, *sections = re.split(r"^\[([a-z]+[^\n\]]*)\]\s*$", body, flags=re.MULTILINE)
