@@ -114,33 +114,45 @@ def write(report: dict[str, Any], wall_s: float) -> None:
     """Write the JSON: the table for the documentation, and what it comes from."""
     import locum
 
-    built = [rung for rung in report["ladder"] if rung["test"]]
+    raw = {
+        "wall_s": round(wall_s, 1),
+        "rows": {name: split["rows"] for name, split in report["data"]["splits"].items()},
+        "certificate": report["certificate"],
+        "comparisons": report["comparisons"],
+        "ladder": [
+            {
+                **{key: rung[key] for key in ("parameters", "size_mb", "memory_mb", "latency", "parity")},
+                "name": rung["candidate"]["name"],
+                "skipped": rung["reason"],
+                "trained": rung["trained"],
+                **{split: rung[split] and figures(rung[split]) for split in ("dev", "test")},
+            }
+            for rung in report["ladder"]
+        ],
+    }
+    table = [row(rung, report) for rung in report["ladder"] if rung["test"]]
     document = {
         "columns": COLUMNS,
-        "table": [row(rung, report) for rung in built],
+        "table": table,
         "caption": CAPTION,
+        "more": {"search": page(table, raw)},
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()},
         "versions": {"locum": locum.__version__, "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%d"),
-        "raw": {
-            "wall_s": round(wall_s, 1),
-            "rows": {name: split["rows"] for name, split in report["data"]["splits"].items()},
-            "certificate": report["certificate"],
-            "comparisons": report["comparisons"],
-            "ladder": [
-                {
-                    **{key: rung[key] for key in ("parameters", "size_mb", "memory_mb", "latency", "parity")},
-                    "name": rung["candidate"]["name"],
-                    "skipped": rung["reason"],
-                    "trained": rung["trained"],
-                    **{split: rung[split] and figures(rung[split]) for split in ("dev", "test")},
-                }
-                for rung in report["ladder"]
-            ],
-        },
+        "raw": raw,
     }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def page(table: list[dict[str, str]], raw: dict[str, Any]) -> dict[str, Any]:
+    """What the recipe's page shows of the build: its ladder, the certificate, what it took."""
+    took = f"The build took {raw['wall_s'] / 60:.0f} minutes on two cores, with {raw['rows']['train']:,} rows to learn"
+    return {
+        "columns": [column for column in COLUMNS if column != "signals"],
+        "table": table,
+        "caption": f"{raw['certificate']['statement']} {took} from.",
+    }
 
 
 def figures(evaluation: dict[str, Any]) -> dict[str, Any]:
