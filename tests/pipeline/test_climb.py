@@ -125,8 +125,11 @@ def test_a_failure_of_its_own_costs_a_candidate_and_not_the_build(
     assert [event.kind for event in heard if "mini/head" in event.label] == ["warning"]
 
 
-def test_fault_43_a_loss_that_is_no_number_costs_only_its_candidate(rungs: Any, tmp_path: Path) -> None:
-    rungs(mini_full=UserError("train-nan", "the loss became NaN"))
+@pytest.mark.parametrize("code", ["train-nan", "train-no-time"])
+def test_fault_43_a_loss_that_is_no_number_or_no_time_costs_only_its_candidate(
+    rungs: Any, tmp_path: Path, code: str
+) -> None:
+    rungs(mini_full=UserError(code, "the loss became NaN, or an epoch takes too long"))
     assert statuses(climb(workspace(tmp_path), DATA, LADDER, 1.0))["mini/full"] == "failed"
 
 

@@ -211,13 +211,14 @@ def test_fault_36_memory_error_has_its_own_code(tmp_path: Path, monkeypatch: pyt
     assert caught.value.code == "train-memory"
 
 
-def test_budget_of_nothing_keeps_the_base(tmp_path: Path) -> None:
+def test_without_time_for_a_step_nothing_is_made(tmp_path: Path) -> None:
     request = tune_request(tmp_path, budget_s=0.001)
-    folder, trained = run(request, tmp_path)
-    assert (trained.stopped_by, trained.best_epoch) == ("budget", 0)
-    before = load_causal(inspect_base(Path(request.base))).state_dict()
-    after = load_causal(inspect_base(folder)).state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    for _ in range(2):  # the second time by the schedule of the first
+        with pytest.raises(UserError) as caught:
+            run(request, tmp_path)
+        assert caught.value.code == "train-no-time"
+        assert "an epoch takes about" in str(caught.value)
+    assert not list(tmp_path.rglob("trained.json"))
 
 
 def test_early_stopping_goes_by_dev(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """Climbing the ladder: candidates in order of cost, until the next one is not worth building.
 
-Notable: every candidate ends in the report, built or not, with the reason. A base that cannot be had, rows that teach
-a student nothing, a job that runs out of memory or a loss that is no number costs its candidate and not the build; a
-failed parity check ends the build, because what is served would not be what was measured. Training keeps its time:
-a prompt is not tried where that would take the time of what is still to be trained.
+Notable: every candidate ends in the report, built or not, with the reason. A base that cannot be had, rows that teach a
+student nothing, a job that runs out of memory or of time or a loss that is no number costs its candidate and not the
+build; a failed parity check ends the build, because what is served would not be what was measured. Training keeps its
+time: a prompt is not tried where that would take the time of what is still to be trained.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def as_rung(student: BuiltStudent) -> choose.Rung:
 
 def costs_only_the_candidate(error: LocumError) -> bool:
     """Whether an error is a candidate's own, so that the build goes on without it."""
-    own = ("train-nan", "train-no-rows", "data-nothing-to-learn", *OUT_OF_MEMORY)
+    own = ("train-nan", "train-no-rows", "train-no-time", "data-nothing-to-learn", *OUT_OF_MEMORY)
     return isinstance(error, SourceError | ModelFileError) or error.code in own
 
 

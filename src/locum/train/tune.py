@@ -78,7 +78,8 @@ def main(request: Path, out: Path) -> None:
         out: the output folder; checkpoints of an earlier try in it are used.
 
     Raises:
-        LocumError: the request, the data or the base cannot be used; NaN before anything was learned; no memory.
+        LocumError: the request, the data or the base cannot be used; NaN before anything was learned; no memory; no
+            time for a quarter of an epoch.
         KeyboardInterrupt: stopped on request, after a checkpoint.
     """
     asked = TuneRequest.from_json(request.read_bytes(), str(request), UserError)
@@ -217,9 +218,23 @@ def _run(
         if ranks.first:
             write_schedule(work / "schedule.json", schedule)
     note("schedule", epochs=round(schedule.epochs, 2), steps=schedule.total_steps, tokens_per_s=schedule.tokens_per_s)
+    if not schedule.total_steps:
+        raise _no_time(bench, schedule, clock)
     tuning = trainer(replace(schedule, micro_batch=request.micro_batch))
     with polite_stop() as stop:
         return tuning, tuning.run(stop)
+
+
+def _no_time(bench: TuneBench, schedule: Schedule, clock: Clock) -> UserError:
+    """An untuned decoder is its base, which a prompt asks for less."""
+    epoch_s = sum(row.length for row in bench.train.examples) / (schedule.tokens_per_s or 1.0)
+    return UserError(
+        "train-no-time",
+        f"an epoch takes about {epoch_s:.0f} s, and of {clock.budget_s:.0f} s, {max(0.0, clock.left_s):.0f} are left "
+        "after loading, too few for a quarter of one and the evaluations",
+        where=bench.request.base,
+        fix="raise budget.build_minutes, or give fewer or shorter rows",
+    )
 
 
 def _measured_schedule(probe: GeneratorTrainer, recipe: TuneRecipe, clock: Clock) -> Schedule:
