@@ -195,14 +195,24 @@ def test_lean_gate_equals_the_plain_one() -> None:
         torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
 
 
-def test_packs_hold_every_row_once_within_their_limits() -> None:
+@pytest.mark.parametrize("share", [False, True])
+def test_packs_hold_every_row_once_within_their_limits(share: bool) -> None:
     rows = [Example(tuple(range(length)), (1,), task) for length in (5, 9, 3, 40, 7) for task in ("a", "b")]
-    parts = packs_of(range(len(rows)), rows, 3, 16)
+    parts = packs_of(range(len(rows)), rows, 3, 16, share=share)
     assert sorted(row for part in parts for row in part) == list(range(len(rows)))
     assert all(len(part) <= 3 for part in parts)
-    sizes = [sum(len(rows[row].ids) for row in part) for part in parts]
+    sizes = [len(pack([rows[row] for row in part], share=share).ids) for part in parts]
     assert all(len(part) == 1 or size <= 16 for part, size in zip(parts, sizes, strict=True))
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_what_rows_share_is_counted_once() -> None:
+    rows = [Example((*range(100), number, 7), (1, 2)) for number in range(9)]
+    assert len(rows[0].ids) == 103
+    (together,) = packs_of(range(9), rows, None, 127)
+    assert len(pack([rows[row] for row in together]).ids) == 127
+    assert [len(part) for part in packs_of(range(9), rows, None, 126)] == [8, 1]
+    assert len(packs_of(range(9), rows, None, 127, share=False)) == 9
 
 
 def test_an_epoch_without_temperature_is_every_row_once_and_depends_on_seed_and_epoch_alone() -> None:

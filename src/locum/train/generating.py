@@ -92,7 +92,7 @@ class FrozenStates:
         found: list[Tensor] = [torch.empty(0)] * len(examples)
         machine = self._decoder.machine
         with track(label, len(examples), "row") as tracker, self._prefix.alone(), machine.autocast():
-            for rows in packs_of(range(len(examples)), examples, None, self._decoder.pack_tokens):
+            for rows in packs_of(range(len(examples)), examples, None, self._decoder.pack_tokens, share=False):
                 states = self._decoder.states(pack([examples[row] for row in rows], share=False)).cpu()
                 kept = states.bfloat16() if machine.bfloat16 else states
                 for row, part in zip(rows, kept.split([len(examples[row].ids) for row in rows]), strict=True):

@@ -102,24 +102,38 @@ def pack(rows: Sequence[Example], *, share: bool = True) -> Pack:
 
 
 def packs_of(
-    rows: Sequence[int], examples: Sequence[Example], max_rows: int | None, max_tokens: int
+    rows: Sequence[int], examples: Sequence[Example], max_rows: int | None, max_tokens: int, *, share: bool = True
 ) -> list[list[int]]:
     """Split the rows of a step into those of each forward pass; gradients are accumulated over the passes.
 
     Rows that begin alike come together. A row longer than ``max_tokens`` stands alone. The largest pass comes first, so
     that the others fit into the memory it leaves.
+
+    Args:
+        rows: numbers of examples.
+        examples: all.
+        max_rows: of one pass; None sets no limit.
+        max_tokens: of one pass, as they are laid out.
+        share: as ``pack`` will be told.
     """
     parts: list[list[int]] = []
-    tokens = 0
+    sizes: list[int] = []
     for row in sorted(rows, key=lambda row: _key(examples[row])):
-        length = len(examples[row].ids)
-        full = parts and (tokens + length > max_tokens or len(parts[-1]) == max_rows)
-        if not parts or full:
-            parts.append([])
-            tokens = 0
-        parts[-1].append(row)
-        tokens += length
-    return sorted(parts, key=lambda part: -sum(len(examples[row].ids) for row in part))
+        grown = [*parts[-1], row] if parts else [row]
+        size = _laid_out([examples[each] for each in grown], share)
+        if parts and len(parts[-1]) != max_rows and size <= max_tokens:
+            parts[-1], sizes[-1] = grown, size
+        else:
+            parts.append([row])
+            sizes.append(len(examples[row].ids))
+    largest_first = sorted(range(len(parts)), key=lambda place: -sizes[place])
+    return [parts[place] for place in largest_first]
+
+
+def _laid_out(rows: Sequence[Example], share: bool) -> int:
+    """Tokens of a pack of these rows."""
+    repeated = sum(_shared(rows, group) * (len(group) - 1) for group in _groups(rows)) if share else 0
+    return sum(len(row.ids) for row in rows) - repeated
 
 
 def _key(row: Example) -> tuple[str, tuple[int, ...]]:
