@@ -22,8 +22,8 @@ Make = Callable[..., "Child"]
 class Child(EngineChild):
     """Keeps what it hears."""
 
-    def __init__(self, command: list[str]) -> None:
-        super().__init__("toy", "toy.gguf", command, {"n": 1}, memory_fix="less", instructions_fix="another")
+    def __init__(self, command: list[str], model: str) -> None:
+        super().__init__("toy", model, command, {"n": 1}, memory_fix="less", instructions_fix="another")
         self.heard: list[dict[str, Any]] = []
         self.log: list[str] = []
         self.endings: list[str] = []
@@ -45,13 +45,28 @@ class Child(EngineChild):
 def make() -> Iterator[Make]:
     made: list[Child] = []
 
-    def start(script: str = "", *, command: list[str] | None = None) -> Child:
-        made.append(Child(command or [sys.executable, "-c", "import json, os, sys, time\n" + script]))
+    def start(script: str = "", *, command: list[str] | None = None, model: str = "toy.gguf") -> Child:
+        made.append(Child(command or [sys.executable, "-c", "import json, os, sys, time\n" + script], model))
         return made[-1]
 
     yield start
     for child in made:
         child.close()
+
+
+@pytest.mark.parametrize(("megabytes", "spins"), [(None, 500), (100, 500), (491, 982), (1117, 2000)])
+def test_threads_of_a_large_model_wait_longer_before_they_sleep(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, megabytes: int | None, spins: int
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    model = tmp_path / "model.gguf"
+    if megabytes is not None:
+        with model.open("wb") as file:
+            file.truncate(megabytes * 10**6)  # sparse
+    child = make("print(json.dumps({'spins': int(os.environ['GOMP_SPINCOUNT'])}))", model=str(model))
+    wait_for(lambda: child.heard)
+    assert child.heard == [{"spins": spins}]
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -20,6 +20,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from locum.core.errors import DeviceError, LocumError
@@ -39,7 +40,7 @@ class EngineChild(ABC):
 
     Args:
         engine: its name, for messages.
-        model: the file that it opens, for messages.
+        model: the file that it opens.
         command: how to start it.
         settings: the first line that it reads.
         memory_fix: what to do when memory ran out.
@@ -176,7 +177,7 @@ class EngineChild(ABC):
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
-                env={**os.environ, **waiting(os.environ)},
+                env={**os.environ, **waiting(os.environ, _megabytes(self._model))},
                 start_new_session=True,  # Ctrl-C is for the parent, which closes the child
             )
         except OSError as error:
@@ -218,6 +219,13 @@ class EngineChild(ABC):
         if line.strip():
             self._log.append(line.strip())
         self.hear_log(line)
+
+
+def _megabytes(model: str) -> float:
+    """Size of the model's file; 0 where there is none."""
+    with contextlib.suppress(OSError):
+        return Path(model).stat().st_size / 1e6
+    return 0.0
 
 
 def die_with_parent(parent: int) -> None:
