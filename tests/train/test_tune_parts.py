@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,18 @@ def test_packs_hold_every_row_once_within_their_limits(share: bool) -> None:
     sizes = [len(pack([rows[row] for row in part], share=share).ids) for part in parts]
     assert all(len(part) == 1 or size <= 16 for part, size in zip(parts, sizes, strict=True))
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_no_pass_of_random_rows_is_larger_than_counted() -> None:
+    lots = random.Random(1)
+    begins = [tuple(lots.choices(range(3), k=length)) for length in (2, 8, 9, 20)]
+    for _ in range(50):
+        rows = [
+            Example(lots.choice(begins) + tuple(lots.choices(range(3), k=lots.randint(1, 9))), (1, 2))
+            for _ in begins * 3
+        ]
+        for part in packs_of(range(len(rows)), rows, None, 40):
+            assert len(pack([rows[row] for row in part]).ids) <= 40
 
 
 def test_what_rows_share_is_counted_once() -> None:

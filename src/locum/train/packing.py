@@ -116,24 +116,49 @@ def packs_of(
         max_tokens: of one pass, as they are laid out.
         share: as ``pack`` will be told.
     """
-    parts: list[list[int]] = []
-    sizes: list[int] = []
+    parts: list[_Filling] = []
     for row in sorted(rows, key=lambda row: _key(examples[row])):
-        grown = [*parts[-1], row] if parts else [row]
-        size = _laid_out([examples[each] for each in grown], share)
-        if parts and len(parts[-1]) != max_rows and size <= max_tokens:
-            parts[-1], sizes[-1] = grown, size
-        else:
-            parts.append([row])
-            sizes.append(len(examples[row].ids))
-    largest_first = sorted(range(len(parts)), key=lambda place: -sizes[place])
-    return [parts[place] for place in largest_first]
+        last = parts[-1] if parts else None
+        if last is None or len(last.rows) == max_rows or last.size_with(examples[row]) > max_tokens:
+            parts.append(last := _Filling(share))
+        last.add(row, examples[row])
+    return [part.rows for part in sorted(parts, key=lambda part: -part.size)]
 
 
-def _laid_out(rows: Sequence[Example], share: bool) -> int:
-    """Tokens of a pack of these rows."""
-    repeated = sum(_shared(rows, group) * (len(group) - 1) for group in _groups(rows)) if share else 0
-    return sum(len(row.ids) for row in rows) - repeated
+class _Filling:
+    """A pass that is being filled, rows that begin alike one after the other; what it counts is what ``pack`` makes.
+
+    Args:
+        share: as ``pack`` will be told.
+    """
+
+    def __init__(self, share: bool) -> None:
+        self.rows: list[int] = []
+        self.size = 0
+        self._share = share
+        self._first: Example | None = None  # of the last group
+        self._count = self._shared = 0  # of its rows; tokens that they begin with
+
+    def size_with(self, row: Example) -> int:
+        """Tokens laid out with one more row."""
+        return self._grown(row)[0]
+
+    def add(self, number: int, row: Example) -> None:
+        """Add a row, not before any with the same key."""
+        self.size, self._shared = self._grown(row)
+        if self._first is None or _key(self._first) != _key(row):
+            self._first, self._count = row, 0
+        self._count += 1
+        self.rows.append(number)
+
+    def _grown(self, row: Example) -> tuple[int, int]:
+        """Tokens laid out, and those shared by the last group, with one more row."""
+        own = len(row.prompt) - 1 if self._share else 0
+        if self._first is None or _key(self._first) != _key(row):
+            return self.size + len(row.ids), own
+        shared = min(self._shared, own, _common(self._first.prompt, row.prompt))
+        once = self.size + self._shared * (self._count - 1)  # as if nothing were shared
+        return once + len(row.ids) - shared * self._count, shared
 
 
 def _key(row: Example) -> tuple[str, tuple[int, ...]]:
@@ -152,6 +177,11 @@ def _shared(rows: Sequence[Example], group: list[int]) -> int:
     if len(group) == 1:
         return 0
     prompts = [rows[number].prompt for number in group]
-    least, most = min(prompts), max(prompts)  # in lexical order: what these two share, all share
-    same = next((place for place, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))
+    same = _common(min(prompts), max(prompts))  # in lexical order: what these two share, all share
     return min(same, min(map(len, prompts)) - 1)
+
+
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """Tokens that two prompts begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
