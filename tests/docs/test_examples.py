@@ -63,7 +63,7 @@ def test_data_of_a_recipe_are_local_files_first_and_then_the_hub(folder: Path) -
     script = folder / "prepare.py"
     if spec.train == "data/train.jsonl":  # only a script knows where its rows come from
         (source,) = re.findall(r'^SOURCE = "(.*)"$', script.read_text(encoding="utf-8"), re.MULTILINE)
-        assert urlsplit(source).scheme in ("hf", "https")
+        assert urlsplit(source).scheme in ("hf", "https", "pypi")
     else:
         assert not script.exists()
 
