@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from locum.core.errors import LocumError, ModelFileError
+from locum.models.gguf_once import gguf_read_once
 from locum.runtime import CompletionRequest, Message, open_classifier, open_generator
 from locum.runtime.completion import Completion
 from locum.runtime.llama_settings import EngineSettings
@@ -93,8 +94,9 @@ def test_scores_of_a_real_model_are_pytorchs(smollm2: Path) -> None:
     finally:
         model.close()
     folder, name = str(smollm2.parent), smollm2.name
-    network = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    with gguf_read_once():
+        network = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
     prompt = tokenizer(request.prompt, add_special_tokens=False).input_ids
     for text, score in zip(continuations, found, strict=True):
         ids = tokenizer(text, add_special_tokens=False).input_ids

@@ -26,6 +26,7 @@ from locum.core.progress import note
 from locum.models.architectures import transformer_layers
 from locum.models.base_files import BaseFiles, inspect_base
 from locum.models.causal import load_causal, load_chat_tokenizer, save_causal
+from locum.models.gguf_once import gguf_read_once
 from locum.schema.candidate import Candidate
 from locum.schema.training import RowCounts, Trained, TuneRequest
 from locum.train.adapters import add_adapters, merge_adapter, round_frozen, save_adapter
@@ -127,10 +128,11 @@ def prepare(request: TuneRequest, ranks: Ranks = ALONE) -> TuneBench:
         UserError: the data cannot be used, or the request does not fit the base.
     """
     base = inspect_base(Path(request.base))
-    tokenizer = load_chat_tokenizer(base)
     register()
     torch.manual_seed(request.seed)
-    model = load_causal(base, attention=NAME)
+    with gguf_read_once():
+        tokenizer = load_chat_tokenizer(base)
+        model = load_causal(base, attention=NAME)
     max_tokens = min(request.max_tokens, getattr(model.config, "max_position_embeddings", request.max_tokens))
     encoder = ChatEncoder(tokenizer, max_tokens, request.base)
     train, dev = (encoder.read(Path(path)) for path in (request.train, request.dev))
