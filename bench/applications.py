@@ -54,7 +54,7 @@ CAPTION = (
     " share of calibration rows answered without the LLM under the certificate in force: at most 20 % of the answers"
     " given locally are wrong (5 % for labels and spans, but not of type_errors), proved at 95 % confidence; 0 % where"
     " nothing can be proved from so few rows. On dev: the build had no time left to ask that student on the test rows,"
-    " too. p50 –: the figure was withdrawn, because the engine had read those rows before it was timed."
+    " too."
 )
 
 
