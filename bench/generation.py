@@ -5,7 +5,8 @@
 For each model, with 1, 4 and 16 clients asking real instructions (greedy, a fixed number of tokens at most): tokens per
 second of all clients together, time to first token, 95th percentile of an answer; with 1 and 4 clients also while
 another process keeps a core busy. Then, for Locum: prefix reuse on an instruction of about 500 tokens, and speculative
-decoding (a draft model; prompt lookup) on grounded answers and code, each against the same server without it. Peers
+decoding (a draft model; prompt lookup) on grounded answers and code, each against the same server without it; and, only
+when asked for (``--parts spins``), how long threads wait for each other before they sleep. Peers
 take turns in every round, so a slow minute hits them all; figures are medians over rounds. Each decode figure stands
 beside its share of what memory bandwidth allows (bytes of the weights that a token reads, over the bandwidth measured
 in the same run), each prefill figure beside its share of the bf16 matrix-product peak.
@@ -28,6 +29,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from public_data import ROOT, data_folder
 
 PEERS = ROOT / "bench" / "generation_peers.py"
 ADDRESS = re.compile(r"http://[0-9.]+:[0-9]+")
+SPINS = (500, 1000, 2000)
 BEGINNING = 24
 """Characters of an answer that are compared with the reference's."""
 
@@ -62,7 +65,8 @@ def main() -> None:
         found["parameters"] = parameters(path)
         found["copy_megabytes"] = round(openvino_copy(path).stat().st_size / 1e6, 1)
         measures = {
-            "servers": servers, "beside": beside, "prefill": prefill, "prefix": prefix, "speculation": speculation
+            "servers": servers, "beside": beside, "prefill": prefill, "prefix": prefix, "speculation": speculation,
+            "spins": spins,
         }  # fmt: skip
         for part in options.parts:
             found[part] = measures[part](path, options)
@@ -145,14 +149,30 @@ def servers(path: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def beside(path: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Every server with one and four clients, alone and while another process keeps a core busy, in turns.
+    """Every server, alone and while another process keeps a core busy; answers have a third of ``--tokens``."""
+    tokens = max(1, options.tokens // 3)
+    return alone_and_beside(peers(path, options, tokens), options)
 
-    Answers have a third of ``--tokens``; each run has prompts of its own, because servers keep what they read.
+
+def spins(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Locum's llama.cpp by how often its threads look for each other before they sleep, against plain llama.cpp."""
+    tokens = max(1, options.tokens * 2 // 3)
+    named = {REFERENCE: lambda: served([sys.executable, str(PEERS), "llamacpp", str(path)], tokens)}
+    for count in SPINS:
+        environment = {"GOMP_SPINCOUNT": str(count)}
+        arguments = (path, tokens, "--slots", "16", "--ctx", "2048")
+        named[f"Locum, {count:,} spins"] = partial(locum_serve, *arguments, environment=environment)
+    return alone_and_beside(named, options)
+
+
+def alone_and_beside(named: dict[str, Callable[[], Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """Servers with one and four clients, alone and while another process keeps a core busy, in turns.
+
+    Each run has prompts of its own, because servers keep what they read.
     """
     prompts = instructions()
-    tokens = max(1, options.tokens // 3)
     with contextlib.ExitStack() as running:
-        ask, _ = started(peers(path, options, tokens), prompts, running)
+        ask, _ = started(named, prompts, running)
         found: dict[str, Any] = {name: {clients: {"alone": [], "beside": []} for clients in "14"} for name in ask}
         for turn in range(options.rounds):
             for clients in "14":

@@ -32,6 +32,7 @@ COLUMNS = [
     "model", "clients", "server", "tokens/s", BEST, BEST_EXACT, "answers alike", "first token", "p95", "of bandwidth"
 ]  # fmt: skip
 BESIDE_COLUMNS = ["model", "clients", "server", "alone", "beside a busy process", "kept"]
+SPINS_COLUMNS = BESIDE_COLUMNS[:-1]
 
 
 def write(raw: dict[str, Any]) -> None:
@@ -42,6 +43,7 @@ def write(raw: dict[str, Any]) -> None:
         "caption": "; ".join(filter(None, (CAPTION, left_out(raw)))),
         "more": {
             "beside": {"columns": BESIDE_COLUMNS, "table": beside_rows(raw)},
+            "spins": {"columns": SPINS_COLUMNS, "table": spins_rows(raw)},
             "prefill": {
                 "columns": ["model", "server", "prompt", "first token", "tokens/s", "of bf16 peak"],
                 "table": prefill_rows(raw),
@@ -143,6 +145,24 @@ def beside_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
                         "kept": f"{100 * kept:.0f} %",
                     }
                 )
+    return rows
+
+
+def spins_rows(raw: dict[str, Any]) -> list[dict[str, str]]:
+    """Alone and beside a busy process, each against plain llama.cpp in the same round."""
+    rows = []
+    for model, found in models_of(raw, "spins"):
+        for clients in "14":
+            plain = found["spins"][REFERENCE][clients]
+            for name, runs in found["spins"].items():
+                shown = {"model": model, "clients": clients, "server": name}
+                for column, where in (("alone", "alone"), ("beside a busy process", "beside")):
+                    ratio = statistics.median(
+                        one["tokens_per_s"] / other["tokens_per_s"]
+                        for one, other in zip(runs[clients][where], plain[where], strict=True)
+                    )
+                    shown[column] = f"{ratio:.2f}×"
+                rows.append(shown)
     return rows
 
 

@@ -1,14 +1,15 @@
 """Fine-tuning on a processor: Locum's trainer against TRL's ``SFTTrainer`` with its defaults, step by step in turns.
 
-    python bench/training.py [--steps 8] [--minutes 11] [--threads N]
+    python bench/training.py [--data instructions fields] [--steps 8] [--minutes 11] [--threads N]
 
-Notable: both tune all weights of SmolLM2-135M-Instruct on the same rows (Databricks' Dolly instructions with their
-answers, prompts and all) in the same order, in batches of eight, TRL's default, and at the same rate; the loss counts
-answers alone. Each has a process of its own, and they take one step in turns, so that a busy machine slows both; a
-ratio is the median over steps. Tokens are those of the rows, prompts and answers, whatever padding is computed beside
-them. Memory is the largest resident set of a process. The share of the peak is that of a plain product of matrices in
-bfloat16, measured between the steps; it goes by processor time, which others on the machine do not take. After
-``--minutes`` no further step begins.
+Notable: both tune all weights of SmolLM2-135M-Instruct on the same rows in the same order, in batches of eight, TRL's
+default, and at the same rate; the loss counts answers alone. The rows are Databricks' Dolly instructions with their
+answers, which have nothing in common (``instructions``), and what a build makes of short texts whose fields are to be
+listed, all under one instruction with a schema (``fields``). Each has a process of its own, and they take one step in
+turns, so that a busy machine slows both; a ratio is the median over steps. Tokens are those of the rows, prompts and
+answers, whatever padding is computed beside them. Memory is the largest resident set of a process. The share of the
+peak is that of a plain product of matrices in bfloat16, measured between the steps; it goes by processor time, which
+others on the machine do not take. After ``--minutes`` no further step begins.
 
 TRL is put into ``~/.cache/locum-bench-venvs`` on the first run; it runs on the project's own PyTorch and transformers.
 Results go to ``bench/results/training.json``.
@@ -30,6 +31,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from application_data import APPLICATIONS, write_rows
 from public_data import data_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,23 +53,25 @@ COLUMNS = ["trainer", "tokens/s", "against TRL", "tokens per CPU second", "peak 
 def main() -> int:
     """Prepare, measure in turns, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="*", choices=list(CONVERSATIONS), default=list(CONVERSATIONS))
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=11)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    end_s = time.monotonic() + 60 * options.minutes
     install_trl()
     base = base_folder()
-    with tempfile.TemporaryDirectory() as folder:
-        job = {
-            **{"base": str(base), "folder": folder, "threads": options.threads, "steps": options.steps},
-            **{"batch": BATCH, "rate": RATE, "rows": rows(base, BATCH * options.steps)},
-        }
-        path = Path(folder) / "job.json"
-        path.write_text(json.dumps(job), encoding="utf-8")
-        steps = measure(path, options.steps, end_s)
-    write(steps, job, options)
+    for name in options.data:
+        end_s = time.monotonic() + 60 * options.minutes
+        with tempfile.TemporaryDirectory() as folder:
+            job = {
+                **{"base": str(base), "folder": folder, "threads": options.threads, "steps": options.steps},
+                **{"batch": BATCH, "rate": RATE, "rows": rows(name, base, BATCH * options.steps)},
+            }
+            path = Path(folder) / "job.json"
+            path.write_text(json.dumps(job), encoding="utf-8")
+            steps = measure(path, options.steps, end_s)
+        write(name, steps, job, options)
     return 0
 
 
@@ -92,28 +96,56 @@ def base_folder() -> Path:
     return folder
 
 
-def rows(base: Path, count: int) -> list[dict[str, list[int]]]:
-    """Token ids of instructions and answers, in a fixed random order; rows beyond TRL's default length are left out."""
+def rows(name: str, base: Path, count: int) -> list[dict[str, list[int]]]:
+    """Token ids of prompts and answers, in a fixed random order; rows beyond TRL's default length are left out."""
     from locum.models.base_files import inspect_base
     from locum.models.causal import load_chat_tokenizer
     from locum.train.conversations import ChatEncoder
 
-    lines = (data_folder() / "instructions" / "dolly_hhrlhf_small.jsonl").read_text(encoding="utf-8").splitlines()
-    random.Random(0).shuffle(lines)
+    conversations = CONVERSATIONS[name]()
+    random.Random(0).shuffle(conversations)
+    lines = (json.dumps({"id": str(number), **each}) + "\n" for number, each in enumerate(conversations))
     encoder = ChatEncoder(load_chat_tokenizer(inspect_base(base)), 1 << 20, str(base))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
-        path.write_text("".join(conversation(number, line) for number, line in enumerate(lines)), encoding="utf-8")
+        path.write_text("".join(lines), encoding="utf-8")
         examples = [row for row in encoder.read(path).examples if row.length <= MAX_TOKENS]
     return [{"prompt": list(row.prompt), "answer": list(row.answer)} for row in examples[:count]]
 
 
-def conversation(number: int, line: str) -> str:
-    """One line of the data set as a line of a training file; its own template around the instruction goes."""
-    row = json.loads(line)
-    instruction = row["prompt"].partition("### Instruction:\n")[2].partition("\n\n### Response:")[0]
-    turns = [{"role": "user", "content": instruction}]
-    return json.dumps({"id": str(number), "messages": turns, "completion": row["response"]}) + "\n"
+def instructions() -> list[dict[str, Any]]:
+    """Dolly's instructions and answers; the set's own template around an instruction goes."""
+    found: list[dict[str, Any]] = []
+    lines = (data_folder() / "instructions" / "dolly_hhrlhf_small.jsonl").read_text(encoding="utf-8").splitlines()
+    for row in map(json.loads, lines):
+        instruction = row["prompt"].partition("### Instruction:\n")[2].partition("\n\n### Response:")[0]
+        found.append({"messages": [{"role": "user", "content": instruction}], "completion": row["response"]})
+    return found
+
+
+def fields() -> list[dict[str, Any]]:
+    """What a build of the application ``presidio_fields`` tunes on."""
+    from locum.schema.data import Row
+    from locum.schema.task import Task
+    from locum.tasks import open_kind
+
+    said = APPLICATIONS["presidio_fields"].task
+    data = {"train": "train.jsonl", **said["data"]}
+    kind = open_kind(Task.model_validate({"version": 1, "name": "fields", **said, "data": data}))
+    with tempfile.TemporaryDirectory() as folder:
+        write_rows("presidio_fields", data_folder(), Path(folder))
+        lines = (Path(folder) / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [Row(id="", input=row["text"], output=json.dumps(row["item"])) for row in map(json.loads, lines)]
+    return [
+        {
+            "messages": [{"role": said.role, "content": said.content} for said in kind.messages(row.input)],
+            "completion": kind.target(row),
+        }
+        for row in rows
+    ]
+
+
+CONVERSATIONS = {"instructions": instructions, "fields": fields}
 
 
 def measure(job: Path, steps: int, end_s: float) -> list[dict[str, Any]]:
@@ -170,36 +202,38 @@ class Side:
         raise RuntimeError(f"{self.name} ended with {self._child.wait()}")
 
 
-def write(steps: list[dict[str, Any]], job: dict[str, Any], options: argparse.Namespace) -> None:
-    """Medians over steps, both loss curves, and every step."""
+def write(name: str, steps: list[dict[str, Any]], job: dict[str, Any], options: argparse.Namespace) -> None:
+    """Medians over steps, both loss curves, and every step; one data set's beside those of others."""
     from importlib.metadata import version
 
-    import locum as package
+    import locum
 
     tokens = [
         sum(len(row["prompt"]) + len(row["answer"]) for row in job["rows"][BATCH * step : BATCH * (step + 1)])
         for step in range(len(steps))
     ]
     gaps = [step["ours"]["loss"] - step["trl"]["loss"] for step in steps]
-    document = {
+    part = {
         "columns": COLUMNS,
-        "table": [line(name, shown, steps, tokens) for name, shown in (("ours", "**Locum**"), ("trl", f"TRL {TRL}"))],
+        "table": [line(side, shown, steps, tokens) for side, shown in (("ours", "**Locum**"), ("trl", f"TRL {TRL}"))],
         "caption": f"{BASE}, all weights, {len(steps)} steps of {BATCH} rows ({sum(tokens):,} tokens) each, in turns; "
         "median over steps of the rate and of the ratio in the same step. The two losses differ by "
         f"{statistics.mean(abs(gap) for gap in gaps):.4f} on average and by {max(map(abs, gaps)):.4f} at most. "
         "Of bf16 peak: operations of layers and head in a CPU second, against a plain product of large matrices on the "
         f"same {options.threads} threads.",
-        "losses": {name: [round(step[name]["loss"], 4) for step in steps] for name in ("ours", "trl")},
+        "losses": {side: [round(step[side]["loss"], 4) for step in steps] for side in ("ours", "trl")},
         "tokens": tokens,
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"locum": package.__version__, "trl": TRL}
-        | {name: version(name) for name in ("torch", "transformers", "accelerate")},
+        "versions": {"locum": locum.__version__, "trl": TRL}
+        | {package: version(package) for package in ("torch", "transformers", "accelerate")},
         "steps": steps,
     }
+    before = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
+    document = {"more": before.get("more", {}) | {name: part}}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    for row in document["table"]:
+    for row in part["table"]:
         print("  ".join(f"{column}: {row[column]}" for column in COLUMNS))
 
 
