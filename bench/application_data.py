@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -115,17 +116,20 @@ def _humaneval(folder: Path) -> dict[str, Rows]:
         return {"train": [json.loads(line) for line in file]}
 
 
+def _script(recipe: str) -> Any:
+    """A recipe's ``prepare.py`` as a module."""
+    spec = spec_from_file_location(f"prepare_{recipe.replace('-', '_')}", ROOT / "examples" / recipe / "prepare.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"examples/{recipe}/prepare.py cannot be loaded")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _tool_calls(folder: Path) -> dict[str, Rows]:
-    """The first call of each conversation that has one, from what was said before it."""
-    found: Rows = []
-    for row in json.loads((folder / "instructions" / "glaive_toolcall_en_demo.json").read_text(encoding="utf-8")):
-        turns = row["conversations"]
-        place = next((i for i, turn in enumerate(turns) if turn["from"] == "function_call"), None)
-        if place is None:
-            continue
-        said = "\n".join(f"{turn['from']}: {turn['value']}" for turn in turns[:place])
-        found.append({"tools": row["tools"], "conversation": said, "call": json.loads(turns[place]["value"])})
-    return {"train": _mixed(found)}
+    """What the recipe's script makes of Glaive's conversations."""
+    file = folder / "instructions" / "glaive_toolcall_en_demo.json"
+    return {"train": _mixed(_script("tool-calls").first_calls(json.loads(file.read_text(encoding="utf-8"))))}
 
 
 def _pii(folder: Path) -> dict[str, Rows]:
@@ -150,9 +154,7 @@ def _presidio_fields(folder: Path) -> dict[str, Rows]:
 
 def _movielens(_: Path) -> dict[str, Rows]:
     """What the recipe's script makes of MovieLens 100K."""
-    sys.path.insert(0, str(ROOT / "examples" / "recommendation"))
-    import prepare
-
+    prepare = _script("recommendation")
     return {"train": _mixed(prepare.rows_of(*prepare.downloaded()))}
 
 
