@@ -2,8 +2,8 @@
 
 Notable: for most architectures transformers 5 reads the whole header anew for the config and for the weights, and makes
 gguf's table of tensor names anew for every submodule (397 times for SmolLM2-135M). Within ``gguf_read_once`` each is
-made once, which takes half the time (docs/log.md). Two threads must not be in it at once: it replaces names of a module.
-Not here: what is checked before (``runtime.gguf_check``).
+made once, which takes half the time (docs/log.md). Two threads must not be in it at once: it replaces names of a
+module. Not here: what is checked before (``runtime.gguf_check``).
 """
 
 from __future__ import annotations
