@@ -9,7 +9,7 @@ import pytest
 
 from locum.cascade.certify import Reference, certify, certify_slices
 from locum.cascade.confidence import fit_temperature
-from locum.cascade.labels import label_arithmetic
+from locum.cascade.labels import given_locally, label_arithmetic
 from locum.core.errors import UserError
 from locum.evaluate.predictions import Predictions
 from locum.schema.certificate import Certificate
@@ -283,6 +283,49 @@ def by_judge(
     return certify(
         guarantee(kind), u, right, hashes=HASHES, now=NOW, llm_correct=llm, right_means=means, judge=judged(agreement)
     )
+
+
+def certified_answers(labels: tuple[str, ...], weights: list[float], threshold: bool = True) -> Certificate:
+    """1,000 answers drawn from labels, right as ``draw`` says; a wrong promise where nothing is to be certified."""
+    u, right, _ = draw(1000, 0.85 if threshold else 0.1, 0)
+    answers = [labels[k] for k in np.random.default_rng(1).choice(len(labels), 1000, p=weights)]
+    return certify(guarantee(), u, right, hashes=HASHES, now=NOW, answers=answers, labels=labels)
+
+
+def test_the_sentence_says_of_which_labels_the_local_answers_were() -> None:
+    found = certified_answers(("normal", "fraud", "unclear"), [0.7, 0.0, 0.3])
+    assert sum(found.local_labels.values()) == found.accepted
+    u, _, _ = draw(1000, 0.85, 0)
+    drawn = np.random.default_rng(1).choice(3, 1000, p=[0.7, 0.0, 0.3])[u >= (found.threshold or 2)]
+    assert list(found.local_labels.values()) == [int((drawn == k).sum()) for k in range(3)]
+    normal, unclear = found.local_labels["normal"], found.local_labels["unclear"]
+    assert found.statement.endswith(
+        f" By label, the answers given locally were: {normal} “normal”, none “fraud”, {unclear} “unclear”."
+    )
+
+
+def test_of_many_labels_the_sentence_names_those_never_given() -> None:
+    labels = tuple(f"intent {k}" for k in range(20))
+    weights = [0.0 if k in (3, 17) else 1 / 18 for k in range(20)]
+    said = certified_answers(labels, weights).statement
+    assert said.endswith(" Of the 20 labels, 2 were never given locally: “intent 3”, “intent 17”.")
+    assert certified_answers(labels, [0.05] * 20).statement.endswith(" was given locally at least once.")
+    several = certified_answers(labels, [0.5, 0.5, *[0.0] * 18]).statement
+    assert "18 were never given locally: “intent 2”" in several and several.endswith("“intent 11” and 8 more.")
+
+
+def test_labels_in_the_sentence_hide_nothing_and_stay_on_a_line() -> None:
+    said = certified_answers(("a\x1b[31m\nb", "c" * 300), [0.5, 0.5]).statement
+    assert "\x1b" not in said and "\n" not in said and "c" * 50 not in said
+
+
+def test_no_label_is_counted_where_nothing_is_certified_or_answers_are_no_labels() -> None:
+    nothing = certified_answers(("a", "b"), [0.5, 0.5], threshold=False)
+    assert nothing.threshold is None and nothing.local_labels == {} and "By label" not in nothing.statement
+    assert made().local_labels == {}
+    u, _, _ = draw(100, 0.9, 0)
+    with pytest.raises(UserError, match="3 answers and 100 confidences"):
+        given_locally(0.5, u, ["a", "b", "a"], ("a", "b"))
 
 
 @pytest.mark.parametrize("accuracy", [0.85, 0.1])

@@ -61,6 +61,8 @@ def certify(
     valid_days: int = VALID_DAYS,
     right_means: str | None = None,
     judge: JudgeReport | None = None,
+    answers: Sequence[str | None] = (),
+    labels: Sequence[str] = (),
 ) -> Certificate:
     """Prove the guarantee on the calibration split, or say that it cannot be proved.
 
@@ -79,6 +81,8 @@ def certify(
         right_means: what makes an answer right, in words; None where that needs no saying.
         judge: the LLM by whose verdict an answer is right; the certificate then speaks of its verdicts, whoever gave
             the labels, and says how far these are people's.
+        answers: the student's, on the same rows, where they are labels: the sentence says which ones are given locally.
+        labels: all that it may answer.
 
     Returns:
         The certificate; ``threshold`` None when nothing certifies.
@@ -96,6 +100,7 @@ def certify(
         missing = label_counts.labels_missing(bound, confidence, correct, llm_correct)
     issued = now.astimezone(UTC).replace(microsecond=0)
     by = labels_from if judge is None else "judge"
+    given = label_counts.given_locally(bound.threshold, confidence, answers, labels)
     return Certificate(
         kind=guarantee.kind,
         max_error=guarantee.max_error,
@@ -108,13 +113,14 @@ def certify(
         upper_bound=bound.upper_bound,
         local_share=bound.local_share,
         method=bound.method if statements == 1 else f"{bound.method}, δ shared by {statements}",
-        statement=wording.statement(guarantee, bound, by, missing, right_means, judge),
+        statement=wording.statement(guarantee, bound, by, missing, right_means, judge, given),
         assumptions=wording.assumptions(guarantee, by, rare_labels, statements, judge),
         voided_by=wording.voided_by(hashes, valid_days),
         hashes=dict(sorted(hashes.items())),
         labels_from=by,
         labels_missing=missing,
         slices=tuple(rare_labels),
+        local_labels=given,
         issued_at=issued.isoformat(),
         expires_at=(issued + timedelta(days=valid_days)).isoformat(),
     )

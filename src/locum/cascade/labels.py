@@ -1,10 +1,13 @@
-"""Label arithmetic: how many calibration labels a guarantee needs, before and after trying.
+"""Label arithmetic: how many calibration labels a guarantee needs, before and after trying; which ones are given.
 
 Notable: the numbers come from the very tests that certify (``stats.sample_size``), so ``plan`` and
 ``certify`` cannot disagree. Not here: choosing rows to label (``data``).
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +92,33 @@ def labels_missing(
             least = calibration_rows(least, START_SHARE)
         return max(1, max(needed or 0, least) - bound.n)
     return None if needed is None or needed <= bound.n else needed - bound.n
+
+
+def given_locally(
+    threshold: float | None, confidence: NDArray[np.float64], answers: Sequence[str | None], labels: Sequence[str]
+) -> dict[str, int]:
+    """How many of the answers given locally were of each label, 0 included.
+
+    Args:
+        threshold: answers with at least this confidence are given locally; None when nothing certifies.
+        confidence: of the student, ``[n]``.
+        answers: its answers, same rows; empty for answers that are no labels.
+        labels: all that it may answer.
+
+    Returns:
+        Counts in the order of ``labels``; empty when nothing certifies, or answers are no labels.
+
+    Raises:
+        UserError: there are not as many answers as confidences.
+    """
+    if threshold is None or not labels or not len(answers):
+        return {}
+    if len(answers) != len(confidence):
+        cause = f"{len(answers)} answers and {len(confidence)} confidences"
+        raise UserError("stats-input", cause, fix="give one answer for each row")
+    local = np.isfinite(confidence) & (confidence >= threshold)
+    counts = Counter(answer for answer, is_local in zip(answers, local, strict=True) if is_local)
+    return {label: counts[label] for label in labels}
 
 
 def _total(bound: RiskBound, right: NDArray[np.bool_], llm: NDArray[np.bool_] | None, accepted: int) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from locum.core.text import one_line
 from locum.schema.judging import JudgeReport
 from locum.schema.task import Guarantee
 from locum.stats.risk import RiskBound
@@ -20,6 +21,8 @@ _WHY_NOT = {
 }
 _WRONG = {"gold": "wrong", "llm": "other than the LLM's", "judge": "wrong by the judge's verdict"}
 """By who says what is right."""
+_FEW_LABELS = 6
+_NAMED = 10
 
 
 def percent(share: float) -> str:
@@ -34,8 +37,12 @@ def statement(
     missing: int | None,
     right_means: str | None = None,
     judge: JudgeReport | None = None,
+    local_labels: Mapping[str, int] | None = None,
 ) -> str:
-    """What was proved, in one sentence; or that nothing was, why, and what would help; then what "right" means."""
+    """What was proved, in one sentence; or that nothing was, why, and what would help; then what "right" means.
+
+    Of labels it says which ones were given: a promise about all answers says nothing about a label that never is.
+    """
     defined = "" if right_means is None else f" An answer is right when {right_means}."
     if judge is not None:
         defined += f" That is the judge's verdict; {agreement(judge)}."
@@ -64,8 +71,27 @@ def statement(
     }[guarantee.kind]
     return (
         f"With {sure} confidence, {promise}; on {bound.n:,} calibration rows the student answered {bound.accepted:,} "
-        f"({percent(round(bound.local_share, 3))}) at confidence {bound.threshold:.3f} or more, {measure}.{defined}"
+        f"({percent(round(bound.local_share, 3))}) at confidence {bound.threshold:.3f} or more, {measure}."
+        f"{by_label(local_labels or {})}{defined}"
     )
+
+
+def by_label(local_labels: Mapping[str, int]) -> str:
+    """Which labels the answers given locally were of, as a sentence that follows another; empty where none are known.
+
+    Of a few labels all are counted; of many, those that were never given are named.
+    """
+    names = {label: f"“{one_line(label, 40)}”" for label in local_labels}
+    if not names:
+        return ""
+    if len(names) <= _FEW_LABELS:
+        counts = ", ".join(f"{count or 'none'} {names[label]}" for label, count in local_labels.items())
+        return f" By label, the answers given locally were: {counts}."
+    never = [names[label] for label, count in local_labels.items() if not count]
+    if not never:
+        return f" Each of the {len(names)} labels was given locally at least once."
+    shown = ", ".join(never[:_NAMED]) + (f" and {len(never) - _NAMED} more" if len(never) > _NAMED else "")
+    return f" Of the {len(names)} labels, {len(never)} were never given locally: {shown}."
 
 
 def agreement(judge: JudgeReport) -> str:

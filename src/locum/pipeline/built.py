@@ -141,6 +141,13 @@ class BuiltStudent:
             return runner.wrong_examples(self._predictions(split), rows, self.spec.temperature, limit)
         return self._drafts(split).wrong(self.scored(split), rows, limit)
 
+    def given_labels(self, split: SplitName) -> list[str | None]:
+        """The label of each answer to a split, None for one that is no label; empty where answers are no labels."""
+        if not self._labels:
+            return []
+        labels = self.spec.labels
+        return [labels[column] if column >= 0 else None for column in self._predictions(split).predicted]
+
     @property
     def _labels(self) -> bool:
         return self.spec.purpose == "classify"

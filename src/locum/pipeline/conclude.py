@@ -170,6 +170,8 @@ def _certify(
         reference=Reference(dev.confidence, dev.correct),
         right_means=said_of_right(work.task, judge),
         judge=judge,
+        answers=student.given_labels("calibration"),
+        labels=student.spec.labels,
         now=now,
     )
 

@@ -159,6 +159,8 @@ def certify_bundle(
         llm_correct=llm_correct,
         right_means=said_of_right(task, judged),
         judge=judged,
+        answers=examined.outputs if spec.purpose == "classify" else (),
+        labels=spec.labels,
         hashes={
             "model": manifest.hashes["model"],
             "task": manifest.hashes["task"],

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from locum.schema.base import Document
 from locum.schema.task import GuaranteeKind
 
@@ -33,6 +35,8 @@ class Certificate(Document):
             of a judge (then it certifies those).
         labels_missing: about how many more calibration labels it would need, when nothing certifies.
         slices: labels too rare for the statement to say anything about them alone.
+        local_labels: how many of the answers given locally on the calibration rows were of each label, labels that were
+            never given included; empty for answers that are no labels, and when nothing certifies.
     """
 
     schema_version: Literal[1] = 1
@@ -54,6 +58,7 @@ class Certificate(Document):
     labels_from: Literal["gold", "llm", "judge"] = "gold"
     labels_missing: int | None = None
     slices: tuple[str, ...] = ()
+    local_labels: dict[str, int] = Field(default={})
     issued_at: str
     expires_at: str
 
