@@ -127,6 +127,7 @@ CODES: dict[str, str] = {
     "data-bad-rows": "Rows that cannot be used, listed by line.",
     "data-changed": "A data file changed while it was being read.",
     "data-one-label": "Every row has the same label, so there is nothing to learn.",
+    "data-labels-apart": "A file's labels do not occur in the training file, so nothing can be right on it.",
     "data-not-labels": "The output column has about as many values as rows: it holds no labels.",
     "data-nothing-to-learn": "Hardly any row says what a student is to write.",
     "data-leakage": "Test rows also stand in the training data.",

@@ -83,13 +83,15 @@ def read(paths: Sequence[Path], root: Path, names: Sequence[str] | None, _faults
                 yield RawRow(file, number, _name_classes(record, classes))
 
 
-def columns(path: Path) -> tuple[str, ...]:
-    """Column names of a Parquet or Arrow file."""
+def columns(path: Path) -> tuple[tuple[str, ...], ClassNames]:
+    """Column names of a Parquet or Arrow file, and the names of class numbers by column."""
     with _arrow_errors(path):
         if path.suffix == ".arrow":
             with _arrow_reader(path) as reader:
-                return tuple(reader.schema.names)
-        return tuple(_parquet(path).schema_arrow.names)
+                schema = reader.schema
+        else:
+            schema = _parquet(path).schema_arrow
+        return tuple(schema.names), _class_names(schema.metadata)
 
 
 def _split_folder(folder: Path, split: str) -> Path:

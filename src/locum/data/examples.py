@@ -12,6 +12,7 @@ Not here: reading (``readers``), dropping duplicates (``dedupe``).
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import orjson
@@ -184,6 +185,8 @@ class ExampleReader:
     def _label(self, value: Any, place: str) -> str:
         if value is None or value == "":
             raise BadRow("no label", "null" if value is None else "empty")
+        if isinstance(value, Decimal):
+            value = float(value) if value % 1 else int(value)
         kind = _type_name(value)
         if isinstance(value, float) and value.is_integer():
             value, kind = int(value), "number"

@@ -7,11 +7,13 @@ is not two observations. Not here: splitting, near-duplicates (``prepare``).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from locum.core.errors import DataError
 from locum.core.progress import note, warn
 from locum.data.examples import ExampleReader
+from locum.data.label_sets import check_known, spellings
 from locum.data.readers import open_table, wanted_columns
 from locum.data.rows import Faults
 from locum.schema.data import Row
@@ -20,15 +22,17 @@ from locum.schema.task import Task
 _PLACES_SHOWN = 5
 
 
-def read_labelled(path: Path, task: Task) -> list[Row]:
+def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> list[Row]:
     """All usable rows of a file, in its order.
 
     Args:
         path: any format that a build reads.
         task: names the columns and the options for reading.
+        labels: what the student can answer; labels of the file are written as these are.
 
     Raises:
-        DataError: the file cannot be read, lacks a column, holds bad rows, or none that can be used.
+        DataError: the file cannot be read, lacks a column, holds bad rows, none that can be used, or labels that the
+            student does not have and no other.
     """
     spec = task.data
     wanted = tuple(dict.fromkeys(wanted_columns(spec)))
@@ -55,4 +59,12 @@ def read_labelled(path: Path, task: Task) -> list[Row]:
         note(f"{path.name}: {copies} exact copies left out")
     if not rows:
         raise DataError("data-empty", "no usable rows", where=str(path), fix="give a file with rows")
-    return list(rows.values())
+    return _in_known_spelling(list(rows.values()), labels, path) if task.kind == "classify" else list(rows.values())
+
+
+def _in_known_spelling(rows: list[Row], labels: Sequence[str], path: Path) -> list[Row]:
+    """Rows whose labels are spelled as the student's are, where they are the same numbers or truth values."""
+    alike = spellings({row.output for row in rows}, labels)
+    rows = [row.model_copy(update={"output": alike[row.output]}) if row.output in alike else row for row in rows]
+    check_known(Counter(row.output for row in rows), labels, where=str(path), source="the bundle")
+    return list({(row.input, row.output): row for row in reversed(rows)}.values())[::-1]  # the first of each copy

@@ -26,6 +26,7 @@ from locum.core.text import one_line
 from locum.data import card as card_page
 from locum.data.dedupe import Findings, check_leakage, find_exact, find_near, settle_contradictions
 from locum.data.examples import ExampleReader
+from locum.data.label_sets import check_known, same_otherwise, spellings
 from locum.data.readers import open_table, wanted_columns
 from locum.data.rows import Faults
 from locum.data.splits import carve, limit, sizes
@@ -52,6 +53,8 @@ class _Reading:
     dropped: list[Dropped] = field(default_factory=list[Dropped])
     rows: dict[str, int] = field(default_factory=dict[str, int])
     missing: Counter[str] = field(default_factory=Counter[str])
+    labels: dict[SplitName, Counter[str]] = field(default_factory=dict[SplitName, Counter[str]])
+    classes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -116,7 +119,26 @@ def _read_all(
         if split in files:
             path = files[split]
             _read_one(task, split, path, staging, reading, addresses.get(split, path.name))
+    _agree_on_labels(task, files, staging, reading)
     return reading
+
+
+def _agree_on_labels(task: Task, files: Mapping[SplitName, Path], staging: Staging, reading: _Reading) -> None:
+    """Write labels alike in all files, and refuse a file whose labels training rows do not have."""
+    if task.kind == "classify":
+        alike = spellings(label for labels in reading.labels.values() for label in labels)
+        staging.relabel(alike)
+        for split, labels in reading.labels.items() if alike else ():
+            reading.changes["label_cleaned"] += sum(labels[label] for label in alike)
+            counts = Counter[str]()
+            for label, rows in labels.items():
+                counts[alike.get(label, label)] += rows
+            reading.labels[split] = counts
+    train = files["train"].name
+    for split, labels in reading.labels.items():
+        if split != "train":
+            place = f"{files[split]} (data.{split})"
+            check_known(labels, reading.labels["train"], where=place, source=train, classes=reading.classes)
 
 
 def _read_one(task: Task, split: SplitName, path: Path, staging: Staging, reading: _Reading, address: str) -> None:
@@ -125,11 +147,14 @@ def _read_one(task: Task, split: SplitName, path: Path, staging: Staging, readin
     table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted, split=split)
     faults = Faults(str(path))
     examples = ExampleReader(task, faults, reading.changes)
+    labels = reading.labels.setdefault(split, Counter())
+    reading.classes = reading.classes or table.classes
     rows = 0
     with track(f"read {path.name}", unit="row") as tracker:
         for row in table.rows(faults):
             if example := examples.take(row):
                 staging.add(ORDER.index(split), row.place, example)
+                labels.update(_labels_of(task, example.output))
                 rows += 1
                 tracker.advance()
     staging.flush()
@@ -300,7 +325,12 @@ def _warnings(
         )
     unseen = [label for label in labels if not splits["train"].labels.get(label)]
     if unseen:
-        yield f"{len(unseen)} labels stand in no training row ({_some(unseen)}); a student never gives them"
+        twins = same_otherwise(unseen, splits["train"].labels)
+        alike_ones = "; ".join(f"{label!r} may be {twin!r} written differently" for label, twin in twins.items())
+        yield (
+            f"{len(unseen)} labels stand in no training row ({_some(unseen)}); a student never gives them"
+            + (f"; {one_line(alike_ones)}" if twins else "")
+        )
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for label in labels:
         alike["".join(label.casefold().split())].append(label)

@@ -167,7 +167,7 @@ def _open_columnar(path: Path, wanted: Sequence[str], split: SplitName) -> Table
     paths = columnar.find_files(path, split) if path.is_dir() else (path,)
     hashes = {file.relative_to(path).as_posix(): sha256_file(file) for file in paths}
     sha256 = content_hash(hashes) if path.is_dir() else next(iter(hashes.values()))
-    columns = columnar.columns(paths[0])
+    columns, named = columnar.columns(paths[0])
 
     def check() -> None:
         for file, known in zip(paths, hashes.values(), strict=True):
@@ -178,6 +178,7 @@ def _open_columnar(path: Path, wanted: Sequence[str], split: SplitName) -> Table
         format=paths[0].suffix[1:] or "parquet",
         encoding="binary",
         columns=columns,
+        classes=next((tuple(named[name]) for name in reversed(wanted) if name in named), ()),
         rows=lambda faults: columnar.read(paths, path, _read_whole(wanted, columns), faults),
         sha256=sha256,
         bytes=sum(file.stat().st_size for file in paths),

@@ -98,6 +98,7 @@ class Table:
         columns: column names, in the file's order.
         rows: reads it from the start, one pass a call; bad rows go to the ``Faults``.
         delimiter: between fields, for CSV and TSV.
+        classes: names of the class numbers in the first wanted column that has any, in the numbers' order.
         sha256: of the file, or of the listing of a folder's files and their hashes.
         bytes: size on disk.
         recheck: raises ``data-changed`` when the file is no longer what it was when opened.
@@ -112,3 +113,4 @@ class Table:
     bytes: int
     recheck: Callable[[], None]
     delimiter: str = ""
+    classes: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +102,16 @@ class Staging:
             statement = "INSERT INTO rows (split, place, key, input, output) VALUES (?, ?, ?, ?, ?)"
             self._db.executemany(statement, self._pending)
         self._pending.clear()
+
+    def relabel(self, spellings: Mapping[str, str]) -> None:
+        """Write some outputs of all rows as read in another spelling."""
+        if not spellings:
+            return
+        with self.transaction():
+            self._db.execute("CREATE TABLE spelled (old TEXT PRIMARY KEY, new TEXT) WITHOUT ROWID")
+            self._db.executemany("INSERT INTO spelled VALUES (?, ?)", spellings.items())
+            self._db.execute("UPDATE rows SET output = spelled.new FROM spelled WHERE spelled.old = rows.output")
+            self._db.execute("DROP TABLE spelled")
 
     def by_input(self) -> Iterator[tuple[bytes, list[Group]]]:
         """Every distinct input with its groups of copies, in the order of keys."""
