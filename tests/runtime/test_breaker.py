@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from locum.runtime.breaker import BreakerSettings, CircuitBreaker, CircuitOpenError
+from locum.runtime.breaker import LONGEST_PAUSE_S, BreakerSettings, CircuitBreaker, CircuitOpenError, RateLimit
 
 
 class Clock:
@@ -140,3 +140,54 @@ def test_threads_share_it(breaker: CircuitBreaker) -> None:
         asked = sum(pool.map(one, range(400)))
     assert breaker.state == "open"
     assert 3 <= asked <= 3 + 8  # those under way when it opened
+
+
+def test_fault_12_where_several_callers_ask_one_text_alone_never_opens_it(breaker: CircuitBreaker) -> None:
+    breaker.several_callers = True
+    for _ in range(200):
+        breaker.failed(breaker.admit(), "a text")
+    assert breaker.state == "closed"
+    breaker.failed(breaker.admit(), "another text")
+    assert breaker.state == "open"
+
+
+def test_fault_12_a_text_counts_once_in_the_rate(breaker: CircuitBreaker) -> None:
+    breaker.several_callers = True
+    for number in range(30):
+        breaker.failed(breaker.admit(), "a text")
+        if number % 2:
+            breaker.succeeded(breaker.admit())
+    assert breaker.state == "closed"
+    for number in range(40):
+        if breaker.state == "closed":
+            breaker.failed(breaker.admit(), f"text {number}")
+        if number % 2 and breaker.state == "closed":
+            breaker.succeeded(breaker.admit())
+    assert breaker.state == "open", "two of three failed, each with another text"
+
+
+def test_fault_12_a_failure_that_no_text_can_be_the_reason_of_counts_as_it_is(breaker: CircuitBreaker) -> None:
+    breaker.several_callers = True
+    fail(breaker, 3)
+    assert breaker.state == "open"
+
+
+def test_fault_21_who_is_refused_hears_the_last_cause(breaker: CircuitBreaker, clock: Clock) -> None:
+    for cause in ("first", "second", "third"):
+        breaker.failed(breaker.admit(), cause=cause)
+    for cause in ("third", "of the probe"):
+        with pytest.raises(CircuitOpenError) as caught:
+            breaker.admit()
+        assert caught.value.cause == cause
+        clock.now_s += 100
+        breaker.failed(breaker.admit(), cause="of the probe")
+
+
+def test_fault_56_the_latest_time_that_was_named_holds(clock: Clock) -> None:
+    limit = RateLimit(clock=clock)
+    assert limit.left_s == 0
+    for after_s, left_s in ((10, 10), (5, 10), (30, 30), (1e9, LONGEST_PAUSE_S)):
+        limit.told(after_s)
+        assert limit.left_s == left_s
+    clock.now_s += LONGEST_PAUSE_S
+    assert limit.left_s == 0

@@ -409,23 +409,60 @@ def test_text_that_utf8_cannot_hold_is_sent_in_escapes() -> None:
 # who answered, how often, and when to stop asking
 
 
+def about(text: str) -> CompletionRequest:
+    return replace(REQUEST, messages=(Message("user", text),))
+
+
+def refused(generator: OpenAiGenerator, text: str) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        generator.complete(about(text))
+    return caught.value
+
+
 def test_fault_57_a_storm_of_errors_opens_the_circuit_for_all_threads() -> None:
     now_s = [0.0]
-    breaker = CircuitBreaker(BreakerSettings(failures=5, open_s=30), clock=lambda: now_s[0])
-    with FakeUpstream(lambda _body: Scripted(status=500) if now_s[0] < 31 else "well") as upstream:
+    breaker = CircuitBreaker(BreakerSettings(failures=3, open_s=30), clock=lambda: now_s[0])
+    with FakeUpstream(lambda _body: Scripted(status=500, body=b"disk full") if now_s[0] < 31 else "well") as upstream:
         llm = LlmSpec(base_url=upstream.base_url, model="m")
         generator = OpenAiGenerator(llm, sleep=lambda _s: None, breaker=breaker)
-        assert failure(generator).code == "upstream-server-error"
-        assert len(upstream.received) == 5
-        error = fails(generator, "upstream-circuit-open")
-        assert error.retry_after_s == 30 and len(upstream.received) == 5
+        for caller in range(3):
+            assert refused(generator, f"caller {caller}").code == "upstream-server-error"
+        assert len(upstream.received) == 15
+        error = refused(generator, "caller 4")
+        assert error.code == "upstream-circuit-open" and error.retry_after_s == 30 and len(upstream.received) == 15
+        assert "status 500: disk full [upstream-server-error]" in error.cause
         now_s[0] = 30.5
-        assert failure(generator).code == "upstream-server-error"  # the probe, which is not repeated
-        assert len(upstream.received) == 6
+        assert refused(generator, "caller 5").code == "upstream-server-error"  # the probe, which is not repeated
+        assert len(upstream.received) == 16
         now_s[0] = 91.0
         assert generator.complete(REQUEST).text == "well"
         assert breaker.state == "closed"
         generator.close()
+
+
+def test_fault_12_one_text_that_fails_again_and_again_leaves_the_circuit_closed_for_others() -> None:
+    def script(body: Any) -> str | Scripted:
+        return Scripted(status=500) if body["messages"][0]["content"] == "unlucky" else "well"
+
+    with FakeUpstream(script) as upstream:
+        generator = OpenAiGenerator(LlmSpec(base_url=upstream.base_url, model="m"), sleep=lambda _s: None)
+        generator.breaker.several_callers = True
+        for _ in range(30):
+            assert refused(generator, "unlucky").code == "upstream-server-error"
+        assert generator.complete(about("another caller's")).text == "well"
+        assert generator.breaker.state == "closed"
+        generator.close()
+
+
+def test_fault_12_a_server_that_is_not_there_needs_no_second_text() -> None:
+    with FakeUpstream() as upstream:
+        url = upstream.base_url
+    generator = OpenAiGenerator(LlmSpec(base_url=url, model="m"), sleep=lambda _s: None)
+    generator.breaker.several_callers = True
+    for _ in range(5):
+        assert refused(generator, "the same").code == "upstream-unreachable"
+    assert refused(generator, "the same").code == "upstream-circuit-open"
+    generator.close()
 
 
 @pytest.mark.parametrize("scripted", [Scripted(status=400), Scripted(status=401), Scripted(status=429)])

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locum.core.errors import LocumError, UpstreamError
+from locum.runtime.breaker import CircuitBreaker
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Generator, Scored, Stop, forwarder_of
 from locum.schema.model import ModelSpec
@@ -121,6 +122,9 @@ class LimitedGenerator:
     def __init__(self, inner: Generator, limit: int) -> None:
         self._inner = inner
         self._free = threading.BoundedSemaphore(limit)
+        breaker = getattr(inner, "breaker", None)
+        if isinstance(breaker, CircuitBreaker):
+            breaker.several_callers = True
 
     @property
     def model(self) -> str:

@@ -30,6 +30,7 @@ import httptools
 _HEADER_BYTES_MAX = 128 << 10
 _OVERHEAD_BYTES_MAX = 256 << 10  # headers, and what chunked encoding adds
 _READ_BYTES = 1 << 16
+_FEW_BYTES = 1 << 14  # a read before it is known how much is wanted
 _PLAIN_BYTES_MAX = 64 << 10
 _DRAIN_S = 0.05
 _NO_ANSWER = "the server closed the connection without an answer"
@@ -71,12 +72,17 @@ class _Answer:
         self.whole = False
         self.keeps = False  # the connection stays open afterwards
         self.surplus = False  # bytes after the end, which nobody asked for
-        self._left = cap
+        self.left = cap
 
     @property
     def ends_with_connection(self) -> bool:
         """Whether nothing but the connection's end marks the end of the body."""
         return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
+
+    @property
+    def announced(self) -> int:
+        """The body's length as the headers tell it; 0 when they do not."""
+        return int(self.headers.get(b"content-length", b"0"))
 
     def on_message_begin(self) -> None:
         self.surplus = self.whole
@@ -89,12 +95,12 @@ class _Answer:
         self.status = self.parser.get_status_code()
         self.begun = self.status >= 200
         self.keeps = self.parser.should_keep_alive()
-        if int(self.headers.get(b"content-length", b"0")) > self._left:
+        if self.announced > self.left:
             raise SizeError
 
     def on_body(self, piece: bytes) -> None:
-        self._left -= len(piece)
-        if self._left < 0:
+        self.left -= len(piece)
+        if self.left < 0:
             raise SizeError
         self.pieces.append(piece)
 
@@ -151,8 +157,21 @@ class Exchange:
                 self._socket.settimeout(max(0.001, self.deadline_s - time.monotonic()))
                 self._socket.sendall(request)
             while not self._answer.begun:
-                if not self._receive():
+                if not self._receive(_FEW_BYTES):
                     raise BrokenOffError(_NO_ANSWER)
+
+    def lower_cap(self, cap: int) -> None:
+        """Read less of the body than was asked for at first, now that the headers say what it is.
+
+        Raises:
+            PoolError: it is larger already, or says that it will be; as any read.
+        """
+        spare = self._cap - cap
+        with self._reading():
+            if self._answer.announced > cap or self._answer.left < spare:
+                raise SizeError
+            self._cap, self._left = cap, self._left - spare
+            self._answer.left -= spare
 
     def read(self) -> bytes:
         """The whole body; the connection is free for others afterwards.
@@ -165,6 +184,22 @@ class Exchange:
                 self._receive()
         self.finish()
         return b"".join(self._answer.pieces)
+
+    def read_start(self, most: int) -> bytes:
+        """The beginning of the body; the connection is closed when there is more.
+
+        Raises:
+            PoolError: any of its kinds.
+        """
+        answer = self._answer
+        with self._reading():
+            while not answer.whole and self._cap - answer.left < most:
+                self._receive(_FEW_BYTES)
+        if answer.whole:
+            self.finish()
+        else:
+            self.abort()
+        return b"".join(answer.pieces)[:most]
 
     def read_some(self) -> bytes:
         """What has arrived, waiting for at least one byte; empty at the proper end of the body.
@@ -267,7 +302,7 @@ class Exchange:
             finally:
                 self._turn.release()
 
-    def _receive(self) -> bool:
+    def _receive(self, most: int = _READ_BYTES) -> bool:
         """Read what comes next, within the limits of time and size; False at the connection's end.
 
         Raises:
@@ -279,7 +314,7 @@ class Exchange:
         of_whole = not self.any_byte or left_s < self._pool.idle_s
         self._socket.settimeout(left_s if of_whole else self._pool.idle_s)
         try:
-            piece = self._socket.recv(_READ_BYTES)
+            piece = self._socket.recv(most)
         except TimeoutError:
             raise SilenceError("total" if of_whole else "idle") from None
         return self._take(piece)

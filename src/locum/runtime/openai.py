@@ -1,17 +1,16 @@
 """The LLM behind any OpenAI-compatible URL.
 
 Notable: one deadline covers an answer with all its retries, on the monotonic clock. Only what may pass is retried
-(429, 5xx, lost connections), with full jitter, and a ``Retry-After`` that fits the deadline is honoured; nothing is
-retried once the caller has seen a part of the answer. All attempts carry one idempotency key and count as one
-request. A circuit breaker leaves a failing server alone. Redirects are not followed, bodies are capped, and the key
-appears in no message. Not here: where to connect and with which key (``openai_address``), the documents
-(``openai_wire``), streams (``openai_stream``), connections (``http_pool``), spending caps.
+(429, 5xx, lost connections), with full jitter; nothing is retried once the caller has seen a part of the answer. The
+``Retry-After`` of a 429 holds for every request: none leaves before, and none waits beyond its deadline. All attempts
+carry one idempotency key and count as one request. A circuit breaker leaves a failing server alone. Redirects are not
+followed, bodies are capped, and the key appears in no message. Not here: where to connect and with which key
+(``openai_address``), the documents (``openai_wire``), streams (``openai_stream``), connections (``http_pool``),
+spending caps.
 """
 
 from __future__ import annotations
 
-import email.utils
-import math
 import random
 import time
 from collections.abc import Callable
@@ -23,8 +22,9 @@ from urllib.parse import urlsplit
 import orjson
 
 from locum.core.errors import LocumError, UpstreamError
+from locum.core.files import sha256_bytes
 from locum.core.text import one_line
-from locum.runtime.breaker import CircuitBreaker, CircuitOpenError
+from locum.runtime.breaker import CircuitBreaker, CircuitOpenError, RateLimit
 from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
 from locum.runtime.http_exchange import (
     BrokenOffError,
@@ -40,10 +40,12 @@ from locum.runtime.openai_address import address_of, checked_url, read_key
 from locum.runtime.openai_stream import BadChunkError, OpenAiStream, StreamRefusedError, WholeStream
 from locum.runtime.openai_wire import (
     BAD_DOCUMENT,
+    CountError,
     Document,
     encode,
     read_completion,
     request_body,
+    retry_after_s,
     said,
     said_code,
 )
@@ -52,6 +54,7 @@ from locum.schema.task import LlmSpec
 
 _BODY_BYTES_MAX = 16 << 20
 _STREAM_BYTES_MAX = 256 << 20
+_ERROR_BYTES_MAX = 8 << 10
 _CONNECTIONS_MAX = 64
 _ATTEMPTS_MAX = 5
 _BACKOFF_S, _BACKOFF_MAX_S = 0.5, 8.0
@@ -101,6 +104,7 @@ class OpenAiGenerator:
         self._closing = Stop()
         self._sleep = sleep
         self.breaker = breaker or CircuitBreaker()
+        self._limit = RateLimit()
         self._length_field = "max_tokens"
         self._stream_options = True
         self._fingerprint: str | None = None
@@ -139,7 +143,7 @@ class OpenAiGenerator:
             self.breaker.succeeded(turn)
             return completion
 
-        completion, attempts = self._retrying(attempt, stop, sender.ahead)
+        completion, attempts = self._retrying(attempt, stop, sender)
         self._note(completion, attempts)
         return completion
 
@@ -163,28 +167,29 @@ class OpenAiGenerator:
             exchange = self._send(sender, deadline_s, _STREAM_BYTES_MAX, stop)
             if exchange.header("content-type").startswith("text/event-stream"):
                 return exchange, turn
+            exchange.lower_cap(_BODY_BYTES_MAX)
             completion = self._parse(exchange.read())
             self.breaker.succeeded(turn)
             return completion, turn
 
-        (answer, turn), attempts = self._retrying(attempt, stop)
+        (answer, turn), attempts = self._retrying(attempt, stop, sender)
         if isinstance(answer, Completion):
             self._note(answer, attempts)
             return FinishedStream(answer)
-        return OpenAiStream(answer, self.model, {"attempts": str(attempts)}, self._stream_end(turn))
+        return OpenAiStream(answer, self.model, {"attempts": str(attempts)}, self._stream_end(turn, sender))
 
     def forward(self, request: CompletionRequest) -> Forwarded | None:
         """Send a request for the whole answer at once, for an event loop that waits for it without a thread.
 
         What is sent is the first attempt; whether it is the last is decided when the stream is read, as ``complete``
         does it. None when it cannot be sent without waiting: no kept connection is free, it is large, the circuit is
-        not closed.
+        not closed, the server asked for a pause.
 
         Raises:
             LocumError: OpenAI's API lacks an option of the request.
         """
         sender = self._sender(request, request_body(request, self.model))
-        if self._closing.is_set or not self.breaker.is_closed:
+        if self._closing.is_set or not self.breaker.is_closed or self._limit.left_s > 0:
             return None
         turn, deadline_s = self.breaker.admit(), time.monotonic() + self._llm.timeout_s
         exchange = self._pool.ahead(sender.message(), deadline_s, _BODY_BYTES_MAX)
@@ -198,58 +203,85 @@ class OpenAiGenerator:
         self._closing.set()
         self._pool.close()
 
-    def _retrying(self, attempt: Callable[[float, int], T], stop: Stop, ahead: _Ahead | None = None) -> tuple[T, int]:
-        """Attempts until one returns; with it, how many there were. The first one may be under way already."""
+    def _retrying(self, attempt: Callable[[float, int], T], stop: Stop, sender: _Sender) -> tuple[T, int]:
+        """Attempts until one returns; with it, how many there were. The first one may be under way already.
+
+        However many there were, the circuit hears of one request.
+        """
+        ahead = sender.ahead
         deadline_s = ahead.deadline_s if ahead is not None else time.monotonic() + self._llm.timeout_s
-        failed: UpstreamError | None = None
-        for number in range(1, _ATTEMPTS_MAX + 1):
-            turn = ahead.turn if ahead is not None and number == 1 else self._admit(failed, stop)
-            try:
-                return self._tried(attempt, deadline_s, turn), number
-            except _Retry as retry:
-                failed = retry.error
-                failed.retry_after_s = retry.after_s
-                wait_s = retry.after_s if retry.after_s is not None else _backoff_s(number)
-                if number == _ATTEMPTS_MAX or time.monotonic() + wait_s >= deadline_s:
-                    raise failed from retry.__cause__
-            if self._sleep is not None:
-                self._sleep(wait_s)
-            else:
-                pause(wait_s, stop, self._closing)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        turn = ahead.turn if ahead is not None else self._admit(deadline_s, stop)
+        try:
+            for number in range(1, _ATTEMPTS_MAX + 1):
+                if ahead is None and (self._closing.is_set or stop.is_set):
+                    raise _closed()
+                ahead = None
+                try:
+                    return self._tried(attempt, deadline_s, turn), number
+                except _Retry as retry:
+                    failed, wait_s = retry.error, retry.after_s
+                    failed.retry_after_s = retry.after_s
+                    probes = not (self.breaker.is_closed or retry.learned)  # a probe is not repeated
+                    if number == _ATTEMPTS_MAX or probes:
+                        raise failed from retry.__cause__
+                self._rest(_backoff_s(number) if wait_s is None else wait_s, deadline_s, stop, failed)
+            raise AssertionError("unreachable: the last attempt returns or raises")
+        except BaseException as error:
+            self._judge(turn, error, sender)
+            raise
 
     def _tried(self, attempt: Callable[[float, int], T], deadline_s: float, turn: int) -> T:
-        """One attempt; its failure gets our name, and the circuit hears of it."""
+        """One attempt; a failure of the network gets our name."""
         try:
             return attempt(deadline_s, turn)
         except PoolError as error:
-            named = self._failure(error)
-            self._judge(turn, named)
-            raise named from error
-        except BaseException as error:
-            self._judge(turn, error)
-            raise
+            raise self._failure(error) from error
 
-    def _admit(self, failed: UpstreamError | None, stop: Stop) -> int:
+    def _admit(self, deadline_s: float, stop: Stop) -> int:
+        """Wait out a pause that the server asked for, and ask the circuit."""
         if self._closing.is_set or stop.is_set:
             raise _closed()
+        left_s = self._limit.left_s
+        if left_s > 0:
+            cause = f"the server asked to be left alone, for another {left_s:.0f} s"
+            error = self._error("upstream-rate-limited", cause, f"ask again in {left_s:.0f} s")
+            error.retry_after_s = left_s
+            self._rest(left_s, deadline_s, stop, error)
         try:
             return self.breaker.admit()
         except CircuitOpenError as circuit:
-            if failed is not None:
-                raise failed from None
-            cause = "it failed again and again and is left alone for a while"
+            last = f"; the last failure: {circuit.cause}" if circuit.cause else ""
+            cause = f"it failed again and again and is left alone for a while{last}"
             error = self._error("upstream-circuit-open", cause, f"ask again in {circuit.retry_after_s:.0f} s")
             error.retry_after_s = circuit.retry_after_s
             raise error from None
 
-    def _judge(self, turn: int, error: BaseException) -> None:
+    def _rest(self, wait_s: float, deadline_s: float, stop: Stop, failed: UpstreamError) -> None:
+        """Wait before the next attempt, and longer where the server asks anybody for it.
+
+        Raises:
+            UpstreamError: ``failed``, at once, when the wait would pass the deadline.
+            LocumError: it was stopped.
+        """
+        while True:
+            until_s, wait_s = self._limit.until_s, max(wait_s, self._limit.left_s)
+            if time.monotonic() + wait_s >= deadline_s:
+                raise failed
+            if self._sleep is not None:
+                self._sleep(wait_s)
+            else:
+                pause(wait_s, stop, self._closing)
+            if self._limit.until_s == until_s:
+                return
+            wait_s = 0.0
+
+    def _judge(self, turn: int, error: BaseException, sender: _Sender) -> None:
         """What a failure says about the server: that it fails, that it is alive, or nothing."""
-        error = error.error if isinstance(error, _Retry) else error
         if not isinstance(error, UpstreamError):
             self.breaker.forget(turn)
         elif error.code in _SERVER_FAILED:
-            self.breaker.failed(turn)
+            unread = error.code == "upstream-unreachable"  # by the server: the text cannot be the reason
+            self.breaker.failed(turn, None if unread else sender.about(), f"{error.cause} [{error.code}]")
         else:
             self.breaker.succeeded(turn)
 
@@ -302,9 +334,9 @@ class OpenAiGenerator:
             raise self._error("upstream-bad-answer", "the body is compressed, which was not asked for")
         if exchange.status == 200:
             return
-        told = exchange.read()
+        told = exchange.read_start(_ERROR_BYTES_MAX)
         if exchange.status == 400 and self._learns(body, told):
-            raise _Retry(self._error("upstream-bad-request", "the server wants other field names"), 0.0)
+            raise _Retry(self._error("upstream-bad-request", "the server wants other field names"), 0.0, learned=True)
         self._refuse(exchange, told)
 
     def _learns(self, body: Document, told: bytes) -> bool:
@@ -326,9 +358,14 @@ class OpenAiGenerator:
             raise self._error("upstream-rate-limited", cause, "the account's quota is used up; asking again is no use")
         if status in _RETRY_STATUS:
             code = "upstream-rate-limited" if status == 429 else "upstream-server-error"
-            raise _Retry(self._error(code, cause), _retry_after_s(exchange.header("retry-after")))
+            after_s = retry_after_s(exchange.header("retry-after"))
+            if status == 429 and after_s is not None:
+                self._limit.told(after_s)
+            raise _Retry(self._error(code, cause), after_s)
         if status >= 500:
             raise self._error("upstream-server-error", cause)
+        if status < 300:
+            raise self._error("upstream-bad-answer", f"status {status} instead of an answer with status 200")
         if 300 <= status < 400:
             host = one_line(urlsplit(exchange.header("location")).netloc) or "elsewhere"
             raise self._error("upstream-redirect", f"status {status} to {host}", "set llm.base_url to the final URL")
@@ -343,11 +380,15 @@ class OpenAiGenerator:
     def _parse(self, body: bytes) -> Completion:
         try:
             return read_completion(body, self.model)
+        except CountError as error:
+            raise self._error("upstream-bad-answer", f"its count of tokens is none: {error}") from error
         except BAD_DOCUMENT as error:
             start = one_line(body[:200].decode("utf-8", "replace"), 80)
             raise self._error("upstream-bad-answer", f"not a completion: {start!r}") from error
 
-    def _stream_end(self, turn: int) -> Callable[[Exception | None, Completion | None], Exception | None]:
+    def _stream_end(
+        self, turn: int, sender: _Sender
+    ) -> Callable[[Exception | None, Completion | None], Exception | None]:
         """What happens when a stream ends: the circuit hears of it, and the error gets its name."""
 
         def ended(error: Exception | None, completion: Completion | None) -> Exception | None:
@@ -364,7 +405,7 @@ class OpenAiGenerator:
             else:
                 named = self._failure(error)
                 named = named.error if isinstance(named, _Retry) else named
-            self._judge(turn, named)
+            self._judge(turn, named, sender)
             return named
 
         return ended
@@ -415,6 +456,10 @@ class _Sender:
     adapt: Callable[[Document], None]
     ahead: _Ahead | None = None
 
+    def about(self) -> str:
+        """What stands for the text that is asked."""
+        return sha256_bytes(encode({"asked": self.body.get("messages", self.body.get("prompt"))}))
+
     def message(self) -> bytes:
         """Request line, headers and body."""
         self.adapt(self.body)
@@ -423,12 +468,16 @@ class _Sender:
 
 
 class _Retry(Exception):
-    """A failure that may pass; carries the error to raise when it does not, and how long to wait."""
+    """A failure that may pass; carries the error to raise when it does not, and how long to wait.
 
-    def __init__(self, error: UpstreamError, after_s: float | None = None) -> None:
+    ``learned``: the request is sent again in the words that the server wants.
+    """
+
+    def __init__(self, error: UpstreamError, after_s: float | None = None, *, learned: bool = False) -> None:
         super().__init__(error)
         self.error = error
         self.after_s = after_s
+        self.learned = learned
 
 
 def _closed() -> LocumError:
@@ -445,16 +494,3 @@ def _loads(body: bytes) -> Any:
 def _backoff_s(attempt: int) -> float:
     """Full jitter (Brooker, AWS Architecture Blog, 2015): uniform up to a doubling, capped bound."""
     return random.uniform(0, min(_BACKOFF_MAX_S, _BACKOFF_S * 2**attempt))
-
-
-def _retry_after_s(value: str) -> float | None:
-    """Seconds the server asks to wait (RFC 9110, 10.2.3: a number or a date); None when it does not say."""
-    value = value.strip()
-    try:
-        if value.isascii() and value.replace(".", "", 1).isdigit():
-            after_s = float(value)
-        else:  # a date is on the wall clock, there is no other
-            after_s = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, after_s) if math.isfinite(after_s) else None

@@ -24,6 +24,8 @@ from locum.schema.message import ToolCall
 
 _LINE_BYTES_MAX = 1 << 20
 _CALLS_MAX = 128
+_HELD_BYTES_MAX = 64 << 20
+_LOGPROB_BYTES = 100  # what is kept of a token and each alternative, about
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Assembler:
         self._refusals: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         self._calls: dict[int, _Call] = {}
+        self._held = 0
         self.finish_reason: str | None = None
 
     def take(self, event: Event) -> Chunk | None:
@@ -129,6 +132,7 @@ class Assembler:
         Raises:
             StreamRefusedError: it tells of an error.
             BadChunkError: it is not a chunk.
+            SizeError: the whole answer would be larger than is kept.
         """
         try:
             document = orjson.loads(event.data)
@@ -162,6 +166,7 @@ class Assembler:
             refusal = str(delta.get("refusal") or "")
             calls = tuple(self._call(piece) for piece in delta.get("tool_calls") or ())
         logprobs = read_logprobs(choice.get("logprobs"))
+        self._hold(text, refusal, calls, logprobs)
         self._logprobs.extend(logprobs)
         if text:
             self._texts.append(text)
@@ -170,6 +175,18 @@ class Assembler:
         if choice.get("finish_reason"):
             self.finish_reason = str(choice["finish_reason"])
         return Chunk(text, logprobs, calls, refusal=refusal) if text or refusal or logprobs or calls else None
+
+    def _hold(
+        self, text: str, refusal: str, calls: tuple[ToolCallDelta, ...], logprobs: tuple[TokenLogprob, ...]
+    ) -> None:
+        """Count what is kept of the answer."""
+        self._held += len(text) + len(refusal)
+        if calls:
+            self._held += sum(len(call.arguments) for call in calls)
+        if logprobs:
+            self._held += sum(_LOGPROB_BYTES * (1 + len(token.top)) for token in logprobs)
+        if self._held > _HELD_BYTES_MAX:
+            raise SizeError
 
     def _call(self, piece: Document) -> ToolCallDelta:
         index = int(piece.get("index") or 0)
@@ -324,7 +341,7 @@ class OpenAiStream:
         try:
             completion = self._assembler.completion(self._extra)
         except BAD_DOCUMENT as error:  # counts that are no numbers
-            raise BadChunkError("usage") from error
+            raise BadChunkError(f"usage: {error}") from error
         self._done = True
         self._ready.append(Chunk(final=completion))
         self._ended(None, completion)

@@ -7,6 +7,9 @@ the network (``http_pool``), retries (``openai``), streams (``openai_stream``).
 
 from __future__ import annotations
 
+import email.utils
+import math
+import time
 from typing import Any
 
 import orjson
@@ -17,8 +20,12 @@ from locum.runtime.completion import Completion, CompletionRequest, TokenLogprob
 from locum.schema.message import Message, ToolCall
 
 Document = dict[str, Any]
-BAD_DOCUMENT = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)
+BAD_DOCUMENT = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError)
 """What reading a document that is not as promised may raise."""
+
+
+_TOKENS_MAX = 10**9
+"""No context holds so many: a larger count is a mistake, and would go into metrics and bills."""
 
 
 def request_body(request: CompletionRequest, model: str) -> Document:
@@ -194,7 +201,11 @@ def made_completion(
     told: Told,
     extra: dict[str, str],
 ) -> Completion:
-    """The answer, with its counts; ``extra["usage"]`` is ``missing`` where the server counted nothing."""
+    """The answer, with its counts; ``extra["usage"]`` is ``missing`` where the server counted nothing.
+
+    Raises:
+        ValueError: and the others of ``BAD_DOCUMENT``: the counts are none.
+    """
     usage = told.usage
     if usage is None:
         extra["usage"] = "missing"
@@ -205,14 +216,33 @@ def made_completion(
     return Completion(
         text=text,
         finish_reason=finish,
-        input_tokens=int(usage.get("prompt_tokens") or 0),
-        output_tokens=int(usage.get("completion_tokens") or 0),
+        input_tokens=_count(usage, "prompt_tokens"),
+        output_tokens=_count(usage, "completion_tokens"),
         model=told.model,
         extra=extra,
         tool_calls=calls,
         logprobs=logprobs,
-        cached_tokens=int(details.get("cached_tokens") or 0),
+        cached_tokens=_count(details, "cached_tokens"),
     )
+
+
+class CountError(ValueError):
+    """A count of tokens that is none; says which."""
+
+
+def _count(usage: Document, name: str) -> int:
+    """A count of tokens; 0 where the server tells none.
+
+    Raises:
+        CountError: it is no whole number, negative, or larger than any context.
+    """
+    value = usage.get(name)
+    if value is None:
+        return 0
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= _TOKENS_MAX or value != int(value):
+        raise CountError(f"{name} is {one_line(str(value), 40)}")
+    return int(value)
 
 
 def text_of(content: Any) -> str:
@@ -243,14 +273,14 @@ def read_logprobs(document: Document | None) -> tuple[TokenLogprob, ...]:
         tops = document.get("top_logprobs") or [None] * len(document["tokens"])
         rows = zip(document["tokens"], document["token_logprobs"], tops, strict=True)
         return tuple(
-            TokenLogprob(str(token), float(value), _best((top or {}).items()))
+            TokenLogprob(str(token), _logprob(value), _best((top or {}).items()))
             for token, value, top in rows
             if value is not None
         )
     return tuple(
         TokenLogprob(
             str(entry["token"]),
-            float(entry["logprob"]),
+            _logprob(entry["logprob"]),
             _best((top["token"], top["logprob"]) for top in entry.get("top_logprobs") or ()),
         )
         for entry in document.get("content") or ()
@@ -258,7 +288,19 @@ def read_logprobs(document: Document | None) -> tuple[TokenLogprob, ...]:
 
 
 def _best(pairs: Any) -> tuple[tuple[str, float], ...]:
-    return tuple(sorted(((str(token), float(value)) for token, value in pairs), key=lambda pair: -pair[1]))
+    return tuple(sorted(((str(token), _logprob(value)) for token, value in pairs), key=lambda pair: -pair[1]))
+
+
+def _logprob(value: Any) -> float:
+    """A log-probability, minus infinity included.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = float(value)
+    if math.isnan(number) or number == math.inf:
+        raise ValueError(f"a log-probability of {number}")
+    return number
 
 
 def said(document: Any, limit: int = 200) -> str:
@@ -272,3 +314,16 @@ def said_code(document: Any) -> str:
     """The code or type of an error document; empty when there is none."""
     error = document.get("error") if isinstance(document, dict) else None
     return str(error.get("code") or error.get("type") or "") if isinstance(error, dict) else ""
+
+
+def retry_after_s(value: str) -> float | None:
+    """Seconds the server asks to wait (RFC 9110, 10.2.3: a number or a date); None when it does not say."""
+    value = value.strip()
+    try:
+        if value.isascii() and value.replace(".", "", 1).isdigit():
+            after_s = float(value)
+        else:  # a date is on the wall clock, there is no other
+            after_s = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, after_s) if math.isfinite(after_s) else None
