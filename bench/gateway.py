@@ -173,8 +173,13 @@ def locum(upstream: str, folder: Path) -> contextlib.AbstractContextManager[Serv
     from locum.testing.bundles import pico_bundle, pico_task
 
     pico_bundle(folder / "bundle", task_text=pico_task(base_url=f"{upstream}/v1", model="mock"))
+    return served(Path(sys.executable), folder / "bundle")
+
+
+def served(python: Path, bundle: Path) -> contextlib.AbstractContextManager[Server]:
+    """``locum serve`` of the bundle ``pico`` by the Python of an environment, to be asked for its LLM."""
     port = free_port()
-    command = [sys.executable, "-m", "locum.cli.main", "serve", str(folder / "bundle"), "--port", str(port)]
+    command = [str(python), "-m", "locum.cli.main", "serve", str(bundle), "--port", str(port)]
     return process(command, "pico@llm", port, {}, 60)
 
 

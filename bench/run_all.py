@@ -11,6 +11,7 @@ from pathlib import Path
 
 SCRIPTS = (
     "startup.py",
+    "no_slower.py",
     "fuzz.py",
     "certificates.py",
     "classify.py",
