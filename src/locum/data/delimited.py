@@ -1,10 +1,9 @@
 """CSV and TSV: the delimiter, the header, quoted fields with line breaks, rows that do not fit.
 
 Notable: the delimiter is the one under which the wanted columns exist, else the one that splits the first
-records most evenly. Parsing is strict (an unclosed quote is a bad row, not a swallowed file). A TSV whose
-every line has the same number of tabs has no quoted line breaks, so its quotes are plain characters, as in
-most published TSV files; fields that a writer did quote are unquoted.
-Not here: types and labels (``examples``).
+records most evenly. A TSV whose every line has the same number of tabs has no quoted line breaks, so its quotes are
+plain characters, as in most published TSV files; fields that a writer did quote are unquoted.
+Not here: quoted fields over several lines (``quoted``), types and labels (``examples``).
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from collections.abc import Iterator, Sequence
 
 from locum.core.errors import DataError
 from locum.core.text import one_line
-from locum.data.opening import MAX_LINE_CHARS, Survey, lines, open_text
+from locum.data.opening import Survey, lines, open_text
+from locum.data.quoted import RowShape, allow_long_fields, read_records
 from locum.data.rows import Faults, RawRow
 
 _DELIMITERS = (",", "\t", ";", "|")
@@ -78,7 +78,8 @@ def read(survey: Survey, delimiter: str, header: Sequence[str], faults: Faults) 
     """Rows of a CSV or TSV file; rows with another number of fields than the header go to ``faults``."""
     name = survey.path.name
     plain = delimiter == "\t" and survey.tabs == len(header) - 1
-    records = _plain_records(survey) if plain else _quoted_records(survey, delimiter, faults)
+    shape = RowShape(delimiter, len(header), _head_text(survey))
+    records = _plain_records(survey) if plain else _quoted_records(survey, shape, faults)
     for position, (number, fields) in enumerate(records):
         if position == 0 or not fields or fields == [""]:
             continue
@@ -88,32 +89,9 @@ def read(survey: Survey, delimiter: str, header: Sequence[str], faults: Faults) 
         yield RawRow(name, number, dict(zip(header, fields, strict=True)))
 
 
-def _quoted_records(survey: Survey, delimiter: str, faults: Faults) -> Iterator[tuple[int, list[str]]]:
-    _allow_long_fields()
+def _quoted_records(survey: Survey, shape: RowShape, faults: Faults) -> Iterator[tuple[int, list[str]]]:
     with open_text(survey, newline="") as text:
-        reader = csv.reader(lines(text, str(survey.path)), delimiter=delimiter, strict=True)
-        while True:
-            number = reader.line_num + 1
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                faults.add(f"{survey.path.name}:{number}", "not a valid CSV record", _explain(error))
-                continue
-            yield number, fields
-
-
-def _allow_long_fields() -> None:
-    """Raise the csv module's own limit of 131,072 characters; it is one for the whole process."""
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_CHARS))
-
-
-def _explain(error: csv.Error) -> str:
-    text = str(error)
-    if "unexpected end of data" in text:
-        return "a quote that opens here is never closed"
-    return f"a field that opens here is longer than {MAX_LINE_CHARS:,}" if "limit" in text else text
+        yield from read_records(lines(text, str(survey.path)), shape, survey.path.name, faults)
 
 
 def _plain_records(survey: Survey) -> Iterator[tuple[int, list[str]]]:
@@ -139,7 +117,7 @@ def _head_text(survey: Survey) -> str:
 
 def _records(text: str, delimiter: str, most: int = 50) -> list[list[str]]:
     records: list[list[str]] = []
-    _allow_long_fields()
+    allow_long_fields()
     try:
         for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
             if record:
