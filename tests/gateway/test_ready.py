@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,32 @@ def test_each_reason_is_told_once(capsys: pytest.CaptureFixture[str]):
     operator.tell(None)
     told = capsys.readouterr().err
     assert told.count("one") == told.count("two") == 1
+
+
+@pytest.mark.engines
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_fault_11_a_killed_engine_is_a_503_to_those_it_answered_and_ready_says_so_until_it_is_back(
+    start_model, tmp_path: Path, number: signal.Signals
+):
+    path = pico_gguf(tmp_path / "m.gguf", n_ctx=8192).path
+    engine = LlamaGenerator(path, EngineSettings(n_ctx=8192, slots=2, threads=1))
+    gateway = start_model(engine)
+    assert gateway.ask(model="tiny", max_tokens=4).status_code == 200
+    first = engine.process.pid
+    with ThreadPoolExecutor(2) as pool:
+        under_way = [pool.submit(gateway.ask, model="tiny", max_tokens=8000) for _ in range(2)]
+        time.sleep(0.4)
+        assert not any(answer.done() for answer in under_way)
+        os.kill(first or 0, number)
+        for answer in under_way:
+            assert answer.result().status_code == 503 and int(answer.result().headers["retry-after"]) >= 1
+    ready = gateway.http.get("/ready")
+    assert ready.status_code == 503 and int(ready.headers["retry-after"]) >= 1
+    assert gateway.http.get("/health").status_code == 200
+    deadline = time.monotonic() + 30
+    while gateway.http.get("/ready").status_code == 503 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert gateway.http.get("/ready").status_code == 200, "it is started again though nobody asked for an answer"
+    assert engine.process.pid not in (None, first)
+    assert gateway.ask(model="tiny", max_tokens=4).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -434,3 +435,52 @@ def test_a_stop_ends_the_wait_for_a_slot_and_for_the_first_event_within_a_second
         assert time.monotonic() - start_s < 1
         assert errors[number].code == "runtime-closed" and "stopped" in errors[number].cause
     assert ask(process)["pid"] == pid, "the child did nothing wrong, and its slots are free again"
+
+
+def comes(condition: Callable[[], object], limit_s: float = 15.0) -> None:
+    """Wait until something holds."""
+    deadline_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come to be"
+        time.sleep(0.005)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_fault_11_a_child_that_died_is_a_problem_until_another_is_loaded_though_nobody_asks(
+    make: Make, number: signal.Signals
+) -> None:
+    process = make(PRELUDE.replace('print(json.dumps({"ready"', 'time.sleep(0.3)\nprint(json.dumps({"ready"'))
+    assert process.problem is None, "nobody asked for it yet"
+    first = ask(process)["pid"]
+    assert process.problem is None
+    os.kill(first, number)
+    comes(lambda: process.problem is not None)
+    comes(lambda: process.problem is None)
+    second = process.pid
+    assert second not in (None, first) and ask(process)["pid"] == second
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_fault_89_a_child_that_dies_again_and_again_is_started_with_growing_pauses(make: Make, tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    noted = f"open({str(starts)!r}, 'a').write(str(time.monotonic()) + ' ')\n"
+    process = make(PRELUDE.replace("class Handler", noted + "class Handler"))
+    for died in range(1, 4):
+        pid = ask(process)["pid"] if died == 1 else process.pid
+        os.kill(pid or 0, signal.SIGKILL)
+        comes(lambda: process.problem is not None)
+        comes(lambda: process.problem is None)
+    times_s = [float(each) for each in starts.read_text().split()]
+    pauses_s = [after - before for before, after in itertools.pairwise(times_s)]
+    assert len(pauses_s) == 3 and pauses_s[0] > 0.5 and pauses_s[1] > 1 and pauses_s[2] > 2
+
+
+def test_fault_89_a_closed_process_is_not_started_again(make: Make) -> None:
+    process = make()
+    pid = ask(process)["pid"]
+    os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+    comes(lambda: process.problem is not None)
+    process.close()
+    time.sleep(0.8)
+    assert process.pid is None and process.problem is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -315,3 +317,19 @@ def test_the_real_engine_keeps_caches_quantised_and_dies_with_its_parent(smollm2
     finally:
         generator.close()
     assert subprocess.run(["ps", "-p", str(pid)], capture_output=True, check=False).returncode == 1
+
+
+def test_fault_11_a_child_that_ends_is_a_problem_until_another_is_loaded_though_nobody_asks(start: Any) -> None:
+    generator = start()
+    generator.complete(ASK)
+    first = generator.pid
+    assert generator.problem is None and first is not None
+    os.kill(first, signal.SIGTERM)
+    deadline_s = time.monotonic() + 15
+    while generator.problem is None and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+    assert generator.problem is not None
+    while generator.problem is not None and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+    assert generator.problem is None and generator.pid not in (None, first)
+    assert generator.complete(ASK).text == "w1 w2 w3 "

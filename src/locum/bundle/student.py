@@ -114,7 +114,7 @@ class Student:
 
     @property
     def problem(self) -> LocumError | None:
-        """Why the student would not answer now, because its engine does not load it; None where that is not known."""
+        """Why the student would not answer now, because its engine does not run; None where that is not known."""
         return problem_of(self._router.student)
 
     @property

@@ -42,7 +42,7 @@ from locum.gateway.calls import Answered, Call, new_key, truncated_of
 from locum.gateway.chat import ChatCall
 from locum.gateway.completions import TextCall
 from locum.gateway.embeddings import EMBEDDED, EmbeddingRequest, embeddings_body, read_embedding_request
-from locum.gateway.errors import ApiError, unexpected
+from locum.gateway.errors import RESTART_S, ApiError, unexpected
 from locum.gateway.metrics import CONTENT_TYPE, Metrics
 from locum.gateway.pool import DaemonPool
 from locum.gateway.responses import ResponseCall
@@ -282,10 +282,11 @@ class _Service:
         return Reply(b'{"status":"ok"}')
 
     async def _ready(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:
-        """What is served, and whether its certificate is in force; 503 while its model cannot be loaded."""
+        """What is served, and whether its certificate is in force; 503 while its engine does not run."""
         problem = self.target.problem
         if problem is not None:
-            raise ApiError(503, "engine_unavailable", f"the model's engine does not load it [{problem.code}]")
+            said = f"the model's engine is not running [{problem.code}]"
+            raise ApiError(503, "engine_unavailable", said, retry_after_s=RESTART_S)
         return Reply(orjson.dumps({"status": "ready", **self.target.describe()}))
 
     async def _metrics_page(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:

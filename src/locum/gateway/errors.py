@@ -46,8 +46,11 @@ API_CODES: dict[str, str] = {
 
 _BODY_UNREAD = frozenset({401, 403, 408, 413, 503})
 """Refusals that may come before the body was read; the connection is closed rather than the rest received."""
-_RESTART_S = 2
-_UNAVAILABLE = frozenset({"runtime-child-died", "runtime-child-start", "runtime-closed", "runtime-memory"})
+RESTART_S = 2
+"""When to ask again while an engine is started again."""
+_UNAVAILABLE = frozenset(
+    {"runtime-child-died", "core-child-killed", "runtime-child-start", "runtime-closed", "runtime-memory"}
+)
 
 
 class ApiError(Exception):
@@ -163,7 +166,7 @@ def from_engine_error(error: LocumError) -> ApiError:
         return ApiError(400, "invalid_value", one_line(error.cause), param="adapter")
     if error.code in _UNAVAILABLE:
         said = f"the model's engine is not running, it is started again [{error.code}]"
-        return ApiError(503, "engine_unavailable", said, retry_after_s=_RESTART_S)
+        return ApiError(503, "engine_unavailable", said, retry_after_s=RESTART_S)
     if error.code == "runtime-busy":
         return ApiError(503, "overloaded", one_line(error.cause), retry_after_s=1)
     if error.code == "runtime-timeout":

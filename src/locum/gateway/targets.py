@@ -42,7 +42,7 @@ class Target(Protocol):
 
     @property
     def problem(self) -> LocumError | None:
-        """Why no model here would answer now, because its engine does not load it; does not block."""
+        """Why no model here would answer now, because its engine does not run; does not block."""
         ...
 
     def start(self, settings: Settings, metrics: Metrics) -> None:
@@ -117,7 +117,7 @@ def unknown_model(model: str, names: Sequence[str]) -> ApiError:
 
 
 class Operator:
-    """Whoever runs the service: told on standard error why a model cannot be loaded, each reason once.
+    """Whoever runs the service: told on standard error why a model's engine does not run, each reason once.
 
     Callers are told its code only, because a reason may speak of the machine.
     """
@@ -129,7 +129,7 @@ class Operator:
         """Write a reason that is new; does not block for long, and any thread may."""
         if problem is not None and str(problem) not in self._told:
             self._told.add(str(problem))
-            sys.stderr.write(f"the model's engine does not load it: {problem}\n")
+            sys.stderr.write(f"the model's engine is not running: {problem}\n")
             sys.stderr.flush()
 
 

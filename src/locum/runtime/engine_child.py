@@ -19,7 +19,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ from locum.core.text import one_line
 _CLOSE_S = 3.0
 _BURY_S = 3.0
 _LOG_S = 1.0
+_REST_LEAST_S = 0.05
 _LOG_LINES = 60
 _PR_SET_PDEATHSIG = 1
 _SIGILL, _SIGKILL = 4, 9  # by number: Windows has no such names
@@ -89,6 +90,11 @@ class EngineChild(ABC):
     def alive(self) -> bool:
         """Whether it may still answer."""
         return not (self.killed or self._over.is_set()) and self.status is None
+
+    @property
+    def buried(self) -> bool:
+        """Whether it has ended and is buried: then ``death`` does not wait."""
+        return self._over.is_set()
 
     @property
     def pid(self) -> int | None:
@@ -219,6 +225,51 @@ class EngineChild(ABC):
         if line.strip():
             self._log.append(line.strip())
         self.hear_log(line)
+
+
+class Reviver:
+    """Starts an engine again that is not running, until it runs or never will; in a thread of its own.
+
+    Without it a service that nobody asks, because it says that it is not ready, would never be ready again.
+
+    Args:
+        engine: its name, for the thread.
+        attempt: tries once; whether there is nothing left to do.
+        rest_s: how long to wait before the next attempt.
+    """
+
+    def __init__(self, engine: str, attempt: Callable[[], bool], rest_s: Callable[[], float]) -> None:
+        self._engine = engine
+        self._attempt = attempt
+        self._rest_s = rest_s
+        self._lock = threading.Lock()
+        self._wanted = False
+        self._working = False
+        self._closed = threading.Event()
+
+    def wake(self) -> None:
+        """An engine has ended; returns at once, any thread may call it."""
+        with self._lock:
+            self._wanted = True
+            if self._working or self._closed.is_set():
+                return
+            self._working = True
+        threading.Thread(target=self._work, name=f"locum-{self._engine}-again", daemon=True).start()
+
+    def close(self) -> None:
+        """Try no more."""
+        self._closed.set()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted or self._closed.is_set():
+                    self._working = False
+                    return
+                self._wanted = False
+            while not self._closed.wait(max(_REST_LEAST_S, self._rest_s())):
+                if self._attempt():
+                    break
 
 
 def _megabytes(model: str) -> float:

@@ -1,10 +1,10 @@
 """The life of the engine's process: started when first asked, watched, killed, and started again with patience.
 
 Notable: whoever waits when it dies gets an error that says how it died; nothing is asked a second time, because the
-request may be what killed it. After each crash the next start waits longer (0.5 s, 1 s, 2 s … 30 s) and requests are
-refused at once meanwhile; that is so, too, when there was no memory to load the model, but a file that cannot be loaded
-is not tried again. A child hangs when it tells nobody anything for ``idle_s``: while it reads a long prompt it is asked
-to tell how far it is.
+request may be what killed it. It is started again whether somebody asks or not. After each crash the next start waits
+longer (0.5 s, 1 s, 2 s … 30 s) and requests are refused at once meanwhile; that is so, too, when there was no memory to
+load the model, but a file that cannot be loaded is not tried again. A child hangs when it tells nobody anything for
+``idle_s``: while it reads a long prompt it is asked to tell how far it is.
 Not here: how a child process is held (``engine_child``), what runs in it (``llamacpp_child``), what is asked of it
 (``llamacpp``).
 """
@@ -26,7 +26,7 @@ from typing import Any
 
 from locum.core.errors import DeviceError, LocumError, ModelFileError
 from locum.core.text import one_line
-from locum.runtime.engine_child import EngineChild
+from locum.runtime.engine_child import EngineChild, Reviver
 from locum.runtime.llama_client import (
     EngineGoneError,
     EngineRefusedError,
@@ -89,6 +89,8 @@ class LlamaProcess:
         self._lock = threading.Lock()
         self._slots = Slots(settings.slots)
         self._child: _Child | None = None
+        self._serving: _Child | None = None  # the latest one that was loaded
+        self._reviver = Reviver("llama.cpp", self._revive, self._rest_s)
         self._crashes = 0
         self._crashed_s = 0.0
         self._refused: LocumError | None = None
@@ -108,10 +110,17 @@ class LlamaProcess:
 
     @property
     def problem(self) -> LocumError | None:
-        """Why a request would not be answered now: the model cannot be loaded, or could not and rests meanwhile."""
+        """Why a request would not be answered now: the model cannot be loaded, or its process is started again."""
+        child, loaded = self._child, self._serving
         if self._refused is not None:
             return self._refused
-        return self._not_loaded if time.monotonic() < self._crashed_s + self._pause_s() else None
+        if child is None or self._closed or (child is loaded and child.alive):
+            return None
+        if self._not_loaded is not None or loaded is None:  # or it is being loaded for the first time
+            return self._not_loaded
+        if child is loaded and child.buried:
+            return child.death()
+        return LocumError("runtime-child-died", "llama.cpp is being started again", where=self.where)
 
     def post(self, path: str, body: dict[str, Any], timeout_s: float, *, slot: bool = False) -> dict[str, Any]:
         """Send one request and wait for its whole answer.
@@ -174,6 +183,7 @@ class LlamaProcess:
 
     def close(self) -> None:
         """End the child; a second call does nothing."""
+        self._reviver.close()
         with self._lock:
             self._closed = True
             child, self._child = self._child, None
@@ -230,7 +240,7 @@ class LlamaProcess:
                 if self._child.alive:
                     return self._child
                 self._be_patient(self._child)
-            self._child = child = _Child(self._command, self.settings)
+            self._child = child = _Child(self._command, self.settings, self._reviver.wake)
             try:
                 child.wait_ready(self._ready_s)
                 if self._probe is not None:
@@ -249,7 +259,23 @@ class LlamaProcess:
                 self._count(child)
                 raise
             self._not_loaded = None
+            self._serving = child
             return child
+
+    def _revive(self) -> bool:
+        """Start the child again, when its pause is over; whether there is nothing to do any more."""
+        with self._lock:
+            child = self._child
+            if child is None or self._closed or self._refused is not None or (child is self._serving and child.alive):
+                return True
+            self._count(child)
+            if self._rest_s() > 0:
+                return False
+        try:
+            self._running()
+        except LocumError:
+            return self._closed or self._refused is not None
+        return True
 
     def _check_once(self) -> None:
         check, self._check = self._check, None
@@ -263,7 +289,7 @@ class LlamaProcess:
     def _be_patient(self, dead: _Child) -> None:
         """Wait a short pause out; refuse during a long one."""
         self._count(dead)
-        left_s = self._crashed_s + self._pause_s() - time.monotonic()
+        left_s = self._rest_s()
         if left_s > _WAIT_FOR_START_S:
             death = self._not_loaded or dead.death()
             raise LocumError(
@@ -272,7 +298,7 @@ class LlamaProcess:
                 where=self.where,
                 fix=death.fix,
             )
-        time.sleep(max(0.0, left_s))
+        time.sleep(left_s)
 
     def _count(self, dead: _Child) -> None:
         if not dead.counted:
@@ -280,9 +306,11 @@ class LlamaProcess:
             self._crashes += 1
             self._crashed_s = time.monotonic()
 
-    def _pause_s(self) -> float:
+    def _rest_s(self) -> float:
+        """What is left of the pause after the latest crash."""
         first_s, longest_s = _BACK_OFF_S
-        return min(longest_s, first_s * 2.0 ** (self._crashes - 1))
+        pause_s = min(longest_s, first_s * 2.0 ** (self._crashes - 1))
+        return max(0.0, self._crashed_s + pause_s - time.monotonic()) if self._crashes else 0.0
 
 
 class Turn:
@@ -341,7 +369,7 @@ class Turn:
 class _Child(EngineChild):
     """One life of the child process, and the connections to it."""
 
-    def __init__(self, command: list[str], settings: ChildSettings) -> None:
+    def __init__(self, command: list[str], settings: ChildSettings, on_end: Callable[[], None]) -> None:
         super().__init__(
             "llama.cpp",
             settings.model,
@@ -357,6 +385,7 @@ class _Child(EngineChild):
         self._port: Future[int] = Future()
         self._client: LlamaClient | None = None
         self.counted = False
+        self._on_end = on_end
         self.start()
 
     @property
@@ -396,6 +425,7 @@ class _Child(EngineChild):
         if not self._port.done():
             refused = self._of_binary and (self.status or 0) > 0
             self._port.set_exception(_load_error(self._opened, "", self.whole_log()) if refused else self.death())
+        self._on_end()
 
 
 def _load_error(opened: ChildSettings, fatal: str, log: str) -> LocumError:

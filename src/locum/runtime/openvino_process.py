@@ -2,8 +2,8 @@
 
 Notable: many requests are at work at once, each with an inbox of its own that the reading thread fills. The child tells
 something several times a second as long as it gets on, so silence is a hang: when it lasts as long as ``idle_s``, or as
-a whole request may take, the process is killed and the next request starts another. A file that OpenVINO cannot read is
-not tried again.
+a whole request may take, the process is killed. One that ended is started again, whether somebody asks or not, after a
+pause that grows with each end. A file that OpenVINO cannot read is not tried again.
 Not here: how a child process is held (``engine_child``), what runs in it (``openvino_child``).
 """
 
@@ -23,10 +23,11 @@ from typing import Any
 
 from locum.core.errors import DeviceError, LocumError, ModelFileError, UserError
 from locum.core.text import one_line
-from locum.runtime.engine_child import EngineChild
+from locum.runtime.engine_child import EngineChild, Reviver
 from locum.runtime.openvino_child import OpenVinoSettings
 
 _CHILD_MODULE = "locum.runtime.openvino_child"
+_BACK_OFF_S = (0.5, 30.0)
 _CLOSED: dict[str, Any] = {"closed": True}
 _DIED: dict[str, Any] = {"died": True}
 _LAST = frozenset({"done", "refused", "answer"})
@@ -60,6 +61,9 @@ class OpenVinoProcess:
         self._command = list(command or (sys.executable, "-m", _CHILD_MODULE))
         self._lock = threading.Lock()
         self._child: _Child | None = None
+        self._serving: _Child | None = None  # the latest one that was loaded
+        self._ends = 0
+        self._reviver = Reviver("OpenVINO", self._revive, self._rest_s)
         self._refused: LocumError | None = None
         self._closed = False
 
@@ -76,8 +80,13 @@ class OpenVinoProcess:
 
     @property
     def problem(self) -> LocumError | None:
-        """Why a request would not be answered now: the model cannot be loaded."""
-        return self._refused
+        """Why a request would not be answered now: the model cannot be loaded, or its process is started again."""
+        child, loaded = self._child, self._serving
+        if self._refused is not None or self._closed or child is None or loaded is None:
+            return self._refused
+        if child is loaded and child.alive:
+            return None
+        return LocumError("runtime-child-died", "OpenVINO is being started again", where=self.where)
 
     def start(self) -> None:
         """Load the model, when it is not loaded.
@@ -112,6 +121,7 @@ class OpenVinoProcess:
 
     def close(self) -> None:
         """End the child; a second call does nothing."""
+        self._reviver.close()
         with self._lock:
             self._closed = True
             child, self._child = self._child, None
@@ -140,12 +150,35 @@ class OpenVinoProcess:
                 check, self._check = self._check, None
                 if check is not None:
                     check()
-                self._child = child = _Child(self._command, self.settings)
+                self._child = child = _Child(self._command, self.settings, self._ended)
                 child.wait_ready(self._ready_s)
+                self._serving = child
             except (ModelFileError, DeviceError) as error:
                 self._refused = error  # the next time would be no different
                 raise
             return child
+
+    def answered(self) -> None:
+        """An answer has come: the next end is the first in a row."""
+        self._ends = 0
+
+    def _ended(self) -> None:
+        self._ends += 1
+        self._reviver.wake()
+
+    def _rest_s(self) -> float:
+        first_s, longest_s = _BACK_OFF_S
+        return min(longest_s, first_s * 2.0 ** max(0, self._ends - 1))
+
+    def _revive(self) -> bool:
+        """Start the child again; whether there is nothing to do any more."""
+        if self._child is None or self._closed or self._refused is not None:
+            return True
+        try:
+            self._running()
+        except LocumError:
+            return self._closed or self._refused is not None
+        return True
 
 
 class Turn:
@@ -190,6 +223,7 @@ class Turn:
         if not _LAST.isdisjoint(record):
             self._over = True
             self._child.forget(self._number)
+            self._process.answered()
         if "refused" in record:
             raise self._refusal(record)
         return record
@@ -235,7 +269,7 @@ class Turn:
 class _Child(EngineChild):
     """One life of the child process, and the inboxes of those who wait for it."""
 
-    def __init__(self, command: Sequence[str], settings: OpenVinoSettings) -> None:
+    def __init__(self, command: Sequence[str], settings: OpenVinoSettings, on_end: Callable[[], None]) -> None:
         super().__init__(
             "OpenVINO",
             settings.model,
@@ -250,6 +284,7 @@ class _Child(EngineChild):
         self._guard = threading.Lock()
         self._gone = False
         self._ready: Future[None] = Future()
+        self._on_end = on_end
         self.start()
 
     def wait_ready(self, timeout_s: float) -> None:
@@ -295,3 +330,4 @@ class _Child(EngineChild):
             inbox.put(_DIED)
         if not self._ready.done():
             self._ready.set_exception(self.death())
+        self._on_end()
