@@ -105,6 +105,10 @@ def statuses(climbed: climbing.Climb) -> dict[str, str]:
         DeviceError("train-memory", "memory ran out"),
         DataError("data-nothing-to-learn", "0 train rows say what to write"),
         DataError("train-no-rows", "no train row is left"),
+        CheckFailed("compress-parity", "agreement 0.3"),
+        LocumError("compress-export", "PyTorch cannot export it to ONNX"),
+        DataError("compress-dev", "no conversation fits a context of 64 tokens"),
+        LocumError("runtime-child-start", "llama.cpp did not become ready"),
     ],
     ids=lambda error: error.code,
 )
@@ -136,7 +140,7 @@ def test_fault_43_a_loss_that_is_no_number_or_no_time_costs_only_its_candidate(
 @pytest.mark.parametrize(
     "failure",
     [
-        CheckFailed("compress-parity", "agreement 0.3"),
+        CheckFailed("evaluate-different-rows", "two students answered different rows"),
         Interrupted("core-interrupted", "stopped"),
         DeviceError("core-disk-full", "no space left"),
         UserError("train-request", "one label"),
@@ -166,6 +170,15 @@ def test_when_all_fall_each_reason_is_told(rungs: Any, tmp_path: Path) -> None:
         "smol/full: failed: 0 train rows say what to write"
     )
     assert list(asked) == ["tfidf", "mini/head", "smol/full"]
+
+
+def test_fault_34_when_all_fall_and_one_by_its_parity_that_is_a_failed_check(rungs: Any, tmp_path: Path) -> None:
+    unlike = CheckFailed("compress-parity", "labels agree on 58.3 % of 12 rows")
+    rungs(tfidf=unlike, mini_head=SourceError("source-unavailable", "no source answered"))
+    with pytest.raises(CheckFailed) as caught:
+        climb(workspace(tmp_path), DATA, LADDER[:2], 1.0)
+    assert caught.value.code == "pipeline-nothing-built"
+    assert "tfidf: failed: labels agree on 58.3 % of 12 rows; mini/head: failed: no source" in caught.value.cause
 
 
 def test_the_failure_of_an_only_candidate_is_raised_as_it_is(rungs: Any, tmp_path: Path) -> None:

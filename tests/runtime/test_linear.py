@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 
 from locum.core.errors import ModelFileError
 from locum.runtime import open_classifier
-from locum.runtime.linear import LinearClassifier, write_linear
+from locum.runtime.linear import CHARACTERS_MAX, WORDS_MAX, LinearClassifier, part_read, write_linear
 from locum.runtime.model_files import seal
 from locum.runtime.ngrams import TOKEN_PATTERNS, Ngrams
 from locum.testing import pico_linear
@@ -109,6 +109,37 @@ def test_pruned_weights_are_stored_sparse_and_score_the_same(tmp_path: Path) -> 
     theirs = TfidfVectorizer(vocabulary=terms, sublinear_tf=True, use_idf=False).fit_transform(texts) @ coef.T
     np.testing.assert_allclose(opened.logits(texts), theirs + np.asarray([0.1, 0.2, 0.3]), atol=1e-5)
     opened.close()
+
+
+@pytest.mark.parametrize("hostile", ["ab" * 5_000_000, "word " * 2_000_000, " " * 10_000_000, "語" * 3_000_000])
+def test_a_text_of_megabytes_costs_no_more_than_a_long_document(tmp_path: Path, hostile: str) -> None:
+    opened = LinearClassifier(tmp_path, pico_linear(tmp_path, max_tokens=WORDS_MAX))
+    document = " ".join(f"word{k}" for k in range(WORDS_MAX))
+    opened.read([document])  # what is done once
+    usual_s, hostile_s = ([timed(opened, text) for _ in range(3)] for text in (document, "card " + hostile))
+    assert min(hostile_s) < 10 * min(usual_s) + 0.2
+    read = opened.read(["card " + hostile, "card"])
+    assert (read.dropped[0] > 0) == bool(hostile.strip())
+
+
+def timed(opened: LinearClassifier, text: str) -> float:
+    start_s = time.perf_counter()
+    opened.read([text])
+    return time.perf_counter() - start_s
+
+
+@pytest.mark.parametrize("text", ["", "a", "a b c", "  a  b  c  d  e  ", "a\n\tb\u3000c d"])
+def test_what_is_read_and_what_is_left_are_the_words_of_the_text(text: str) -> None:
+    for limit in (1, 2, 3, 4096):
+        part, dropped = part_read(text, limit)
+        assert text.startswith(part)
+        assert (part.split(), dropped) == (text.split()[:limit], max(0, len(text.split()) - limit))
+
+
+def test_a_word_that_is_cut_in_two_counts_as_not_read() -> None:
+    text = "a" * (CHARACTERS_MAX - 1) + " bbb ccc"
+    assert part_read(text, 10) == ("a" * (CHARACTERS_MAX - 1) + " ", 2)
+    assert part_read("a" * CHARACTERS_MAX + "b c", 10) == ("a" * CHARACTERS_MAX, 2)
 
 
 def test_truncation_counts_words(tmp_path: Path) -> None:

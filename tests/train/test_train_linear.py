@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from locum.core.errors import DataError
-from locum.runtime.linear import LinearClassifier
+from locum.runtime.linear import CHARACTERS_MAX, WORDS_MAX, LinearClassifier
 from locum.runtime.model_files import seal
 from locum.schema.training import TrainRequest
 from locum.train.linear import train
@@ -18,7 +18,7 @@ from locum.train.outcome import Clock
 from locum.train.rows import read_split
 
 
-def served(out: Path, request: TrainRequest) -> LinearClassifier:
+def served(out: Path, request: TrainRequest, max_tokens: int = 512) -> LinearClassifier:
     spec = seal(
         out,
         name="x",
@@ -27,7 +27,7 @@ def served(out: Path, request: TrainRequest) -> LinearClassifier:
         precision="fp32",
         labels=request.labels,
         weights="weights.npz",
-        max_tokens=512,
+        max_tokens=max_tokens,
         parameters=1,
     )
     return LinearClassifier(out, spec)
@@ -43,6 +43,43 @@ def test_served_logits_are_the_trained_ones(make_request: Callable[..., TrainReq
     np.testing.assert_allclose(logits, outcome.dev_logits, atol=2e-5)
     assert (outcome.dev_logits.argmax(axis=1) == np.asarray(dev.targets)).mean() == 1.0
     assert outcome.settings["C"] in (0.3, 1.0, 3.0)
+
+
+def lengthened(path: Path, before: Callable[[int], str], after: Callable[[int], str]) -> str:
+    """The split's texts with other text before and after them."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["input"] = f"{before(number)} {row['input']} {after(number)}"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize("filler", ["w " * 40, "語" * CHARACTERS_MAX], ids=["words", "without spaces"])
+def test_texts_are_cut_in_training_where_serving_cuts_them(
+    make_request: Callable[..., TrainRequest], tmp_path: Path, filler: str
+) -> None:
+    request, out = make_request("linear", max_tokens=40), tmp_path / "out"
+    out.mkdir()
+    for path in (Path(request.train), Path(request.dev)):  # after the limit stand words that no answer may hang on
+        lengthened(path, lambda _: "", lambda k: f"{filler} " + " ".join(f"zq{(k * 3 + n) % 70}" for n in range(900)))
+    outcome = train(request, out, Clock(60))
+    scored = served(out, request, request.max_tokens).read(read_split(Path(request.dev), request.labels).texts)
+    assert (scored.dropped >= 900).all() or "語" in filler
+    assert (scored.dropped > 0).all() and outcome.settings["cut_texts"] == 200
+    np.testing.assert_allclose(scored.logits, outcome.dev_logits, atol=2e-5)
+    words = json.loads((out / "vectorizer.json").read_text())["blocks"][0]["vocabulary"]
+    assert "card" in words and not [word for word in words if "zq" in word]
+
+
+def test_a_build_reads_far_more_than_256_words(make_request: Callable[..., TrainRequest], tmp_path: Path) -> None:
+    request, out = make_request("linear", max_tokens=WORDS_MAX), tmp_path / "out"
+    out.mkdir()
+    for path in (Path(request.train), Path(request.dev)):  # what tells the label comes after 1,000 words
+        lengthened(path, lambda k: " ".join(f"n{(k * 7 + word) % 50}" for word in range(1000)), lambda _: "")
+    outcome = train(request, out, Clock(60))
+    gold = np.asarray(read_split(Path(request.dev), request.labels).targets)
+    assert outcome.settings["cut_texts"] == 0
+    assert (outcome.dev_logits.argmax(axis=1) == gold).mean() > 0.9
 
 
 def test_best_penalty_is_the_best_on_dev(make_request: Callable[..., TrainRequest], tmp_path: Path) -> None:

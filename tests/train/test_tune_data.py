@@ -53,23 +53,23 @@ def test_an_ending_that_is_no_special_token_is_the_end_of_text(tmp_path: Path) -
     assert encoder.ending == [tokenizer.eos_token_id]
 
 
-def test_long_prompts_lose_their_beginning_and_never_the_answer(tmp_path: Path) -> None:
+def test_a_row_that_no_served_student_would_answer_is_not_learned_from(tmp_path: Path) -> None:
     encoder, tokenizer = encoder_of(tmp_path, max_tokens=8)
-    found = encoder.read(write(tmp_path / "x.jsonl", row("long", user="red " * 20), row("short", user="sun")))
-    long, short = found.examples
-    assert tokenizer.decode(long.answer) == tokenizer.decode(short.answer) == "blue </s>"
-    assert (long.length, found.cut) == (8, ["long"])
-    assert tokenizer.decode(long.prompt) == "red red red </s> <s> assistant"
+    whole, over = row("whole", user="red"), row("over", user="red red")  # 8 and 9 tokens with the answer
+    found = encoder.read(write(tmp_path / "x.jsonl", whole, over, row("far-over", user="red " * 20)))
+    (example,) = found.examples
+    assert (example.length, found.long) == (8, ["over", "far-over"])
+    assert tokenizer.decode(example.prompt) == "<s> user red </s> <s> assistant"  # with its beginning
 
 
-def test_what_was_cut_and_dropped_is_counted_and_said(tmp_path: Path) -> None:
+def test_what_was_left_out_is_counted_and_said(tmp_path: Path) -> None:
     encoder, _ = encoder_of(tmp_path, max_tokens=8)
     train = encoder.read(
         write(
             tmp_path / "x.jsonl",
             row("fits", user="sun", task="t"),
-            row("cut", user="red " * 20, task="u"),
-            row("too-long", completion="red " * 20),
+            row("long-prompt", user="red " * 20, task="u"),
+            row("long-answer", completion="red " * 20),
             row("empty", completion="  \n"),
         )
     )
@@ -78,10 +78,11 @@ def test_what_was_cut_and_dropped_is_counted_and_said(tmp_path: Path) -> None:
     with listening(events.append):
         counts = count_rows(train, dev)
     assert counts.to_json() == {
-        **{"train": 2, "dev": 1, "cut": 1, "dropped_long": 1, "dropped_empty": 2},
-        "tasks": {"t": 1, "u": 1},
+        **{"train": 1, "dev": 1, "cut": 0, "dropped_long": 2, "dropped_empty": 2},
+        "tasks": {"t": 1},
     }
-    assert [event.facts["places"] for event in events if event.kind == "warning"] == ["cut", "too-long", "empty, none"]
+    said = [event.facts["places"] for event in events if event.kind == "warning"]
+    assert said == ["long-prompt, long-answer", "empty, none"]
 
 
 def test_nothing_to_say_about_rows_that_fit() -> None:
@@ -112,7 +113,9 @@ def test_missing_columns_name_file_and_line(tmp_path: Path, text: str, told: str
 def test_no_rows_left_is_refused_with_the_reasons(tmp_path: Path) -> None:
     encoder, _ = encoder_of(tmp_path, max_tokens=8)
     path = write(tmp_path / "x.jsonl", row(completion="red " * 20), row(completion=""))
-    with pytest.raises(DataError, match="1 have an answer longer than the context of .* tokens, 1 have none") as caught:
+    with pytest.raises(
+        DataError, match="of 1 prompt and answer are longer than the context of .* tokens, 1 have no"
+    ) as caught:
         encoder.read(path)
     assert caught.value.code == "train-no-rows"
 

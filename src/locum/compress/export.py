@@ -2,7 +2,7 @@
 
 Notable: formats are tried in order of preference (int8 before fp32). Each is written whole, opened by the engine that
 will serve it, asked the whole dev split, and kept only when it answers as the trained weights did; why one was not
-kept stands in the result. When none passes, the build fails: what was measured is what is served. Not here: how a
+kept stands in the result. When none passes there is no export: what was measured is what is served. Not here: how a
 format is written (``onnx_export``, ``int8``, ``gguf_export``), the verdict itself (``parity``).
 """
 

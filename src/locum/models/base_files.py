@@ -68,6 +68,24 @@ def inspect_base(path: Path) -> BaseFiles:
     return BaseFiles(path, None, architecture, config)
 
 
+def most_positions(path: Path) -> int | None:
+    """Most tokens of a text that a base has places for; None where its configuration does not say (a GGUF file).
+
+    The RoBERTa family counts places from after its padding token's id, so 514 of them hold 512 tokens.
+    """
+    try:
+        config = read_json(path / "config.json")
+    except ModelFileError:
+        return None  # ``inspect_base`` says what is wrong with it
+    stated, model_type = config.get("max_position_embeddings"), config.get("model_type")
+    if not isinstance(stated, int) or stated < 1:
+        return None
+    if model_type in ("roberta", "xlm-roberta", "mpnet"):
+        padding = config.get("pad_token_id")
+        stated -= (padding if isinstance(padding, int) else 1) + 1
+    return max(1, stated)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder, every shard present and none a Git LFS pointer.
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from locum.core.errors import ModelFileError, SourceError
 from locum.core.files import write_json
 from locum.core.progress import note, track, warn
 from locum.data.load import iterate
 from locum.pipeline.built import Prepared
+from locum.pipeline.made import base_inputs
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.runtime.completion import CompletionRequest
@@ -28,6 +30,7 @@ from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
 from locum.schema.task import Task
 from locum.sources.bases import ensure_base
+from locum.sources.catalogue import Format
 from locum.tasks import open_kind
 from locum.tasks.written import Written
 
@@ -59,7 +62,7 @@ def limit_answers(work: Workspace, data: Prepared, ladder: Sequence[Candidate]) 
             "data": data.key,
             "form": task.form,
             "answer_schema": task.answer_schema,
-            "bases": sorted(bases),
+            "bases": [_counted_by(work, bases[name]) for name in sorted(bases)],
             "context": task.generation.context,
         },
     )
@@ -133,11 +136,23 @@ def long_of(lengths: Sequence[int]) -> int:
     return sorted(lengths)[math.ceil(LONG * len(lengths)) - 1]
 
 
+def _form(candidate: Candidate) -> Format | None:
+    """The form of its base that a candidate takes."""
+    return "gguf" if candidate.method in ("prompt", "few_shot") else None
+
+
+def _counted_by(work: Workspace, candidate: Candidate) -> dict[str, Any]:
+    """A base whose tokenizer counts, by content where it can be had."""
+    try:
+        return base_inputs(work, candidate.base, _form(candidate))
+    except SourceError:  # costs its candidates, later, and not the build
+        return {"base": candidate.base}
+
+
 @contextmanager
 def _counter(work: Workspace, candidate: Candidate) -> Generator[Count]:
     """Counts tokens as the base of a candidate does."""
-    prompted = candidate.method in ("prompt", "few_shot")
-    path = ensure_base(candidate.base or "", root=work.root, offline=work.offline, format="gguf" if prompted else None)
+    path = ensure_base(candidate.base or "", root=work.root, offline=work.offline, format=_form(candidate))
     if path.is_dir():
         yield _count_with_file(path / _TOKENIZER)
         return

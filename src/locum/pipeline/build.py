@@ -76,7 +76,7 @@ def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool
 
     Raises:
         TaskFileError, DataError, SourceError, DeviceError: the user can mend it (exit 2).
-        CheckFailed: parity did not hold (exit 3).
+        CheckFailed: no candidate is left, and the export of some did not answer as they did (exit 3).
         BusyError: another build holds the folder.
         Interrupted: stopped; the same call goes on from there.
     """

@@ -1,9 +1,9 @@
 """Climbing the ladder: candidates in order of cost, until the next one is not worth building.
 
 Notable: every candidate ends in the report, built or not, with the reason. A base that cannot be had, rows that teach a
-student nothing, a job that runs out of memory or of time or a loss that is no number costs its candidate and not the
-build; a failed parity check ends the build, because what is served would not be what was measured. Training keeps its
-time: a prompt is not tried where that would take the time of what is still to be trained.
+student nothing, a job that runs out of memory or of time, a loss that is no number, an export that cannot be written or
+does not answer as what was trained, an engine that cannot run it: each costs its candidate and not the build. Training
+keeps its time: a prompt is not tried where that would take the time of what is still to be trained.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from locum.core.errors import LocumError, ModelFileError, SourceError, UserError
+from locum.core.errors import CheckFailed, LocumError, ModelFileError, SourceError, UserError
 from locum.core.progress import note, warn
 from locum.evaluate import choose
 from locum.fit.ladder import training_budgets
@@ -63,15 +63,17 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
         noise_ceiling: the best accuracy that the labels allow.
 
     Raises:
-        LocumError: the only candidate could not be built, parity failed, or the build was stopped.
+        LocumError: the only candidate could not be built, the failure would hit every candidate, or the build was
+            stopped.
         UserError: every candidate was ruled out or failed.
+        CheckFailed: the same, and some failed a check: their export did not answer as they did.
     """
     build_s = work.task.budget.build_minutes * 60
     seconds = training_budgets(work.task.kind, [candidate.method for candidate in ladder], build_s)
     budgets = {candidate.name: s for candidate, s in zip(ladder, seconds, strict=True)}
     outcomes: list[Outcome] = []
     stopped: str | None = None
-    failure: LocumError | None = None
+    failures: list[LocumError] = []
     for place, candidate in enumerate(ladder):
         built = [outcome.student for outcome in outcomes if outcome.student is not None]
         left_s = build_s - work.steps.spent_s - due_s(data, built)
@@ -92,13 +94,13 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
         except LocumError as error:
             if not costs_only_the_candidate(error):
                 raise
-            failure = error
+            failures.append(error)
             warn(f"{candidate.name}: {error}")
             outcomes.append(Outcome(candidate, None, f"failed: {error.cause}"))
     if not any(outcome.student for outcome in outcomes):
-        if failure is not None and len(outcomes) == 1:
-            raise failure
-        raise _nothing_built(outcomes) from failure
+        if failures and len(outcomes) == 1:
+            raise failures[0]
+        raise _nothing_built(outcomes, failures) from (failures[-1] if failures else None)
     return Climb(tuple(outcomes), stopped)
 
 
@@ -108,14 +110,20 @@ def as_rung(student: BuiltStudent) -> choose.Rung:
 
 
 def costs_only_the_candidate(error: LocumError) -> bool:
-    """Whether an error is a candidate's own, so that the build goes on without it."""
+    """Whether an error is a candidate's own, so that the build goes on without it.
+
+    What happens while a candidate is exported (``compress-``) or run by its engine (``runtime-``) is its own: another
+    base has another architecture, tokenizer, template and size.
+    """
     own = ("train-nan", "train-no-rows", "train-no-time", "data-nothing-to-learn", *OUT_OF_MEMORY)
-    return isinstance(error, SourceError | ModelFileError) or error.code in own
+    rooms = ("compress-", "runtime-")
+    return isinstance(error, SourceError | ModelFileError) or error.code in own or error.code.startswith(rooms)
 
 
-def _nothing_built(outcomes: Sequence[Outcome]) -> UserError:
+def _nothing_built(outcomes: Sequence[Outcome], failures: Sequence[LocumError]) -> UserError | CheckFailed:
     reasons = "; ".join(f"{outcome.candidate.name}: {outcome.reason}" for outcome in outcomes)
-    return UserError(
+    unlike = any(isinstance(failure, CheckFailed) for failure in failures)
+    return (CheckFailed if unlike else UserError)(
         "pipeline-nothing-built",
         f"no candidate can be built: {reasons}",
         fix="mend what the reasons name, raise the budget in the task file, or name other students",

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+from locum.core.errors import SourceError
 from locum.core.files import write_json
 from locum.fit.device import profile_device
 from locum.fit.devices import find_device
@@ -16,6 +18,7 @@ from locum.fit.ladder import DataSize, Machines, make_ladder, mixture_size
 from locum.fit.written import CHARS_PER_TOKEN
 from locum.pipeline.answer_limit import right_answers, writes
 from locum.pipeline.built import Prepared
+from locum.pipeline.made import base_inputs
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
@@ -37,6 +40,7 @@ def decide_ladder(work: Workspace, data: Prepared, card: DataCard) -> tuple[Devi
         {
             "data": data.key,
             "students": task.students if task.students == "auto" else [spec.to_json() for spec in task.students],
+            "bases": _bases(work),
             "budget": task.budget.to_json(),
             "asked": task.instruction,
             "generation": task.generation.to_json(),
@@ -57,6 +61,18 @@ def decide_ladder(work: Workspace, data: Prepared, card: DataCard) -> tuple[Devi
     device = DeviceProfile.from_json((folder / "device.json").read_bytes(), str(folder))
     listed = json.loads((folder / "ladder.json").read_text(encoding="utf-8"))
     return device, tuple(Candidate.model_validate(candidate) for candidate in listed)
+
+
+def _bases(work: Workspace) -> list[dict[str, Any]]:
+    """The bases that the task names, by content where they are on this machine: sizes and layers are read from them."""
+    named = [] if work.task.students == "auto" else [spec.base for spec in work.task.students if spec.base]
+    found: list[dict[str, Any]] = []
+    for name in dict.fromkeys(named):
+        try:
+            found.append(base_inputs(work, name, may_fetch=False))
+        except SourceError:  # what is wrong with it is said where candidates are decided
+            found.append({"base": name})
+    return found
 
 
 def serves_on(task: Task, here: DeviceProfile) -> DeviceProfile:

@@ -1,9 +1,10 @@
-"""``Made``: what every way of making a student hands on."""
+"""``Made``: what every way of making a student hands on; and which base it was made from, by content."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from locum.core import child
 from locum.core.errors import LocumError
@@ -13,6 +14,8 @@ from locum.pipeline.workspace import Workspace
 from locum.schema.base import Document
 from locum.schema.model import Parity
 from locum.schema.training import GeneratorParity, Trained
+from locum.sources.bases import changing_base
+from locum.sources.catalogue import Format, catalogue
 
 OUT_OF_MEMORY = ("core-child-killed", "train-memory")
 """Codes of a training that was killed for memory, and of one that ran out of it and could say so."""
@@ -45,6 +48,29 @@ class Made:
     trained: Trained | None = None
     parity: Parity | GeneratorParity | None = None
     training: Training | None = None
+
+
+def base_inputs(
+    work: Workspace, name: str | None, format: Format | None = None, *, may_fetch: bool = True
+) -> dict[str, Any]:
+    """What a step depends on through its base: the name, and the SHA-256 of the files behind it.
+
+    Weights that were changed in place are another base, and what was made from the old ones is made again.
+
+    Args:
+        work: the build.
+        name: of the base; None where there is none.
+        format: the form of the base that is used; None takes the first that can be had.
+        may_fetch: whether files that are not on this machine are fetched; else the name stands for them.
+
+    Raises:
+        SourceError: the base cannot be had.
+    """
+    known = catalogue().get(name) if name else None
+    if name is None or known is not None:
+        return {"base": name, **({"files": [artefact.files for artefact in known.artefacts]} if known else {})}
+    path = changing_base(name, format=format, offline=work.offline, root=work.root, may_fetch=may_fetch)
+    return {"base": name, **({"files": work.steps.hashes.of(path)} if path else {})}
 
 
 def train_within_memory(work: Workspace, job: str, request: Document, out: Path, name: str) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from locum.core import child
 from locum.core.files import atomic_file, write_json
 from locum.pipeline.built import Prepared
-from locum.pipeline.made import Made, Training, train_within_memory
+from locum.pipeline.made import Made, Training, base_inputs, train_within_memory
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
+from locum.runtime.linear import WORDS_MAX
 from locum.schema.candidate import Candidate
 from locum.schema.model import Parity
 from locum.schema.training import ExportRequest, Trained, TrainRequest
@@ -64,16 +65,22 @@ def _training(work: Workspace, data: Prepared, candidate: Candidate, budget_s: f
         f"train {candidate.name}",
         {
             "data": data.key,
-            "base": candidate.base,
+            **base_inputs(work, candidate.base),
             "family": candidate.family,
             "method": candidate.method,
             "depth": candidate.depth,
             "budget_s": budget_s,
             "seed": work.task.seed,
             "threads": work.threads,
+            **_limit(candidate),
         },
         resumable=True,
     )
+
+
+def _limit(candidate: Candidate) -> dict[str, int]:
+    """How much of a text a student reads, where that is not the usual: every further word costs a linear one the same."""
+    return {"max_tokens": WORDS_MAX} if candidate.method == "linear" else {}
 
 
 def _train(
@@ -99,6 +106,7 @@ def _train(
             threads=work.threads,
             kind=work.task.kind,
             repeat=str(repeat.folder) if repeat else None,
+            **_limit(candidate),
         )
         train_within_memory(work, job, request, out, candidate.name)
 

@@ -12,7 +12,7 @@ from locum.core.files import atomic_file, link_or_copy, write_json
 from locum.data.load import iterate
 from locum.evaluate.search import Found, search_prompt
 from locum.pipeline.built import Prepared
-from locum.pipeline.made import Made
+from locum.pipeline.made import Made, base_inputs
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.runtime.gguf_check import check_gguf
@@ -41,7 +41,7 @@ def make_prompted(work: Workspace, data: Prepared, candidate: Candidate, budget_
         f"find a prompt for {candidate.name}",
         {
             "data": data.key,
-            "base": candidate.base,
+            **base_inputs(work, candidate.base, "gguf"),
             "method": candidate.method,
             "instruction": task.instruction,
             "generation": task.generation.to_json(),

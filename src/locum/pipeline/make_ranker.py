@@ -7,7 +7,7 @@ from pathlib import Path
 from locum.core import child
 from locum.core.files import write_json
 from locum.pipeline.built import Prepared
-from locum.pipeline.made import Made, train_within_memory
+from locum.pipeline.made import Made, base_inputs, train_within_memory
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
@@ -31,7 +31,7 @@ def make_ranker(work: Workspace, data: Prepared, candidate: Candidate, budget_s:
         {
             "data": data.key,
             "kind": "rank",
-            "base": candidate.base,
+            **base_inputs(work, candidate.base),
             "method": candidate.method,
             "depth": candidate.depth,
             "budget_s": budget_s,

@@ -10,7 +10,7 @@ from locum.core.files import sha256_file, write_json
 from locum.core.progress import note
 from locum.pipeline.built import Mixture, Prepared
 from locum.pipeline.conversations import Rows, write_conversations
-from locum.pipeline.made import Made, train_within_memory
+from locum.pipeline.made import Made, base_inputs, train_within_memory
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
@@ -41,7 +41,7 @@ def make_tuned(work: Workspace, data: Prepared, candidate: Candidate, budget_s: 
         f"train {candidate.name}",
         {
             "data": data.key,
-            "base": candidate.base,
+            **base_inputs(work, candidate.base),
             "method": candidate.method,
             "layers": candidate.train_layers,
             "prompt": open_kind(task, data.labels, prompt).prompt_hash,

@@ -50,8 +50,7 @@ def pick(work: Workspace, data: Prepared, climbed: Climb) -> Chosen:
         climbed: the ladder, built.
 
     Raises:
-        LocumError: the students did not answer the same rows; the refit's export or engine failed. CheckFailed for
-            its parity.
+        LocumError: the students did not answer the same rows, or a failure that is not the refit's own.
     """
     choice = choose.choose(
         [as_rung(student) for student in climbed.students],
@@ -77,13 +76,13 @@ def _refit(work: Workspace, data: Prepared, student: BuiltStudent, train_s: floa
         return student, f"It was not trained again on train and dev together: that takes {needed_s:.0f} s, and {left}."
     try:
         made = _MAKE_AGAIN[work.task.kind](work, data, student.candidate, left_s, repeat=student.training)
+        if made.trained is None or made.trained.stopped_by != "schedule":
+            note(f"{name}: the second training was not finished, so the first is served")
+            return student, "Training it again on train and dev together was not finished, so the first is served."
+        served = measure_student(work, data, student.candidate, made, before=student)
     except LocumError as error:
         if not costs_only_the_candidate(error):
             raise
         warn(f"{name}, trained again: {error}")
-        return student, f"Training it again on train and dev together failed: {error.cause}."
-    if made.trained is None or made.trained.stopped_by != "schedule":
-        note(f"{name}: the second training was not finished, so the first is served")
-        return student, "Training it again on train and dev together was not finished, so the first is served."
-    served = measure_student(work, data, student.candidate, made, before=student)
+        return student, f"Training it again on train and dev together failed: {error.cause.rstrip('.')}."
     return served, f"It was then trained again on train and dev together ({rows:,} rows), with every choice kept."

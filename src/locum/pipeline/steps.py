@@ -3,11 +3,13 @@
 Notable: a killed build finds every finished step again and goes on with the first unfinished one; a changed
 setting changes the hash of the steps it touches, and only those run anew. A resumable step (training) keeps
 its unfinished folder with its checkpoints; any other unfinished folder is emptied first.
+Files that a user may change in place are told apart by content (``FileHashes``).
 Not here: what the steps do (``pipeline.build``).
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import shutil
@@ -15,10 +17,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import locum
-from locum.core.files import content_hash, disk_errors, write_json
+from locum.core.files import content_hash, disk_errors, sha256_file, write_json
 from locum.core.progress import note, track
 
 
@@ -54,6 +56,7 @@ class StepCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.seconds: dict[str, float] = {}
+        self.hashes = FileHashes(folder / "file-hashes.json")
 
     def path(self, step: Step) -> Path:
         """The folder of a step, whether it is there or not."""
@@ -92,6 +95,67 @@ class StepCache:
     def spent_s(self) -> float:
         """Seconds of all steps so far, earlier runs of the same build included."""
         return sum(self.seconds.values())
+
+
+class FileHashes:
+    """SHA-256 of files outside the build, remembered, so that large weights are not read again at each run.
+
+    Notable: a file is taken as unchanged while path, size, inode, and the times of its last write and its last change of
+    any kind are the same. The last of these (``st_ctime_ns``) cannot be set, so a file that was written over in
+    place and given its old time back is seen. A file that changed a moment ago is not remembered, because a second
+    change within the clock's grain would not show (git's "racily clean" entries).
+
+    Args:
+        record: JSON file of what is remembered; made when there is something.
+    """
+
+    _SETTLED_NS = 2_000_000_000
+
+    def __init__(self, record: Path) -> None:
+        self._record = record
+
+    def of(self, path: Path) -> dict[str, str]:
+        """SHA-256 by name of a file and the other parts of a model in several, or of every file below a folder.
+
+        What is hidden (``.git``, ``.cache``) is not read.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        known = self._read()
+        found: dict[str, str] = {}
+        fresh: dict[str, list[Any]] = {}
+        for file in _files_of(path):
+            place, told = str(file.absolute()), file.stat()
+            identity = [told.st_size, told.st_ino, told.st_mtime_ns, told.st_ctime_ns]
+            entry = known.get(place)
+            started_ns = time.time_ns()
+            same = isinstance(entry, list) and cast("list[Any]", entry)[:-1] == identity
+            digest = str(entry[-1]) if same else sha256_file(file)
+            if not same and started_ns - max(told.st_ctime_ns, told.st_mtime_ns) > self._SETTLED_NS:
+                fresh[place] = [*identity, digest]
+            found[file.relative_to(path).as_posix() if path.is_dir() else file.name] = digest
+        if fresh:
+            write_json(self._record, {**known, **fresh})
+        return found
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            known: Any = json.loads(self._record.read_bytes())
+        except (OSError, ValueError):
+            return {}  # absent or damaged: everything is read again
+        return cast("dict[str, Any]", known) if isinstance(known, dict) else {}
+
+
+_PART = re.compile(r"(.+)-\d{5}-of-\d{5}\.gguf")
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = (file for file in path.rglob("*") if file.is_file())
+        return sorted(file for file in files if not any(p.startswith(".") for p in file.relative_to(path).parts))
+    part = _PART.fullmatch(path.name)
+    return sorted(path.parent.glob(f"{glob.escape(part[1])}-*-of-*.gguf")) if part else [path]
 
 
 def slug(name: str) -> str:

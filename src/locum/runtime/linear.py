@@ -2,7 +2,7 @@
 
 Notable: gives what scikit-learn's ``TfidfVectorizer`` and ``LogisticRegression`` or ``LinearSVC`` give, without
 loading scikit-learn and without pickle. Only the weight rows of the n-grams that a text has are touched.
-``write_linear`` writes the format. Not here: fitting (``train``), the n-grams (``ngrams``).
+``write_linear`` writes the format; ``part_read`` says what is read of a long text, in training as in serving. Not here: fitting (``train``), the n-grams (``ngrams``).
 
 The folder:
     vectorizer.json   {"schema_version": 1, "blocks": [Ngrams, ...]}; the blocks' columns follow one another
@@ -33,6 +33,11 @@ from locum.schema.model import ModelSpec
 
 VECTORIZER_NAME = "vectorizer.json"
 WEIGHTS_NAME = "weights.npz"
+WORDS_MAX = 4096
+"""Words of a text that a student of a build reads. Every word costs the same, so the limit is there for hostile lengths
+and not for the model: a whole document is read."""
+CHARACTERS_MAX = 16 * WORDS_MAX
+"""Most characters, whatever the words: a language without spaces, or a hostile text, is one word of any length."""
 _UNPACKED_BYTES_MAX = 8 << 30
 _VECTORIZER_BYTES_MAX = 1 << 30
 
@@ -102,7 +107,7 @@ class LinearClassifier:
         result = np.tile(self._bias, (len(texts), 1))
         dropped = np.zeros(len(texts), dtype=np.int64)
         for row, text in enumerate(texts):
-            cut, dropped[row] = self._cut(text)
+            cut, dropped[row] = part_read(text, self._spec.max_tokens)
             columns: list[int] = []
             values: list[float] = []
             for block in self._tfidf:
@@ -117,15 +122,29 @@ class LinearClassifier:
         """Refuse further questions; a second call does nothing."""
         self._closed = True
 
-    def _cut(self, text: str) -> tuple[str, int]:
-        """What is read of a text, and how many words are not."""
-        limit = self._spec.max_tokens
-        if len(text) <= limit:  # a word takes at least one character
-            return text, 0
-        words = text.split(None, limit)
-        if len(words) <= limit:
-            return text, 0
-        return text[: len(text) - len(words[-1])], len(words[-1].split())
+
+def part_read(text: str, max_words: int) -> tuple[str, int]:
+    """What a linear student reads of a text, and how many words it does not.
+
+    Training cuts its texts here too: n-grams that serving never reads would be weighed, and would change the length that
+    all others are divided by.
+
+    Args:
+        text: whole.
+        max_words: between white space.
+
+    Returns:
+        The beginning of the text, and the words after it; of a very long rest at least so many.
+    """
+    part = text[:CHARACTERS_MAX]
+    if len(part) > max_words:  # a word takes at least one character
+        words = part.split(None, max_words)
+        if len(words) > max_words:
+            part = part[: len(part) - len(words[-1])]
+    if len(part) == len(text):
+        return text, 0
+    rest = text[len(part) : len(part) + CHARACTERS_MAX]
+    return part, len(rest.split())
 
 
 class _DenseRows:

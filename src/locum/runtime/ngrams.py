@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -76,10 +77,11 @@ class Tfidf:
         """Columns and TF-IDF values of a text's known n-grams, each column once."""
         counts: dict[int, int] = {}
         known = self._columns.get
-        for term in self._terms(text):
-            column = known(term)
-            if column is not None:
-                counts[column] = counts.get(column, 0) + 1
+        for terms, times in self._terms(text):
+            for term in terms:
+                column = known(term)
+                if column is not None:
+                    counts[column] = counts.get(column, 0) + times
         weigh = _sublinear if self._ngrams.sublinear_tf else float
         values = [weigh(count) * self._idf[column] for column, count in counts.items()]
         if self._ngrams.norm == "l2":
@@ -88,18 +90,19 @@ class Tfidf:
                 values = [value / length for value in values]
         return [self._offset + column for column in counts], values
 
-    def _terms(self, text: str) -> list[str]:
+    def _terms(self, text: str) -> list[tuple[list[str], int]]:
+        """Lists of n-grams, each with how often it stands in the text: a word that is repeated is cut up once."""
         if self._ngrams.lowercase:
             text = text.lower()
         if self._ngrams.strip_accents == "unicode":
             text = strip_accents(text)
         low, high = self._ngrams.ngram_range
         if self._ngrams.analyzer == "word":
-            return _word_ngrams(self._words.findall(text), low, high)
+            return [(_word_ngrams(self._words.findall(text), low, high), 1)]
         text = _SPACES.sub(" ", text)
         if self._ngrams.analyzer == "char":
-            return [text[start : start + n] for n in range(low, high + 1) for start in range(len(text) - n + 1)]
-        return _char_wb_ngrams(text, low, high)
+            return [([text[start : start + n] for n in range(low, high + 1) for start in range(len(text) - n + 1)], 1)]
+        return [(_char_wb_ngrams(word, low, high), times) for word, times in Counter(text.split()).items()]
 
 
 def _sublinear(count: int) -> float:
@@ -120,15 +123,14 @@ def _word_ngrams(tokens: list[str], low: int, high: int) -> list[str]:
     return terms
 
 
-def _char_wb_ngrams(text: str, low: int, high: int) -> list[str]:
-    """n-grams inside words padded with a space; a word shorter than n is counted once, whole."""
+def _char_wb_ngrams(word: str, low: int, high: int) -> list[str]:
+    """n-grams inside a word padded with a space; a word shorter than n is counted once, whole."""
     terms: list[str] = []
-    for word in text.split():
-        padded = f" {word} "
-        length = len(padded)
-        for n in range(low, high + 1):
-            if length <= n:
-                terms.append(padded)
-                break
-            terms.extend([padded[start : start + n] for start in range(length - n + 1)])
+    padded = f" {word} "
+    length = len(padded)
+    for n in range(low, high + 1):
+        if length <= n:
+            terms.append(padded)
+            break
+        terms.extend([padded[start : start + n] for start in range(length - n + 1)])
     return terms

@@ -60,7 +60,7 @@ class TuneRequest(Document):
             run once. None tunes everything.
         budget_s: wall time the job may take, loading included.
         threads: CPU threads to use.
-        max_tokens: of a prompt and its answer; longer prompts lose their beginning.
+        max_tokens: of a prompt and its answer; longer rows are left out, as no such prompt is answered when it is served.
         micro_batch: rows in one forward pass at most, None for the method's own choice; smaller values accumulate
             gradients so that the mathematics stays the same.
         mixing: temperature T of the mixture of tasks: a task's share of an epoch goes by size^(1/T). 1 takes every
@@ -114,8 +114,8 @@ class RowCounts(Document):
 
     Attributes:
         train, dev: rows in use.
-        cut: of these, how many lost the beginning of their prompt to fit ``max_tokens``.
-        dropped_long: left out, since the answer alone does not fit.
+        cut: always 0; in reports of earlier builds, how many lost the beginning of their prompt.
+        dropped_long: left out, since prompt and answer together do not fit ``max_tokens``.
         dropped_empty: left out, since there is no answer.
         tasks: training rows by task.
     """

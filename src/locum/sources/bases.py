@@ -73,6 +73,39 @@ def ensure_base(
     return path
 
 
+def changing_base(
+    name_or_path: str | Path,
+    *,
+    format: Format | None = None,
+    offline: bool = False,
+    root: Path | None = None,
+    may_fetch: bool = True,
+) -> Path | None:
+    """Where a base's files lie, when its name alone does not say what is in them; None when it does.
+
+    A name of the catalogue, a commit of a hub and a version of a package stand for one content. A path does not, nor do
+    a URL and a branch, whose files are fetched.
+
+    Args:
+        name_or_path: as for ``ensure_base``.
+        format: as there.
+        offline: as there.
+        root: as there.
+        may_fetch: whether files that are not on this machine are fetched; None is returned for them otherwise.
+
+    Raises:
+        SourceError, DeviceError: as ``ensure_base``.
+    """
+    if catalogue().get(str(name_or_path)) is not None:
+        return None
+    address = _own_address(name_or_path, root)
+    if isinstance(address, PackageAddress) or (isinstance(address, HubAddress) and address.is_pinned):
+        return None
+    if not may_fetch and not isinstance(address, PathAddress):
+        return None
+    return ensure_base(name_or_path, format=format, offline=offline, root=root)
+
+
 def plan_base(
     name_or_path: str | Path, *, format: Format | None = None, cache: Path | None = None, root: Path | None = None
 ) -> Download:

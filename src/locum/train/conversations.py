@@ -1,7 +1,8 @@
 """Conversations as token ids: the base's own chat template for the prompt, the answer, and the token that ends it.
 
 Notable: the template is rendered once to learn how an answer ends, and then for prompts alone, so the student reads in
-training exactly what it will read when it is asked. Templates are programs by strangers: they are rendered in Jinja's
+training exactly what it will read when it is asked; a row that does not fit the context is left out whole, because
+serving does not answer such a prompt. Templates are programs by strangers: they are rendered in Jinja's
 sandbox, and first tried in a process with limits. Not here: laying rows out (``packing``).
 """
 
@@ -30,11 +31,10 @@ class Encoded:
 
     Attributes:
         examples: the rows in use.
-        cut, long, empty: ids of rows whose prompt lost its beginning, whose answer is too long, and without answer.
+        long, empty: ids of rows whose prompt and answer do not fit together, and without answer.
     """
 
     examples: list[Example] = field(default_factory=list)
-    cut: list[str] = field(default_factory=list)
     long: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
 
@@ -74,20 +74,17 @@ class ChatEncoder:
         rows = [row for row in rows if row.completion.strip()]
         prompts = [self._prompt(row, f"{path}: {row.id}") for row in rows]
         for row, prompt, answer in zip(rows, self._ids(prompts), self._answers(rows, prompts), strict=True):
-            room = self._max_tokens - len(answer)
-            if room < 1:
+            if len(prompt) + len(answer) > self._max_tokens:
                 found.long.append(row.id)
                 continue
-            if len(prompt) > room:
-                found.cut.append(row.id)
-            found.examples.append(Example(tuple(prompt[-room:]), tuple(answer), row.task))
+            found.examples.append(Example(tuple(prompt), tuple(answer), row.task))
         if not found.examples:
             raise DataError(
                 "train-no-rows",
-                f"no {path.stem} row is left: {len(found.long)} have an answer longer than the context of "
-                f"{self._max_tokens} tokens, {len(found.empty)} have none",
+                f"no {path.stem} row is left: of {len(found.long)} prompt and answer are longer than the context of "
+                f"{self._max_tokens} tokens, {len(found.empty)} have no answer",
                 where=str(path),
-                fix="raise generation.context, if the base reads that much, or give rows with shorter answers",
+                fix="raise generation.context, if the base reads that much, or give shorter rows",
             )
         return found
 
@@ -141,18 +138,14 @@ class ChatEncoder:
 
 def count_rows(train: Encoded, dev: Encoded) -> RowCounts:
     """What became of the rows, with a warning for each thing that was done to them."""
-    for label, of in (("prompts cut at their beginning to fit", "cut"), ("answers too long, left out", "long")):
-        ids = getattr(train, of) + getattr(dev, of)
+    long, empty = train.long + dev.long, train.empty + dev.empty
+    for label, ids in (("rows longer than the context, left out", long), ("rows without an answer, left out", empty)):
         if ids:
             warn(label, rows=len(ids), places=", ".join(ids[:_PLACES_SHOWN]))
-    empty = train.empty + dev.empty
-    if empty:
-        warn("rows without an answer, left out", rows=len(empty), places=", ".join(empty[:_PLACES_SHOWN]))
     return RowCounts(
         train=len(train.examples),
         dev=len(dev.examples),
-        cut=len(train.cut) + len(dev.cut),
-        dropped_long=len(train.long) + len(dev.long),
+        dropped_long=len(long),
         dropped_empty=len(empty),
         tasks=dict(sorted(Counter(row.task for row in train.examples if row.task is not None).items())),
     )

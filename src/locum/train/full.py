@@ -85,6 +85,7 @@ def train_with(recipe: Recipe, request: TrainRequest, out: Path, clock: Clock) -
             "frozen_layers": prefix.count if prefix else 0,
             "pooling": bench.model.pooling,
             "wide_scale": bench.wide_scale,
+            "cut_texts": bench.cut,
             "bfloat16": bench.machine.bfloat16,
         },
         tokens_per_s=schedule.tokens_per_s,

@@ -46,6 +46,7 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
             "penalty": fit.penalty,
             "pooling": bench.model.pooling,
             "wide_scale": bench.wide_scale,
+            "cut_texts": bench.cut,
             "bfloat16": bench.machine.bfloat16,
         },
         tokens_per_s=None,

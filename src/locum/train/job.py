@@ -75,6 +75,7 @@ def run(request: Path, out: Path, methods: Registry) -> None:
         note(f"{asked.candidate.name}: trained before")
         return
     out.mkdir(parents=True, exist_ok=True)
+    asked = _within_base(asked)
     _set_threads(asked)
     clock = Clock(asked.budget_s)
     with memory_errors(asked.micro_batch):
@@ -144,6 +145,16 @@ def _dev_accuracy(request: TrainRequest, logits: Any, outcome: Outcome) -> float
 
     targets = np.asarray(read_split(Path(request.dev), request.labels).targets)
     return float((logits.argmax(axis=1) == targets).mean())
+
+
+def _within_base(request: TrainRequest) -> TrainRequest:
+    """The request with no more tokens of a text than the base has places for: training, parity and serving cut there."""
+    if request.base is None:
+        return request
+    from locum.models.base_files import most_positions
+
+    most = most_positions(Path(request.base))
+    return request if most is None else request.model_copy(update={"max_tokens": min(request.max_tokens, most)})
 
 
 def _set_threads(request: TrainRequest) -> None:

@@ -1,7 +1,7 @@
 """TF-IDF over words and characters with a linear support vector classifier: the first rung of the ladder.
 
 Notable: word 1-2-grams and character 2-5-grams inside words, side by side, score 2 points above words alone
-on banking intents and TREC questions; C is chosen on dev. The student is written in the form that serving
+on banking intents and TREC questions; C is chosen on dev; texts are cut where serving cuts them. The student is written in the form that serving
 reads (``runtime.linear``): NumPy arrays and JSON, no pickle, weights in float16.
 
 Source: Fan et al. 2008, LIBLINEAR; one-vs-rest squared hinge loss. Not here: computing features at serving
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from locum.core.errors import DataError
 from locum.core.progress import note, track
-from locum.runtime.linear import write_linear
+from locum.runtime.linear import part_read, write_linear
 from locum.runtime.ngrams import TOKEN_PATTERNS, Ngrams
 from locum.schema.training import CurvePoint, TrainRequest
 from locum.train.outcome import Clock, Outcome
@@ -41,7 +41,7 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
     """
     from sklearn.svm import LinearSVC
 
-    split, dev = (read_split(Path(path), request.labels) for path in (request.train, request.dev))
+    (split, cut), (dev, dev_cut) = (_read(Path(path), request) for path in (request.train, request.dev))
     if len(set(split.targets)) < 2:
         raise DataError("train-request", "the training rows have only one label", where=request.train)
     repeated = choices(request)
@@ -77,8 +77,20 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
         best_epoch=float(penalties.index(penalty) + 1),
         stopped_by="budget" if stopped == "budget" else "schedule",
         curve=tuple(curve),
-        settings={"C": penalty, "features": int(coef.shape[1]), "loss": "squared hinge, one-vs-rest"},
+        settings={
+            "C": penalty,
+            "features": int(coef.shape[1]),
+            "loss": "squared hinge, one-vs-rest",
+            "cut_texts": cut + dev_cut,
+        },
     )
+
+
+def _read(path: Path, request: TrainRequest) -> tuple[Split, int]:
+    """A split as serving will read it, and how many of its texts are longer than that."""
+    split = read_split(path, request.labels)
+    parts = [part_read(text, request.max_tokens) for text in split.texts]
+    return Split([text for text, _ in parts], split.targets), sum(dropped > 0 for _, dropped in parts)
 
 
 def _features(split: Split, dev: Split) -> tuple[list[Ngrams], NDArray[Any], Any, Any]:

@@ -175,7 +175,7 @@ def _prepare(request: TrainRequest, out: Path, clock: Clock) -> tuple[Bench, dic
         "b": bm25.statistics.b,
         "pooling": base.architecture.pooling,
         "texts": len(train.texts),
-        "texts_cut": tokenizer.truncated,
+        "cut_texts": tokenizer.truncated,
         "bfloat16": machine.bfloat16,
     }
     return Bench(model, machine, encoded[0], encoded[1], vocabulary), settings

@@ -33,6 +33,7 @@ class Workbench:
     Attributes:
         model: body with a random head.
         vocabulary: the compact numbering that the ids of the splits are in.
+        cut: how many texts of both splits are longer than it reads.
         wide_scale: how much the wide part counts, once it is fitted; 0 is none.
     """
 
@@ -41,6 +42,7 @@ class Workbench:
     train: Encoded
     dev: Encoded
     vocabulary: CompactVocabulary
+    cut: int = 0
     wide_scale: float = 0.0
 
     @property
@@ -103,7 +105,7 @@ def prepare(request: TrainRequest, out: Path) -> Workbench:
         split.ids = [vocabulary.translate(row) for row in split.ids]
     machine = this_machine()
     model = SequenceClassifier(body, base.architecture, len(request.labels)).to(machine.device)
-    return Workbench(model, machine, encoded[0], encoded[1], vocabulary)
+    return Workbench(model, machine, encoded[0], encoded[1], vocabulary, tokenizer.truncated)
 
 
 def _encode(tokenizer: TextTokenizer, split: Split) -> Encoded:
