@@ -106,7 +106,7 @@ def test_a_ranker(tmp_path: Path, method: str) -> None:
 
     def lengthen(number: int, row: dict[str, Any]) -> None:
         asked = json.loads(row["input"])
-        tail = ("the my of with please car doctor sofa".split() * 40)[number % 8 :]
+        tail = (["the", "my", "of", "with", "please", "car", "doctor", "sofa"] * 40)[number % 8 :]
         asked["candidates"] = [
             f"{text} {' '.join(tail[: 300 - 20 * place])}" for place, text in enumerate(asked["candidates"])
         ]

@@ -113,9 +113,7 @@ def test_missing_columns_name_file_and_line(tmp_path: Path, text: str, told: str
 def test_no_rows_left_is_refused_with_the_reasons(tmp_path: Path) -> None:
     encoder, _ = encoder_of(tmp_path, max_tokens=8)
     path = write(tmp_path / "x.jsonl", row(completion="red " * 20), row(completion=""))
-    with pytest.raises(
-        DataError, match="of 1 prompt and answer are longer than the context of .* tokens, 1 have no"
-    ) as caught:
+    with pytest.raises(DataError, match="of 1 prompt and answer are longer than .* tokens, 1 have no") as caught:
         encoder.read(path)
     assert caught.value.code == "train-no-rows"
 

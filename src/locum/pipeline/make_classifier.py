@@ -79,7 +79,7 @@ def _training(work: Workspace, data: Prepared, candidate: Candidate, budget_s: f
 
 
 def _limit(candidate: Candidate) -> dict[str, int]:
-    """How much of a text a student reads, where that is not the usual: every further word costs a linear one the same."""
+    """How much of a text a student reads, where that is not the usual: to a linear one a further word costs little."""
     return {"max_tokens": WORDS_MAX} if candidate.method == "linear" else {}
 
 

@@ -100,8 +100,8 @@ class StepCache:
 class FileHashes:
     """SHA-256 of files outside the build, remembered, so that large weights are not read again at each run.
 
-    Notable: a file is taken as unchanged while path, size, inode, and the times of its last write and its last change of
-    any kind are the same. The last of these (``st_ctime_ns``) cannot be set, so a file that was written over in
+    Notable: a file is taken as unchanged while path, size, inode, and the times of its last write and of its last
+    change of any kind are the same. The last of these (``st_ctime_ns``) cannot be set, so a file that was written over in
     place and given its old time back is seen. A file that changed a moment ago is not remembered, because a second
     change within the clock's grain would not show (git's "racily clean" entries).
 
@@ -155,7 +155,9 @@ def _files_of(path: Path) -> list[Path]:
         files = (file for file in path.rglob("*") if file.is_file())
         return sorted(file for file in files if not any(p.startswith(".") for p in file.relative_to(path).parts))
     part = _PART.fullmatch(path.name)
-    return sorted(path.parent.glob(f"{glob.escape(part[1])}-*-of-*.gguf")) if part else [path]
+    if part is None:
+        return [path]
+    return sorted(path.parent.glob(f"{glob.escape(part.group(1))}-*-of-*.gguf"))
 
 
 def slug(name: str) -> str:

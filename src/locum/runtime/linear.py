@@ -2,7 +2,8 @@
 
 Notable: gives what scikit-learn's ``TfidfVectorizer`` and ``LogisticRegression`` or ``LinearSVC`` give, without
 loading scikit-learn and without pickle. Only the weight rows of the n-grams that a text has are touched.
-``write_linear`` writes the format; ``part_read`` says what is read of a long text, in training as in serving. Not here: fitting (``train``), the n-grams (``ngrams``).
+``write_linear`` writes the format; ``part_read`` cuts a long text, in training too. Not here: fitting (``train``), the
+n-grams (``ngrams``).
 
 The folder:
     vectorizer.json   {"schema_version": 1, "blocks": [Ngrams, ...]}; the blocks' columns follow one another
@@ -126,8 +127,8 @@ class LinearClassifier:
 def part_read(text: str, max_words: int) -> tuple[str, int]:
     """What a linear student reads of a text, and how many words it does not.
 
-    Training cuts its texts here too: n-grams that serving never reads would be weighed, and would change the length that
-    all others are divided by.
+    Training cuts its texts here too: n-grams that serving never reads would be weighed, and would change the length
+    that all others are divided by.
 
     Args:
         text: whole.

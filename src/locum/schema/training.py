@@ -60,7 +60,7 @@ class TuneRequest(Document):
             run once. None tunes everything.
         budget_s: wall time the job may take, loading included.
         threads: CPU threads to use.
-        max_tokens: of a prompt and its answer; longer rows are left out, as no such prompt is answered when it is served.
+        max_tokens: of a prompt and its answer; longer rows are left out, as serving answers no such prompt.
         micro_batch: rows in one forward pass at most, None for the method's own choice; smaller values accumulate
             gradients so that the mathematics stays the same.
         mixing: temperature T of the mixture of tasks: a task's share of an epoch goes by size^(1/T). 1 takes every

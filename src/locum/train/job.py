@@ -148,7 +148,7 @@ def _dev_accuracy(request: TrainRequest, logits: Any, outcome: Outcome) -> float
 
 
 def _within_base(request: TrainRequest) -> TrainRequest:
-    """The request with no more tokens of a text than the base has places for: training, parity and serving cut there."""
+    """The request with no more tokens of a text than the base has places for; parity and serving cut there, too."""
     if request.base is None:
         return request
     from locum.models.base_files import most_positions

@@ -1,8 +1,8 @@
 """TF-IDF over words and characters with a linear support vector classifier: the first rung of the ladder.
 
 Notable: word 1-2-grams and character 2-5-grams inside words, side by side, score 2 points above words alone
-on banking intents and TREC questions; C is chosen on dev; texts are cut where serving cuts them. The student is written in the form that serving
-reads (``runtime.linear``): NumPy arrays and JSON, no pickle, weights in float16.
+on banking intents and TREC questions; C is chosen on dev; texts are cut where serving cuts them. The student is
+written in the form that serving reads (``runtime.linear``): NumPy arrays and JSON, no pickle, weights in float16.
 
 Source: Fan et al. 2008, LIBLINEAR; one-vs-rest squared hinge loss. Not here: computing features at serving
 time (``runtime.ngrams``).
