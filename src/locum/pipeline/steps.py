@@ -101,8 +101,8 @@ class FileHashes:
     """SHA-256 of files outside the build, remembered, so that large weights are not read again at each run.
 
     Notable: a file is taken as unchanged while path, size, inode, and the times of its last write and of its last
-    change of any kind are the same. The last of these (``st_ctime_ns``) cannot be set, so a file that was written over in
-    place and given its old time back is seen. A file that changed a moment ago is not remembered, because a second
+    change of any kind are the same. The last of these (``st_ctime_ns``) cannot be set, so a file that was written over
+    in place and given its old time back is seen. A file that changed a moment ago is not remembered, because a second
     change within the clock's grain would not show (git's "racily clean" entries).
 
     Args:
@@ -130,8 +130,9 @@ class FileHashes:
             identity = [told.st_size, told.st_ino, told.st_mtime_ns, told.st_ctime_ns]
             entry = known.get(place)
             started_ns = time.time_ns()
-            same = isinstance(entry, list) and cast("list[Any]", entry)[:-1] == identity
-            digest = str(entry[-1]) if same else sha256_file(file)
+            told_before = cast("list[Any]", entry) if isinstance(entry, list) else []
+            same = told_before[:-1] == identity
+            digest = str(told_before[-1]) if same else sha256_file(file)
             if not same and started_ns - max(told.st_ctime_ns, told.st_mtime_ns) > self._SETTLED_NS:
                 fresh[place] = [*identity, digest]
             found[file.relative_to(path).as_posix() if path.is_dir() else file.name] = digest
