@@ -1,24 +1,9 @@
-"""Duplicates within and across splits, contradictions, and leakage: who stays, who goes, and when to stop.
+"""Duplicates within and across files, contradictions, and leakage: who stays, who goes, and when to stop.
 
-The rules, with their reasons:
-
-- **Exact copies** (the same normalised input) stay once in the split of highest priority: test, calibration,
-  dev, train. So a training row that stands in the test file leaves *training*; the test file is not touched.
-- **Near-duplicates** (``neardup``) likewise, one at a time in a fixed order: an entry goes when it is near one
-  that stays. Chains (A near B near C, A far from C) therefore keep A and C, rather than collapse into one.
-- **Leakage.** Public data sets have a few test rows in their training files, and removing these is enough. When
-  more than 1 % of the test rows do, the way the files were split is itself in doubt, and the build stops
-  unless the task says ``allow_leakage``. Near copies are counted apart: up to 5 %, since templated and short
-  texts are often near each other without having been copied.
-- **Calibration.** If a calibration file that the user gave has a single exact row in train or dev, the build
-  stops, always: the certificate's proof rests on those rows being unseen.
-- **Contradictions** (one input, several labels). In train the most frequent label stays; on a tie, none does,
-  since nothing says which is right. In dev, calibration and test every label stays once: traffic will hold
-  such inputs too, no student can be right on all of them, and leaving them out would flatter student and
-  certificate. The noise ceiling says what the best possible student could score on the rows as given.
-
-Notable: decisions follow the order of entries, so the same rows in another order give the same splits.
-Not here: carving splits out of train (``splits``).
+Across the files that a user gives, a row that stands in two keeps its place in the first of test, calibration, dev,
+train; too many such rows stop the build. Within one file a text that comes often is what traffic does (``splits`` says
+how it is counted); what a student learns from holds each text once. docs/tasks.md tells the rules to users.
+Not here: drawing dev, calibration and test out of train (``splits``).
 """
 
 from __future__ import annotations
@@ -41,7 +26,7 @@ from locum.data.staging import ORDER, Group, Staging
 
 EXACT_TOLERANCE = 0.01
 NEAR_TOLERANCE = 0.05
-_TEST, _CALIBRATION, _DEV, _TRAIN = range(4)
+_TRAIN = ORDER.index("train")
 _INDEX_BATCH = 2000
 MAX_EXAMPLES = 10
 
@@ -85,13 +70,13 @@ class Findings:
             places.append(place())
 
 
-def find_exact(staging: Staging, findings: Findings, keep_copies: bool) -> list[int]:
-    """Collapse exact copies into entries, settle which split each belongs to, and number them.
+def find_exact(staging: Staging, findings: Findings, *, keep_across: bool) -> list[int]:
+    """Number the distinct examples of each file, settle what stands in several files, and make the draws.
 
     Args:
         staging: all rows as read.
         findings: added to.
-        keep_copies: copies within a split stay (``duplicates: keep``), so they are not counted as dropped.
+        keep_across: a row that stands in several files stays in each (``duplicates: keep``).
 
     Returns:
         How many entries each split has, by ``ORDER``.
@@ -100,26 +85,22 @@ def find_exact(staging: Staging, findings: Findings, keep_copies: bool) -> list[
     def chosen() -> Iterator[tuple[bytes, Group, bool]]:
         for key, groups in staging.by_input():
             home = min(group.split for group in groups)
-            _count_input(staging, findings, groups, home)
-            mine = [group for group in groups if group.split == home]
+            _count_input(staging, findings, groups, None if keep_across else home)
+            mine = [group for group in groups if keep_across or group.split == home]
+            contested = {split for split, times in Counter(group.split for group in mine).items() if times > 1}
             for group in mine:
-                if group.copies > 1 and not keep_copies:
-                    findings.duplicates["exact_within"] += group.copies - 1
-                    first = group.first
-                    findings.drop(
-                        "exact copy in the same split",
-                        group.copies - 1,
-                        lambda first=first: f"copies of {staging.place(first)[0]}",
-                    )
-                yield key, group, len(mine) > 1
+                findings.duplicates["exact_within"] += group.copies - 1
+                yield key, group, group.split in contested
 
     # the groups are read while they are written: `found` is a table of its own
     staging.found(chosen())
-    return staging.number_entries()
+    counts = staging.number_entries()
+    staging.draw()
+    return counts
 
 
-def _count_input(staging: Staging, findings: Findings, groups: list[Group], home: int) -> None:
-    """Account for one input: contradictions, and its copies in splits of lower priority."""
+def _count_input(staging: Staging, findings: Findings, groups: list[Group], home: int | None) -> None:
+    """Account for one input: contradictions, and its copies in files of lower priority, left out where it has a home."""
     labels = Counter[str]()
     for group in groups:
         labels[group.output] += group.copies
@@ -142,7 +123,7 @@ def _count_input(staging: Staging, findings: Findings, groups: list[Group], home
         places = findings.overlap_places.setdefault(pair, [])
         if len(places) < MAX_PLACES:
             places.append(f"{staging.place(first[upper])[0]} = {staging.place(first[lower])[0]}")
-    for other in sorted(set(rows) - {home}):
+    for other in sorted(set(rows) - {home}) if home is not None else ():
         findings.duplicates["exact_across"] += rows[other]
         reason = f"{ORDER[other]} row that also stands in {ORDER[home]}"
         findings.drop(reason, rows[other], lambda other=other: staging.place(first[other])[0])
@@ -167,122 +148,119 @@ class Links:
         a, b = sorted((self.root(first), self.root(second)))
         self.parent[b] = a
 
-    def companies(self) -> dict[int, int]:
-        """Root to number of entries, for groups of at least two."""
-        linked = np.flatnonzero(self.parent != np.arange(len(self.parent)))
-        sizes = Counter[int](self.root(int(number)) for number in linked)
-        return {root: size + 1 for root, size in sizes.items()}
+    def roots(self) -> NDArray[np.int64]:
+        """The root of every entry."""
+        return np.array([self.root(number) for number in range(len(self.parent))], dtype=np.int64)
 
 
-def find_near(staging: Staging, findings: Findings, counts: list[int], index_file: Path, remove: bool) -> Links:
-    """Find near-duplicates among the entries; remove them, or link them so that they stay together.
+class NearSearch:
+    """The near-duplicates among the entries: found once, asked for what is in question.
 
     Args:
         staging: holds the entries.
-        findings: added to.
         counts: entries by split, from ``find_exact``.
         index_file: where the band keys go, in the staging folder.
-        remove: True to remove (``duplicates: near``), False to link only.
-
-    Returns:
-        The links between entries; those with the same input and different labels are always linked.
     """
-    total = sum(counts)
-    split_of = np.repeat(np.arange(len(ORDER), dtype=np.int8), counts)
-    links = Links(np.arange(total, dtype=np.int64))
-    index = _index(staging, links, index_file, total)
-    with track("find near-duplicates", unit="pair") as tracker:
-        if remove:
-            gone = _remove_near(staging, index, total, tracker)
-            _account_removed(staging, findings, gone, split_of)
-            return links
-        buckets = index.buckets(np.ones(total, dtype=np.bool_))
-        for first, second in near_pairs(buckets, staging.texts, lambda a, b: links.root(a) == links.root(b)):
-            tracker.advance()
-            links.join(first, second)
-            if split_of[first] != split_of[second]:
-                findings.near_overlap[ORDER[split_of[first]], ORDER[split_of[second]]] += 1
-                findings.duplicates["near_across"] += 1
-            else:
-                findings.duplicates["near_within"] += 1
-    return links
 
-
-def _index(staging: Staging, links: Links, index_file: Path, total: int) -> NearIndex:
-    """Put every entry's band keys into the index; link neighbours that have the same input."""
-    index = NearIndex(index_file, total)
-    texts: list[str] = []
-    labels: list[str] = []
-    before = b""
-    with track("compare texts", total=total, unit="row") as tracker:
-        for entry in staging.entries():
-            if entry.key == before:
-                links.join(entry.i - 1, entry.i)
-            before = entry.key
-            texts.append(entry.input)
-            labels.append(entry.output)
-            if len(texts) == _INDEX_BATCH:
-                index.add(texts, labels)
+    def __init__(self, staging: Staging, counts: list[int], index_file: Path) -> None:
+        self._staging = staging
+        self._split_of = np.repeat(np.arange(len(ORDER), dtype=np.int8), counts)
+        self._total = sum(counts)
+        self._index = NearIndex(index_file, self._total)
+        texts: list[str] = []
+        labels: list[str] = []
+        with track("compare texts", total=self._total, unit="row") as tracker:
+            for entry in staging.entries():
+                texts.append(entry.input)
+                labels.append(entry.output)
+                if len(texts) == _INDEX_BATCH:
+                    self._index.add(texts, labels)
+                    tracker.advance(len(texts))
+                    texts.clear()
+                    labels.clear()
+            if texts:
+                self._index.add(texts, labels)
                 tracker.advance(len(texts))
-                texts.clear()
-                labels.clear()
-        if texts:
-            index.add(texts, labels)
-            tracker.advance(len(texts))
-    return index
 
+    def links(self, findings: Findings) -> Links:
+        """Entries of one file that are near each other, or have one input, linked; the near ones counted."""
+        links = Links(np.arange(self._total, dtype=np.int64))
+        split_of = self._split_of
+        before, number = b"", -1
+        for entry in self._staging.entries():
+            if entry.key == before and split_of[entry.i] == split_of[number]:
+                links.join(number, entry.i)
+            before, number = entry.key, entry.i
 
-def _remove_near(staging: Staging, index: NearIndex, total: int, tracker: Tracker) -> NDArray[np.int64]:
-    """For each entry that goes, the entry that stays and is near it; −1 for the others.
+        def settled(first: int, second: int) -> bool:
+            return bool(split_of[first] != split_of[second]) or links.root(first) == links.root(second)
 
-    Rounds: each compares the entries still there, then walks them in order and removes those near one that
-    stays. An entry that hung on one that went is compared anew in the next round, so the rounds end only when
-    no verified pair is left among the entries that stay.
-    """
-    gone = np.full(total, -1, dtype=np.int64)
-    while True:
-        near = _near_earlier(staging, index, gone < 0, tracker)
-        later = np.flatnonzero(near >= 0)
-        if not len(later):
-            return gone
-        for number in later:
-            if gone[near[number]] < 0:
-                gone[number] = near[number]
+        with track("find near-duplicates", unit="pair") as tracker:
+            everyone = np.ones(self._total, dtype=np.bool_)
+            for first, second in near_pairs(self._index.buckets(everyone), self._staging.texts, settled):
+                tracker.advance()
+                links.join(first, second)
+                findings.duplicates["near_within"] += 1
+        return links
 
-
-def _near_earlier(staging: Staging, index: NearIndex, active: NDArray[np.bool_], tracker: Tracker) -> NDArray[np.int64]:
-    """For each active entry, one earlier active entry that it is near; −1 where none was found."""
-    near = np.full(len(active), -1, dtype=np.int64)
-    for first, second in near_pairs(index.buckets(active), staging.texts, lambda _first, later: bool(near[later] >= 0)):
-        near[second] = first
-        tracker.advance()
-    return near
-
-
-def _account_removed(staging: Staging, findings: Findings, gone: NDArray[np.int64], split_of: NDArray[np.int8]) -> None:
-    touched: dict[tuple[str, str], set[int]] = {}
-    fates: list[tuple[str, int]] = []
-    removed = np.flatnonzero(gone >= 0)
-    for start in range(0, len(removed), _INDEX_BATCH):
-        for number in removed[start : start + _INDEX_BATCH]:
+    def leave_across(self, findings: Findings) -> None:
+        """Leave out the rows of a file that are near one of a file of higher priority."""
+        split_of = self._split_of
+        if len(np.unique(split_of)) < 2:
+            return
+        gone = self._near(np.ones(self._total, dtype=np.bool_), lambda first, later: split_of[first] != split_of[later])
+        touched: dict[tuple[str, str], set[int]] = {}
+        for number in np.flatnonzero(gone >= 0):
             stays = int(gone[number])
             home, own = ORDER[split_of[stays]], ORDER[split_of[number]]
-            where = "within" if home == own else "across"
-            findings.duplicates[f"near_{where}"] += 1
-            reason = f"near copy in {own}" if home == own else f"{own} row near one in {home}"
-            findings.drop(reason, 1, lambda pair=(int(number), stays): _pair_of_places(staging, *pair))
-            if home != own:
-                touched.setdefault((home, own), set()).add(stays)
-            fates.append(("near", int(number)))
-        staging.end(fates)
-        fates.clear()
-    for pair, rows in touched.items():
-        findings.near_overlap[pair] += len(rows)
+            findings.duplicates["near_across"] += 1
+            touched.setdefault((home, own), set()).add(stays)
+            self._tell(findings, f"{own} row near one in {home}", int(number), stays)
+            self._staging.end_entries([("near", int(number))], int(split_of[number]))
+        for pair, rows in touched.items():
+            findings.near_overlap[pair] += len(rows)
 
+    def leave_in_train(self, findings: Findings) -> None:
+        """Leave out of train what is near another row of train: a student learns from each text once."""
+        active = np.zeros(self._total, dtype=np.bool_)
+        active[self._staging.present(_TRAIN)] = True
+        gone = self._near(active, lambda _first, _later: True)
+        for number in np.flatnonzero(gone >= 0):
+            self._tell(findings, "near copy in train", int(number), int(gone[number]))
+        self._staging.end_entries((("near", int(number)) for number in np.flatnonzero(gone >= 0)), _TRAIN)
 
-def _pair_of_places(staging: Staging, number: int, stays: int) -> str:
-    mine, other = (next(staging.entries("i = ?", entry)) for entry in (number, stays))
-    return f"{mine.place} ≈ {other.place}"
+    def _tell(self, findings: Findings, reason: str, number: int, stays: int) -> None:
+        def place() -> str:
+            mine, other = (next(self._staging.entries("i = ?", entry)) for entry in (number, stays))
+            return f"{mine.place} ≈ {other.place}"
+
+        findings.drop(reason, 1, place)
+
+    def _near(self, active: NDArray[np.bool_], asked: Callable[[int, int], bool]) -> NDArray[np.int64]:
+        """For each entry that goes, the entry that stays and is near it; −1 for the others.
+
+        Rounds: each compares the entries still there, then walks them in order and removes those near one that stays.
+        An entry that hung on one that went is compared anew in the next round, so the rounds end only when no verified
+        pair is left among the entries that stay. Chains (A near B near C, A far from C) therefore keep A and C.
+        """
+        gone = np.full(self._total, -1, dtype=np.int64)
+        with track("find near-duplicates", unit="pair") as tracker:
+            while True:
+                near = np.full(self._total, -1, dtype=np.int64)
+
+                def settled(first: int, later: int, near: NDArray[np.int64] = near) -> bool:
+                    return bool(near[later] >= 0) or not asked(first, later)
+
+                buckets = self._index.buckets(active & (gone < 0))
+                for first, second in near_pairs(buckets, self._staging.texts, settled):
+                    near[second] = first
+                    tracker.advance()
+                later = np.flatnonzero(near >= 0)
+                if not len(later):
+                    return gone
+                for number in later:
+                    if gone[near[number]] < 0:
+                        gone[number] = near[number]
 
 
 def check_leakage(findings: Findings, rows: dict[str, int], *, allow: bool, near_removed: bool) -> list[str]:
@@ -331,17 +309,18 @@ def _listed(findings: Findings, home: str, other: str) -> str:
 
 
 def settle_contradictions(staging: Staging, findings: Findings) -> None:
-    """In train, keep the most frequent label of each input; none on a tie."""
-    reason = "contradictory label in train"
+    """In train, keep the most frequent label of each input; none on a tie, since nothing says which is right."""
+    by_key: dict[bytes, dict[int, list[tuple[int, str]]]] = {}
+    for entry in staging.entries("contested = 1"):
+        for draw in staging.draws("d.final = ? AND d.i = ?", _TRAIN, entry.i):
+            by_key.setdefault(entry.key, {}).setdefault(entry.i, []).append((draw.d, draw.place))
     fates: list[tuple[str, int]] = []
-    by_key: dict[bytes, list[tuple[int, int, str]]] = {}
-    for entry in staging.entries("contested = 1 AND final = ? AND fate IS NULL", _TRAIN):
-        by_key.setdefault(entry.key, []).append((entry.copies, entry.i, entry.place))
-    for group in by_key.values():
-        most = max(copies for copies, _i, _place in group)
-        winners = [i for copies, i, _place in group if copies == most]
-        for copies, i, place in group:
-            if len(group) > 1 and (len(winners) > 1 or i != winners[0]):
-                fates.append(("contradiction", i))
-                findings.drop(reason, copies, lambda place=place: place)
+    for entries in by_key.values():
+        most = max(map(len, entries.values()))
+        winners = [i for i, draws in entries.items() if len(draws) == most]
+        for i, draws in entries.items():
+            if len(entries) > 1 and (len(winners) > 1 or i != winners[0]):
+                fates += [("contradiction", d) for d, _ in draws]
+                place = draws[0][1]
+                findings.drop("contradictory label in train", len(draws), lambda place=place: place)
     staging.end(fates)

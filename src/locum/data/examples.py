@@ -28,13 +28,15 @@ from locum.tasks.json_answer import read_json
 from locum.tasks.tag import read_spans, write_spans
 
 MAX_LABEL_CHARS = 256
+MAX_GROUP_CHARS = 1000
 
 
 class Example(NamedTuple):
-    """An input and its right answer."""
+    """An input, its right answer, and what the row belongs to where the task names a column for it."""
 
     input: str
     output: str
+    group: str | None = None
 
 
 class BadRow(Exception):
@@ -62,6 +64,7 @@ class ExampleReader:
         self._kind = None if self._labels else open_kind(task)
         self._inputs = (spec.input,) if isinstance(spec.input, str) else spec.input
         self._outputs = (spec.output,) if isinstance(spec.output, str) else spec.output
+        self._group = spec.group
         self._max_chars = spec.max_field_chars
         self._faults = faults
         self._changes = changes
@@ -76,6 +79,7 @@ class ExampleReader:
         try:
             text = self._input(row)
             label = self._spans(row, text) if self._tagged else self._right_answer(row, text)
+            group = None if self._group is None else self._belonging(row.columns.get(self._group), self._group)
         except BadRow as problem:
             reason, detail = problem.args
             self._faults.add(row.place, reason, detail)
@@ -83,7 +87,7 @@ class ExampleReader:
         for name in self._inputs:
             if row.columns.get(name) is None:
                 self.missing.add(row.place, name)
-        return Example(text, label)
+        return Example(text, label, group)
 
     def finish(self, skip_bad: bool) -> None:
         """Say which rows hold another kind of label than most: as bad rows, or taken as text with ``skip_bad``."""
@@ -125,6 +129,17 @@ class ExampleReader:
         if len(answer) > self._max_chars:
             raise BadRow(f"the answer is longer than {self._max_chars:,} characters", one_line(answer, 40))
         return answer
+
+    def _belonging(self, value: Any, column: str) -> str:
+        """What the row belongs to, as text; a whole number may be written as 7 or 7.0."""
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if value is None or isinstance(value, list | dict | bytes):
+            raise BadRow("no group", f"column {column!r} holds {'null' if value is None else _type_name(value)}")
+        group = self._normal(str(value).lower() if isinstance(value, bool) else str(value), column)
+        if not group or len(group) > MAX_GROUP_CHARS:
+            raise BadRow("no group", f"column {column!r} is {'empty' if not group else 'too long to be a name'}")
+        return group
 
     def _spans(self, row: RawRow, text: str) -> str:
         """Spans, as they stand in the normalised text."""

@@ -32,10 +32,10 @@ _LISTED_ROWS = 100
 
 
 def wanted_columns(spec: DataSpec) -> tuple[str, ...]:
-    """The input columns and the output columns that a task names, in that order."""
+    """The input columns, the output columns and the group's column that a task names, in that order, each once."""
     inputs = (spec.input,) if isinstance(spec.input, str) else spec.input
     outputs = (spec.output,) if isinstance(spec.output, str) else spec.output
-    return (*inputs, *outputs)
+    return tuple(dict.fromkeys((*inputs, *outputs, *((spec.group,) if spec.group is not None else ()))))
 
 
 def read_rows(
@@ -70,7 +70,7 @@ def open_table(
     encoding: str | None = None,
     wanted: Sequence[str] = (),
     split: SplitName = "train",
-    named: str = "data.input and data.output",
+    named: str = "data.input, data.output or data.group",
 ) -> Table:
     """Look at a file or folder, and make it ready to read.
 

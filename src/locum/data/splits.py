@@ -1,41 +1,29 @@
-"""Carving dev, calibration and test out of the training rows: how many, and which.
+"""Drawing dev, calibration and test out of the training rows: how many, and which.
 
-**How many.** dev takes 6·√n rows (600 of 10,000), between 100 and 1,000: what choosing between candidates
-needs grows slowly. Calibration takes 8·√n (800 of 10,000), between 600 and 1,000, or as many as the certificate
-needs at 80 % power for a student whose true risk is half of what is promised, when that is more. test takes
-20 %. None of dev and calibration exceeds 20 % of n. A share in the task file overrides all of this.
-
-**Which.** Within each label, rows are put in the order of a seeded hash of their input: the first go to test,
-the next to calibration, then dev, and the rest to train. How many of a label each split gets is its share of the
-label, rounded so that the totals over labels are right too. That is stratified sampling with proportional
-allocation: the order of rows in the file has no influence, and with the same seed nearly every row stays where it
-was when the file grows. Every label keeps a row in train. Linked rows (the same input; near-duplicates, where those
-are kept) always go together.
-
-Notable: the hash that orders rows here is independent of the one by which one of two near-duplicates was kept;
-otherwise texts with many copies would gather in test. The certificate takes calibration rows as independent draws;
-stratified ones vary less, so its bound stays valid, if slightly wide.
+Rows are drawn one by one, copies too: a message that is a third of the traffic is a third of every split. What belongs
+together (``data.group``, or copies that no independent draws explain) goes to one split, and is then counted once.
+docs/tasks.md tells the sizes and the rules to users. Not here: which rows train leaves out (``dedupe``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
 
 from locum.data.dedupe import Links
 from locum.data.staging import ORDER, Staging
 from locum.schema.data import SplitName
 from locum.schema.task import Task
+from locum.stats.copies import strange_count
 from locum.stats.sample_size import labels_for_power
 
 _TRAIN = ORDER.index("train")
 _MOST_SHARE = 0.2
 _TEST_SHARE = 0.2
-_MOST_IN_ONE_GROUP = 0.05
 _ASSUMED_LOCAL_SHARE = 0.6
-_RANDOM_ORDER = "substr(key, 9)"
-"""By the second half of the input's hash; the first half decides which near-duplicate is kept."""
-_BY_LABEL = f"output, {_RANDOM_ORDER}"
 
 
 def rows_for_certificate(task: Task) -> int:
@@ -52,12 +40,13 @@ def sizes(rows: int, given: Iterable[SplitName], task: Task) -> dict[SplitName, 
     """How many rows to carve out of the training rows, for each split without a file.
 
     Args:
-        rows: training rows to share out, n.
+        rows: training rows (groups, where rows belong together) to share out, n.
         given: splits that have a file of their own.
         task: shares, if any, and the guarantee.
 
     Returns:
-        Rows by split; splits with a file are absent, and train is what remains.
+        Rows by split; splits with a file are absent, and train is what remains. dev takes 6·√n (what choosing between
+        candidates needs grows slowly), calibration 8·√n or what the certificate needs, test a fifth.
     """
     root, most = math.sqrt(rows), _MOST_SHARE * rows
     shares = task.data.split
@@ -76,37 +65,62 @@ def sizes(rows: int, given: Iterable[SplitName], task: Task) -> dict[SplitName, 
     }
 
 
-def carve(staging: Staging, wanted: dict[SplitName, int], links: Links, *, by_label: bool = True) -> None:
-    """Move training entries to the splits that have no file.
+def strange_copies(staging: Staging, links: Links) -> dict[int, int]:
+    """Splits (by ``ORDER``) whose rows hold copies that no independent draws explain, each with the count that shows it.
 
     Args:
-        staging: holds the entries; their ``final`` split is changed.
-        wanted: rows by split, from ``sizes``.
-        links: entries that must stay together.
+        staging: holds the entries.
+        links: entries of one file that are near copies, or have one input.
+    """
+    roots = links.roots()
+    sizes = [np.zeros(len(roots), dtype=np.int64) for _ in ORDER]
+    for entry in staging.entries():
+        sizes[entry.split][roots[entry.i]] += entry.copies
+    found = {split: strange_count(counts[counts > 0]) for split, counts in enumerate(sizes)}
+    return {split: size for split, size in found.items() if size is not None}
+
+
+def keep_together(staging: Staging, links: Links, split: int) -> None:
+    """Make copies of one file units: what is linked goes to one split."""
+    roots = links.roots()
+    company = np.bincount(roots, minlength=len(roots)) > 1
+    staging.join(
+        (int(roots[entry.i]), entry.i)
+        for entry in staging.entries("split = ?", split)
+        if entry.copies > 1 or company[roots[entry.i]]
+    )
+
+
+def carve(staging: Staging, wanted: dict[SplitName, int], *, by_label: bool = True) -> None:
+    """Move units of the training rows (a row each, or what belongs together) to the splits that have no file.
+
+    Within each label, units stand in a seeded random order: the first go to test, the next to calibration, then dev.
+    That is stratified sampling with proportional allocation; the order of rows in the file has no influence, and nearly
+    every row stays where it was when the file grows. The certificate takes calibration rows as independent draws;
+    stratified ones vary less, so its bound stays valid, if slightly wide.
+
+    Args:
+        staging: holds the draws; their ``final`` split is changed.
+        wanted: units by split, from ``sizes``.
         by_label: stratify by label; False where right answers are no labels.
     """
-    total = staging.weight(_TRAIN)
+    total = staging.unit_count(_TRAIN)
     if not wanted or not total:
         return
-    companies = links.companies()
-    decided = {root: _TRAIN for root, size in companies.items() if size > _MOST_IN_ONE_GROUP * total}
-    weights = staging.label_weights(_TRAIN) if by_label else {"": total}
+    weights: dict[str, int] = {}
+    for _unit, output in staging.units(_TRAIN, by_label=by_label):
+        weights[output] = weights.get(output, 0) + 1
     bounds = _bounds(weights, {name: count / total for name, count in wanted.items()})
 
-    def moves() -> Iterator[tuple[int, int]]:
-        label, position = "", 0
-        condition = "split = ? AND final = ? AND fate IS NULL"
-        order = _BY_LABEL if by_label else _RANDOM_ORDER
-        for number, output, copies in staging.light(condition, _TRAIN, _TRAIN, order=order):
-            if by_label and output != label:
+    def moves() -> Iterator[tuple[Any, int]]:
+        label, position = None, 0
+        for unit, output in staging.units(_TRAIN, by_label=by_label):
+            if output != label:
                 label, position = output, 0
-            target = next((split for split, end in bounds[label] if position < end), _TRAIN)
-            position += copies
-            root = links.root(number)
-            if root in companies:
-                target = decided.setdefault(root, target)
+            target = next((split for split, end in bounds[output] if position < end), _TRAIN)
+            position += 1
             if target != _TRAIN:
-                yield number, target
+                yield unit, target
 
     staging.move(moves())
 
@@ -135,15 +149,13 @@ def limit(staging: Staging, split: SplitName, most: int, *, by_label: bool = Tru
     total = staging.weight(position)
     if total <= most:
         return 0
-    share = most / total
 
     def fates() -> Iterator[tuple[str, int]]:
         credit = 0.5
-        order = _BY_LABEL if by_label else _RANDOM_ORDER
-        for number, _output, copies in staging.light("final = ? AND fate IS NULL", position, order=order):
-            credit += share * copies
-            if credit >= copies:
-                credit -= copies
+        for number, _output in staging.light(position, by_label=by_label):
+            credit += most / total
+            if credit >= 1:
+                credit -= 1
             else:
                 yield "limit", number
 

@@ -1,11 +1,8 @@
 """Where rows wait between reading and writing: an SQLite file beside the output, so that memory stays flat.
 
-Two tables. ``rows`` holds every example as read. ``entries`` holds each distinct (input, label) of the split
-it belongs to, once, with the number of its copies, numbered in the order that decides who stays: test first,
-then calibration, dev, train, and within a split by the input's seeded hash. That order does not depend on the
-order of the rows in the file.
-
-Notable: 32 MiB of cache; no journal, since the file is thrown away with the folder it stands in.
+``rows`` holds every example as read. ``entries`` holds each distinct (input, label) of a file once, numbered in the
+order that decides who stays: test, calibration, dev, train, then the input's seeded hash. ``draws`` holds the rows that
+are counted, copies of an entry one by one, each with the split it ends in. No order depends on that of the file.
 Not here: deciding anything (``dedupe``, ``splits``).
 """
 
@@ -29,21 +26,24 @@ _BATCH_ROWS = 2000
 _CACHE_KIB = 32 * 1024
 _TABLES = """
 CREATE TABLE rows (
-    id INTEGER PRIMARY KEY, split INTEGER, place TEXT, key BLOB, input TEXT, output TEXT
+    id INTEGER PRIMARY KEY, split INTEGER, place TEXT, key BLOB, input TEXT, output TEXT, owner TEXT
 );
 CREATE TABLE entries (
     i INTEGER PRIMARY KEY, split INTEGER, key BLOB, input TEXT, output TEXT, place TEXT, copies INTEGER,
-    contested INTEGER, final INTEGER, fate TEXT
+    contested INTEGER
+);
+CREATE TABLE draws (
+    d INTEGER PRIMARY KEY, i INTEGER, copy INTEGER, place TEXT, owner TEXT, rank BLOB, unit, final INTEGER, fate TEXT
 );
 CREATE TABLE found (key BLOB, split INTEGER, output TEXT, first INTEGER, copies INTEGER, contested INTEGER);
-CREATE TABLE moved (i INTEGER PRIMARY KEY, final INTEGER);
-CREATE TABLE ended (i INTEGER PRIMARY KEY, fate TEXT);
+CREATE TABLE moved (unit PRIMARY KEY, final INTEGER);
+CREATE TABLE ended (d INTEGER PRIMARY KEY, fate TEXT);
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One distinct example. ``i`` counts from 0; ``copies`` is how often it was read in ``split``."""
+    """One distinct example of a file. ``i`` counts from 0; ``copies`` is how often it was read in ``split``."""
 
     i: int
     key: bytes
@@ -52,6 +52,19 @@ class Entry:
     place: str
     copies: int
     split: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One row that is counted: a copy of entry ``i``, where it stands, and whom it belongs to."""
+
+    d: int
+    i: int
+    copy: int
+    input: str
+    output: str
+    place: str
+    owner: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,7 @@ class Staging:
     def __init__(self, path: Path, seed: int) -> None:
         self._path = path
         self._seed = seed.to_bytes(8, "little")
-        self._pending: list[tuple[int, str, bytes, str, str]] = []
+        self._pending: list[tuple[int, str, bytes, str, str, str | None]] = []
         self._db = sqlite3.connect(path, isolation_level=None)
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "temp_store=FILE"):
             self._db.execute(f"PRAGMA {pragma}")
@@ -92,14 +105,14 @@ class Staging:
 
     def add(self, split: int, place: str, example: Example) -> None:
         """Keep one example as read."""
-        self._pending.append((split, place, self.key(example.input), example.input, example.output))
+        self._pending.append((split, place, self.key(example.input), example.input, example.output, example.group))
         if len(self._pending) >= _BATCH_ROWS:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
         with self.transaction():
-            statement = "INSERT INTO rows (split, place, key, input, output) VALUES (?, ?, ?, ?, ?)"
+            statement = "INSERT INTO rows (split, place, key, input, output, owner) VALUES (?, ?, ?, ?, ?, ?)"
             self._db.executemany(statement, self._pending)
         self._pending.clear()
 
@@ -133,11 +146,6 @@ class Staging:
         """Where a row as read stands, and its input."""
         return self._db.execute("SELECT place, input FROM rows WHERE id = ?", (row_id,)).fetchone()
 
-    def places_of(self, split: int, key: bytes, output: str) -> list[str]:
-        """Where all copies of an example stand."""
-        statement = "SELECT place FROM rows WHERE key = ? AND split = ? AND output = ? ORDER BY id"
-        return [place for (place,) in self._db.execute(statement, (key, split, output))]
-
     def found(self, groups: Iterable[tuple[bytes, Group, bool]]) -> None:
         """Keep which groups become entries: key, group, whether its input has other labels too."""
         statement = "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)"
@@ -151,8 +159,8 @@ class Staging:
         with self.transaction():
             self._db.execute("INSERT INTO entries (i) VALUES (-1)")  # so that the next number is 0
             self._db.execute(
-                "INSERT INTO entries (split, key, input, output, place, copies, contested, final) "
-                "SELECT f.split, f.key, r.input, f.output, r.place, f.copies, f.contested, f.split "
+                "INSERT INTO entries (split, key, input, output, place, copies, contested) "
+                "SELECT f.split, f.key, r.input, f.output, r.place, f.copies, f.contested "
                 "FROM found f JOIN rows r ON r.id = f.first ORDER BY f.split, f.key, f.output"
             )
             self._db.execute("DELETE FROM entries WHERE i = -1")
@@ -165,11 +173,6 @@ class Staging:
         for record in self._db.execute(statement, values):
             yield Entry(*record)
 
-    def light(self, where: str, *values: Any, order: str) -> Iterator[tuple[int, str, int]]:
-        """As ``entries``, but only number, label and copies: a sort of these needs little space."""
-        statement = f"SELECT i, output, copies FROM entries WHERE {where} ORDER BY {order}"  # noqa: S608
-        yield from self._db.execute(statement, values)
-
     def texts(self, numbers: list[int]) -> dict[int, str]:
         """Inputs of entries by number."""
         texts: dict[int, str] = {}
@@ -180,31 +183,148 @@ class Staging:
             texts.update(self._db.execute(statement, part).fetchall())
         return texts
 
-    def end(self, fates: Iterable[tuple[str, int]]) -> None:
-        """Leave entries out: (reason, number); the fates may come from reading entries."""
-        with self.transaction():
-            self._db.executemany("INSERT INTO ended (fate, i) VALUES (?, ?)", fates)
-            self._db.execute("UPDATE entries SET fate = ended.fate FROM ended WHERE ended.i = entries.i")
-            self._db.execute("DELETE FROM ended")
+    def draw(self) -> None:
+        """Make the draws: every row of every entry, in the split of its file, each a unit of its own.
 
-    def move(self, moves: Iterable[tuple[int, int]]) -> None:
-        """Give entries another split: (number, split by ``ORDER``); the moves may come from reading entries."""
+        A copy's place in the order (``rank``) is a hash of its input and of which copy it is, so copies are spread like
+        any other rows; the first one's is the second half of the input's own hash (the first half decides which of two
+        near-duplicates is kept, and both must not be decided by one number).
+        """
+        self._db.create_function("rank", 3, self._rank, deterministic=True)
         with self.transaction():
-            self._db.executemany("INSERT INTO moved VALUES (?, ?)", moves)
-            self._db.execute("UPDATE entries SET final = moved.final FROM moved WHERE moved.i = entries.i")
-            self._db.execute("DELETE FROM moved")
+            self._db.execute(
+                "INSERT INTO draws (i, copy, place, owner, rank, final) "
+                "SELECT e.i, n.copy, n.place, n.owner, rank(e.key, e.output, n.copy), e.split FROM entries e JOIN ("
+                "SELECT key, split, output, place, owner, "
+                "row_number() OVER (PARTITION BY key, split, output ORDER BY owner, id) - 1 AS copy FROM rows"
+                ") n ON n.key = e.key AND n.split = e.split AND n.output = e.output ORDER BY e.i, n.copy"
+            )
+            self._db.execute("UPDATE draws SET unit = d")
+            self._db.execute("CREATE INDEX draws_by_entry ON draws (i)")
 
-    def label_weights(self, final: int) -> dict[str, int]:
-        """Rows of each label that a split holds now, copies included, sorted by label."""
+    def _rank(self, key: bytes, output: str, copy: int) -> bytes:
+        if copy == 0:
+            return key[8:]
+        which = key + copy.to_bytes(8, "little") + output.encode()
+        return hashlib.blake2b(which, digest_size=8, key=self._seed).digest()
+
+    def own(self) -> None:
+        """Make all rows of an owner one unit."""
+        self._db.execute("UPDATE draws SET unit = owner")
+
+    def join(self, units: Iterable[tuple[int, int]]) -> None:
+        """Make the draws of entries units together: (root, entry)."""
+        with self.transaction():
+            self._db.executemany("UPDATE draws SET unit = -1 - ? WHERE i = ?", units)
+
+    def draws(self, where: str = "1", *values: Any, order: str = "d.i, d.copy") -> Iterator[Draw]:
+        """Draws that are counted and fulfil a condition (a constant of this room, never user text)."""
         statement = (
-            "SELECT output, sum(copies) FROM entries WHERE final = ? AND fate IS NULL GROUP BY output ORDER BY output"
+            "SELECT d.d, d.i, d.copy, e.input, e.output, d.place, d.owner FROM draws d JOIN entries e ON e.i = d.i "  # noqa: S608
+            f"WHERE d.fate IS NULL AND {where} ORDER BY {order}"
         )
-        return dict(self._db.execute(statement, (final,)).fetchall())
+        for record in self._db.execute(statement, values):
+            yield Draw(*record)
+
+    def light(self, final: int, *, by_label: bool) -> Iterator[tuple[int, str]]:
+        """Number and label of the draws of a split, in random order, within each label where ``by_label``."""
+        statement = (
+            "SELECT d.d, e.output FROM draws d JOIN entries e ON e.i = d.i WHERE d.fate IS NULL AND d.final = ? "  # noqa: S608
+            f"ORDER BY {'e.output, ' if by_label else ''}d.rank, d.d"
+        )
+        yield from self._db.execute(statement, (final,))
+
+    def units(self, final: int, *, by_label: bool) -> Iterator[tuple[Any, str]]:
+        """Units of a split with the label of their first row ("" unless ``by_label``), by label, then in random order."""
+        # beside min(), SQLite takes the other columns from the row that has the least rank
+        yield from self._db.execute(
+            f"SELECT unit, output FROM (SELECT d.unit AS unit, {'e.output' if by_label else chr(39) * 2} AS output, "  # noqa: S608
+            "min(d.rank) AS least FROM draws d JOIN entries e ON e.i = d.i WHERE d.fate IS NULL AND d.final = ? "
+            "GROUP BY d.unit) ORDER BY output, least, unit",
+            (final,),
+        )
+
+    def unit_count(self, final: int) -> int:
+        """Units that a split holds now."""
+        statement = "SELECT count(DISTINCT unit) FROM draws WHERE fate IS NULL AND final = ?"
+        return int(self._db.execute(statement, (final,)).fetchone()[0])
 
     def weight(self, final: int) -> int:
         """Rows that a split holds now, copies included."""
-        statement = "SELECT coalesce(sum(copies), 0) FROM entries WHERE final = ? AND fate IS NULL"
-        return int(self._db.execute(statement, (final,)).fetchone()[0])
+        return self._count_draws("final = ?", final)
+
+    def present(self, final: int) -> list[int]:
+        """Numbers of the entries that have a row in a split now."""
+        statement = "SELECT DISTINCT i FROM draws WHERE fate IS NULL AND final = ?"
+        return [i for (i,) in self._db.execute(statement, (final,))]
+
+    def seen_in(self, final: int, other: int) -> int:
+        """Rows of one split whose input also stands in another."""
+        statement = (
+            "SELECT count(*) FROM draws d JOIN entries e ON e.i = d.i WHERE d.fate IS NULL AND d.final = ? AND e.key IN "
+            "(SELECT o.key FROM draws p JOIN entries o ON o.i = p.i WHERE p.fate IS NULL AND p.final = ?)"
+        )
+        return int(self._db.execute(statement, (final, other)).fetchone()[0])
+
+    def end(self, fates: Iterable[tuple[str, int]]) -> None:
+        """Leave draws out: (reason, number); the fates may come from reading draws."""
+        with self.transaction():
+            self._db.executemany("INSERT INTO ended (fate, d) VALUES (?, ?)", fates)
+            self._db.execute("UPDATE draws SET fate = ended.fate FROM ended WHERE ended.d = draws.d")
+            self._db.execute("DELETE FROM ended")
+
+    def end_entries(self, fates: Iterable[tuple[str, int]], final: int) -> None:
+        """Leave all draws of entries out of a split: (reason, entry)."""
+        with self.transaction():
+            self._db.executemany(
+                "UPDATE draws SET fate = ? WHERE i = ? AND fate IS NULL AND final = ?",
+                ((fate, i, final) for fate, i in fates),
+            )
+
+    def end_copies(self, fate: str, final: int) -> int:
+        """Leave all copies of an entry but the first out of a split; how many were left out."""
+        before = self.weight(final)
+        self._db.execute(
+            "UPDATE draws SET fate = ? WHERE fate IS NULL AND final = ? AND d NOT IN "
+            "(SELECT min(d) FROM draws WHERE fate IS NULL AND final = ? GROUP BY i)",
+            (fate, final, final),
+        )
+        return before - self.weight(final)
+
+    def end_all_but_one(self, fate: str, final: int) -> int:
+        """Leave all rows of a unit but one, drawn at random, out of a split; how many were left out."""
+        before = self.weight(final)
+        self._db.execute(
+            "UPDATE draws SET fate = ? WHERE fate IS NULL AND final = ? AND d NOT IN (SELECT d FROM "
+            "(SELECT d, min(rank) FROM draws WHERE fate IS NULL AND final = ? GROUP BY unit))",
+            (fate, final, final),
+        )
+        return before - self.weight(final)
+
+    def end_owned_across(self) -> list[tuple[int, int, int]]:
+        """Leave rows out whose owner stands in a file of higher priority: (split, that file's, how many)."""
+        statement = (
+            "SELECT d.final, o.least, count(*) FROM draws d JOIN (SELECT owner, min(final) AS least FROM draws "
+            "WHERE fate IS NULL GROUP BY owner) o ON o.owner = d.owner WHERE d.fate IS NULL AND d.final > o.least "
+            "GROUP BY d.final, o.least"
+        )
+        found = self._db.execute(statement).fetchall()
+        self._db.execute(
+            "UPDATE draws SET fate = 'group' FROM (SELECT owner, min(final) AS least FROM draws WHERE fate IS NULL "
+            "GROUP BY owner) o WHERE o.owner = draws.owner AND draws.fate IS NULL AND draws.final > o.least"
+        )
+        return found
+
+    def move(self, moves: Iterable[tuple[Any, int]]) -> None:
+        """Give units another split: (unit, split by ``ORDER``); the moves may come from reading units."""
+        with self.transaction():
+            self._db.executemany("INSERT INTO moved VALUES (?, ?)", moves)
+            self._db.execute("UPDATE draws SET final = moved.final FROM moved WHERE moved.unit = draws.unit")
+            self._db.execute("DELETE FROM moved")
+
+    def _count_draws(self, where: str, *values: Any) -> int:
+        statement = f"SELECT count(*) FROM draws WHERE fate IS NULL AND {where}"  # noqa: S608
+        return int(self._db.execute(statement, values).fetchone()[0])
 
     def _count(self, where: str, *values: Any) -> int:
         return int(self._db.execute(f"SELECT count(*) FROM entries WHERE {where}", values).fetchone()[0])  # noqa: S608

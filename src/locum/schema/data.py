@@ -19,11 +19,13 @@ class Row(Document):
         id: where it came from, ``train.csv:17``.
         input: what the student reads; several columns are joined as ``name: value`` lines.
         output: the right answer (a label, for classify).
+        group: what the row belongs to (a conversation, a document), where the task names a column for it.
     """
 
     id: str
     input: str
     output: str
+    group: str | None = None
 
 
 class SourceFile(Document):
@@ -47,7 +49,13 @@ class Dropped(Document):
 
 
 class SplitCard(Document):
-    """What one split holds."""
+    """What one split holds.
+
+    Attributes:
+        groups: how many groups its rows belong to; None where the task names none.
+        seen_in_train: rows whose input also stands in train, as messages do that come often.
+        copies_left_out: rows that are not counted, because they are copies that no independent draws explain.
+    """
 
     rows: int
     sha256: str
@@ -55,6 +63,9 @@ class SplitCard(Document):
     chars_p50: int
     chars_p95: int
     chars_max: int
+    groups: int | None = None
+    seen_in_train: int = 0
+    copies_left_out: int = 0
 
 
 class DataCard(Document):

@@ -60,6 +60,11 @@ class DataSpec(Document):
     output: str | tuple[str, ...] = Field(
         description="Column with the right answer; several columns become one JSON object."
     )
+    group: str | None = Field(
+        default=None,
+        description="Column that names what rows belong together (a conversation, a document, a customer); they stay in "
+        "one split, and the certificate speaks of new ones.",
+    )
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(
         default="auto", description="File format; auto goes by the file's name and content."
     )
@@ -70,7 +75,9 @@ class DataSpec(Document):
     )
     duplicates: Literal["near", "exact", "keep"] | None = Field(
         default=None,
-        description="Which duplicates to remove, within and across splits; default: near for labels, else exact.",
+        description="Which copies train leaves out (dev, calibration and test count each row as often as it came); keep: "
+        "none, and rows that stand in several files are traffic that repeats itself. Default: near for labels, else "
+        "exact.",
     )
     allow_leakage: bool = Field(
         default=False,
@@ -354,7 +361,7 @@ class Task(Document):
 
     @property
     def duplicates(self) -> Literal["near", "exact", "keep"]:
-        """Which duplicates are removed: inputs that share a passage and ask different things are no duplicates."""
+        """Which copies train leaves out: inputs that share a passage and ask different things are no copies."""
         return self.data.duplicates or ("near" if self.kind == "classify" else "exact")
 
     @property

@@ -6,6 +6,8 @@ and far faster than ``scipy.stats.binom``.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
@@ -37,6 +39,13 @@ def binomial_pmf(k: ArrayLike, n: ArrayLike, p: float) -> Floats:
 def beta_quantile(q: float, a: float, b: float) -> float:
     """The q-quantile of Beta(a, b), a, b > 0."""
     return float(special.betaincinv(a, b, q))
+
+
+def poisson_limit(count: int, doubt: float, side: Literal["lower", "upper"]) -> float:
+    """The exact limit of a Poisson mean of which ``count`` was seen, at confidence 1 − ``doubt`` (Garwood 1936)."""
+    if side == "upper":
+        return float(special.gammaincinv(count + 1, 1 - doubt))
+    return float(special.gammaincinv(count, doubt)) if count else 0.0
 
 
 def normal_quantile(q: ArrayLike) -> Floats:
