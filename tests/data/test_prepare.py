@@ -89,18 +89,24 @@ def test_every_label_keeps_a_training_row(tmp_path: Path) -> None:
     assert set(card.splits["train"].labels) == set(card.labels)
 
 
-def test_near_copies_never_straddle_splits_even_where_they_are_kept(tmp_path: Path) -> None:
+def test_near_copies_that_no_draws_explain_stay_together_and_are_held_out_once(tmp_path: Path) -> None:
     rows = labelled(600)
     copies = [(f"{text.title()} !", label) for text, label in rows[:200]]
-    for duplicates, kept in (("near", 600), ("exact", 800), ("keep", 800)):
+    for duplicates in ("near", "exact"):
         card = build(tmp_path, rows + copies, duplicates=duplicates)
-        where: dict[str, set[str]] = {}
+        where: dict[str, list[str]] = {}
         for split in SPLITS:
             for row in iterate(tmp_path / "out", split):
-                where.setdefault(row.input.casefold().removesuffix(" !"), set()).add(split)
-        assert all(len(splits) == 1 for splits in where.values())
-        assert sum(split.rows for split in card.splits.values()) == kept
+                where.setdefault(row.input.casefold().removesuffix(" !"), []).append(split)
+        assert all(len(set(splits)) == 1 for splits in where.values())
+        twice = [splits[0] for splits in where.values() if len(splits) == 2]
+        assert set(twice) == (set() if duplicates == "near" else {"train"})
         assert card.duplicates["near_within"] == 200
+        held_out = sum(card.splits[name].copies_left_out for name in SPLITS if name != "train")
+        assert sum(split.rows for split in card.splits.values()) == (600 if duplicates == "near" else 800 - held_out)
+        assert any("data.group" in warning for warning in card.warnings)
+    card = build(tmp_path, rows + copies, duplicates="keep")
+    assert sum(split.rows for split in card.splits.values()) == 800
 
 
 def test_chains_of_near_copies_do_not_collapse_into_one(tmp_path: Path) -> None:
@@ -119,20 +125,68 @@ def test_keep_writes_every_copy_with_its_own_id(tmp_path: Path) -> None:
     assert card.dropped == ()
 
 
-def test_contradictions_keep_the_majority_in_train_and_every_label_held_out(tmp_path: Path) -> None:
+def test_contradictions_keep_the_majority_in_train_and_every_row_held_out(tmp_path: Path) -> None:
     rows = labelled(300)
+    drawn = random.Random(5)
     doubtful = [f"doubtful {text}" for text, _ in labelled(60, start=4)]
-    rows += [(text, label) for text in doubtful for label in ("yes", "yes", "no")]
-    build(tmp_path, rows)
-    parts = contents(tmp_path / "out")
-    seen = 0
-    for text in doubtful:
-        for name, part in parts.items():
-            labels = {label for held, label in part if held == text}
-            if labels:
-                seen += 1
-                assert labels == ({"yes"} if name == "train" else {"yes", "no"})
-    assert seen == 60
+    rows += [(text, label) for text in doubtful for label in drawn.choices(["yes", "yes", "no"], k=drawn.randint(1, 9))]
+    card = build(tmp_path, rows)
+    assert not any(split.copies_left_out for split in card.splits.values())
+    told: dict[str, Counter[tuple[str, str]]] = {split: Counter() for split in SPLITS}
+    for split in SPLITS:
+        told[split].update((row.input, row.output) for row in iterate(tmp_path / "out", split))
+    assert set(Counter(text for text, _ in told["train"] if text in doubtful).values()) == {1}
+    in_train = Counter(rows)
+    for split in SPLITS[1:]:
+        in_train -= told[split]
+        assert sum(count for (text, _), count in told[split].items() if text in doubtful) > 10
+    for (text, label), _ in told["train"].items():
+        other = "no" if label == "yes" else "yes"
+        assert in_train[text, label] > in_train[text, other]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+@pytest.mark.parametrize("duplicates", ["near", "exact", "keep"])
+def test_a_message_that_comes_often_counts_as_often_as_it_came(tmp_path: Path, share: float, duplicates: str) -> None:
+    rows = labelled(2000, ["billing", "technical", "other"])
+    canned = round(share * 2000)
+    rows[:canned] = [("my card is lost , please help", "billing")] * canned
+    random.Random(2).shuffle(rows)
+    card = build(tmp_path, rows, duplicates=duplicates)
+    for name in SPLITS:
+        split, often = card.splits[name], 0
+        often = sum(row.input.startswith("my card is lost") for row in iterate(tmp_path / "out", name))
+        if name == "train" and duplicates != "keep":
+            assert often == 1
+            continue
+        assert abs(often / split.rows - share) < 4 * (share * (1 - share) / split.rows) ** 0.5
+        for label in ("billing", "technical", "other"):
+            assert abs(split.labels[label] / split.rows - sum(lab == label for _, lab in rows) / 2000) < 0.02
+    verify_splits(tmp_path / "out")
+
+
+@pytest.mark.parametrize("marks", [("",), ("!", "?", " .", "...")])
+def test_canned_texts_that_are_all_of_one_label_empty_no_split(tmp_path: Path, marks: tuple[str, ...]) -> None:
+    rows = labelled(2100, ["a", "b"])
+    canned = ("thank you very much", "good morning to you", "please call me back")
+    for n in range(900):
+        rows[2 * n] = (canned[n % 3] + random.Random(n).choice(marks), "a")
+    card = build(tmp_path, rows)
+    for name in ("dev", "calibration", "test"):
+        assert abs(card.splits[name].labels["a"] / card.splits[name].rows - 0.5) < 0.02
+        often = sum(row.input.startswith(canned) for row in iterate(tmp_path / "out", name))
+        assert abs(often / card.splits[name].rows - 900 / 2100) < 0.12
+    assert card.splits["train"].labels["a"] < 150 < card.splits["train"].labels["b"]
+
+
+def test_a_file_that_was_joined_twice_is_counted_once(tmp_path: Path) -> None:
+    rows = labelled(500)
+    card = build(tmp_path, rows + rows)
+    assert sum(split.rows for split in card.splits.values()) == 500
+    inputs = [row.input for split in SPLITS for row in iterate(tmp_path / "out", split)]
+    assert len(set(inputs)) == 500
+    assert card.splits["calibration"].copies_left_out == card.splits["calibration"].rows
+    assert any("more texts stand 2 times than independent messages could" in warning for warning in card.warnings)
 
 
 def test_priority_is_test_then_calibration_then_dev_then_train(tmp_path: Path) -> None:
@@ -277,3 +331,70 @@ def test_load_gives_three_lists_and_refuses_damage(tmp_path: Path) -> None:
     (tmp_path / "out" / "labels.json").write_text("{}")
     with pytest.raises(DataError):
         label_names(tmp_path / "out")
+
+
+def grouped(count: int, sizes: tuple[int, ...] = (4, 9), seed: int = 0) -> list[tuple[str, str, str]]:
+    """Rows of conversations: text, label, conversation."""
+    drawn = random.Random(seed)
+    rows: list[tuple[str, str, str]] = []
+    for n in range(count):
+        label = drawn.choice("ab")
+        for text, _ in labelled(drawn.randint(*sizes), start=1000 * n):
+            rows.append((f"{text} {n}", label if drawn.random() < 0.8 else "c", f"talk {n}"))
+    drawn.shuffle(rows)
+    return rows
+
+
+def test_groups_stay_in_one_split_whatever_their_size(tmp_path: Path) -> None:
+    rows = grouped(400)
+    rows += [(f"monologue {n}", "c", "talk 0") for n in range(800)]
+    path = write_csv(tmp_path / "talks.csv", rows, header=("text", "label", "talk"))
+    card = prepare(make_task(group="talk"), {"train": path}, tmp_path / "out")
+    where: dict[str, set[str]] = {}
+    for split in SPLITS:
+        for row in iterate(tmp_path / "out", split):
+            assert row.group is not None
+            where.setdefault(row.group, set()).add(split)
+    assert len(where) == 400 and all(len(splits) == 1 for splits in where.values())
+    counts = {name: split.groups for name, split in card.splits.items()}
+    assert counts == {"train": 160, "dev": 80, "calibration": 80, "test": 80}
+    verify_splits(tmp_path / "out")
+
+
+def test_large_groups_do_not_gather_in_held_out_splits(tmp_path: Path) -> None:
+    rows = grouped(600, (1, 1)) + [
+        (f"{text} again {n}", "a", group) for text, _, group in grouped(100, (30, 30), 7) for n in range(1)
+    ]
+    path = write_csv(tmp_path / "talks.csv", rows, header=("text", "label", "talk"))
+    prepare(make_task(group="talk"), {"train": path}, tmp_path / "out")
+    large = [row.group for row in iterate(tmp_path / "out", "test")]
+    most = sum(count > 10 for count in Counter(large).values())
+    assert abs(most - 20) < 4 * (100 * 0.2 * 0.8) ** 0.5
+
+
+def test_a_group_in_two_files_keeps_its_place_in_the_first(tmp_path: Path) -> None:
+    rows = grouped(60)
+    half = [row for row in rows if int(row[2].split()[1]) < 40]
+    rest = [row for row in rows if int(row[2].split()[1]) >= 39]
+    files: dict[SplitName, Path] = {
+        "train": write_csv(
+            tmp_path / "train.csv", [row for n, row in enumerate(half)], header=("text", "label", "talk")
+        ),
+        "test": write_csv(
+            tmp_path / "test.csv", [row for row in rest if row not in half], header=("text", "label", "talk")
+        ),
+    }
+    files["train"].write_text(files["train"].read_text() + "one more word of it,a,talk 50\n")
+    card = prepare(make_task(group="talk"), files, tmp_path / "out")
+    assert not any(row.group == "talk 50" for row in iterate(tmp_path / "out", "train"))
+    assert any("1 train rows belong to groups that also stand in test" in warning for warning in card.warnings)
+    verify_splits(tmp_path / "out")
+
+
+def test_a_row_without_its_group_is_bad(tmp_path: Path) -> None:
+    rows = [*grouped(60), ("nobody's row", "a", "")]
+    path = write_csv(tmp_path / "talks.csv", rows, header=("text", "label", "talk"))
+    with pytest.raises(DataError, match="no group"):
+        prepare(make_task(group="talk"), {"train": path}, tmp_path / "out")
+    with pytest.raises(DataError, match="no column 'tlak'.*did you mean 'talk'"):
+        prepare(make_task(group="tlak"), {"train": path}, tmp_path / "out")

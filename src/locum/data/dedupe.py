@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locum.core.errors import DataError
-from locum.core.progress import Tracker, track
+from locum.core.progress import track
 from locum.core.text import one_line
 from locum.data.neardup import NearIndex, near_pairs
 from locum.data.rows import MAX_PLACES
 from locum.data.staging import ORDER, Group, Staging
+from locum.schema.task import Task
 
 EXACT_TOLERANCE = 0.01
 NEAR_TOLERANCE = 0.05
@@ -62,6 +63,11 @@ class Findings:
         """Share of rows that agree with the most frequent label of their input."""
         return self.agreeing / self.rows if self.rows else 1.0
 
+    def count(self, reason: str, rows: int) -> None:
+        """Count rows that were left out, whose places say nothing."""
+        if rows:
+            self.dropped_counts[reason] += rows
+
     def drop(self, reason: str, count: int, place: Callable[[], str]) -> None:
         """Count rows that were left out, and keep the first places (looked up only then)."""
         self.dropped_counts[reason] += count
@@ -100,7 +106,7 @@ def find_exact(staging: Staging, findings: Findings, *, keep_across: bool) -> li
 
 
 def _count_input(staging: Staging, findings: Findings, groups: list[Group], home: int | None) -> None:
-    """Account for one input: contradictions, and its copies in files of lower priority, left out where it has a home."""
+    """Account for one input: contradictions, and its copies in files below its ``home``, which are left out."""
     labels = Counter[str]()
     for group in groups:
         labels[group.output] += group.copies
@@ -123,7 +129,9 @@ def _count_input(staging: Staging, findings: Findings, groups: list[Group], home
         places = findings.overlap_places.setdefault(pair, [])
         if len(places) < MAX_PLACES:
             places.append(f"{staging.place(first[upper])[0]} = {staging.place(first[lower])[0]}")
-    for other in sorted(set(rows) - {home}) if home is not None else ():
+    if home is None:
+        return
+    for other in sorted(set(rows) - {home}):
         findings.duplicates["exact_across"] += rows[other]
         reason = f"{ORDER[other]} row that also stands in {ORDER[home]}"
         findings.drop(reason, rows[other], lambda other=other: staging.place(first[other])[0])
@@ -263,14 +271,16 @@ class NearSearch:
                         gone[number] = near[number]
 
 
-def check_leakage(findings: Findings, rows: dict[str, int], *, allow: bool, near_removed: bool) -> list[str]:
+def check_leakage(task: Task, findings: Findings, rows: dict[str, int]) -> list[str]:
     """Stop when the user's own files leak into each other; else say what was removed.
 
+    More than 1 % of the test rows exactly, or 5 % nearly, in a file that a student learns from put in doubt how the
+    files were split; ``allow_leakage`` goes on. One calibration row is too many: the proof rests on unseen rows.
+
     Args:
+        task: its ``allow_leakage`` and ``duplicates``; with ``keep``, copies across files are traffic.
         findings: overlaps between the files as given.
         rows: rows read, by split.
-        allow: the task's ``allow_leakage``.
-        near_removed: near copies were removed as well (``duplicates: near``).
 
     Returns:
         Warnings.
@@ -278,22 +288,28 @@ def check_leakage(findings: Findings, rows: dict[str, int], *, allow: bool, near
     Raises:
         DataError: ``data-calibration-leak`` or ``data-leakage``.
     """
+    if task.duplicates == "keep":
+        return [
+            f"{count:,} of {rows[home]:,} {home} rows also stand in {other}; they stay, as data.duplicates says"
+            for (home, other), count in sorted(findings.overlap.items())
+        ]
     for other in ("train", "dev"):
         if count := findings.overlap["calibration", other]:
             raise DataError(
                 "data-calibration-leak",
                 f"{count:,} calibration rows also stand in {other}: {_listed(findings, 'calibration', other)}",
-                fix=f"take them out of the {other} file; the certificate's proof needs rows no student has seen",
+                fix=f"take them out of the {other} file; the certificate's proof needs rows no student has seen. Where "
+                "messages repeat in traffic, give one file, or say data.duplicates: keep",
             )
     warnings: list[str] = []
-    gone = "both kinds were" if near_removed else "the exact copies were"
+    gone = "both kinds were" if task.duplicates == "near" else "the exact copies were"
     for (home, other), count in sorted({**findings.overlap, **findings.near_overlap}.items()):
         exact, near = findings.overlap[home, other], findings.near_overlap[home, other]
         exact_share, near_share = exact / rows[home], near / rows[home]
         bad = exact_share > EXACT_TOLERANCE or near_share > NEAR_TOLERANCE
         seen = f"{exact:,} of {rows[home]:,} {home} rows ({exact_share:.1%}) also stand in {other}"
         seen += f" exactly, {near:,} ({near_share:.1%}) nearly"
-        if home == "test" and bad and not allow and count:
+        if home == "test" and bad and not task.data.allow_leakage and count:
             raise DataError(
                 "data-leakage",
                 f"{seen}: {_listed(findings, home, other)}",

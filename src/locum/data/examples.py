@@ -32,11 +32,10 @@ MAX_GROUP_CHARS = 1000
 
 
 class Example(NamedTuple):
-    """An input, its right answer, and what the row belongs to where the task names a column for it."""
+    """An input and its right answer."""
 
     input: str
     output: str
-    group: str | None = None
 
 
 class BadRow(Exception):
@@ -79,7 +78,7 @@ class ExampleReader:
         try:
             text = self._input(row)
             label = self._spans(row, text) if self._tagged else self._right_answer(row, text)
-            group = None if self._group is None else self._belonging(row.columns.get(self._group), self._group)
+            self.group_of(row)
         except BadRow as problem:
             reason, detail = problem.args
             self._faults.add(row.place, reason, detail)
@@ -87,7 +86,7 @@ class ExampleReader:
         for name in self._inputs:
             if row.columns.get(name) is None:
                 self.missing.add(row.place, name)
-        return Example(text, label, group)
+        return Example(text, label)
 
     def finish(self, skip_bad: bool) -> None:
         """Say which rows hold another kind of label than most: as bad rows, or taken as text with ``skip_bad``."""
@@ -130,8 +129,15 @@ class ExampleReader:
             raise BadRow(f"the answer is longer than {self._max_chars:,} characters", one_line(answer, 40))
         return answer
 
-    def _belonging(self, value: Any, column: str) -> str:
-        """What the row belongs to, as text; a whole number may be written as 7 or 7.0."""
+    def group_of(self, row: RawRow) -> str | None:
+        """What a row belongs to, as text (7.0 is 7); None where the task names no column for it.
+
+        Raises:
+            BadRow: there is none; ``take`` has told it then.
+        """
+        if self._group is None:
+            return None
+        value, column = row.columns.get(self._group), self._group
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if value is None or isinstance(value, list | dict | bytes):

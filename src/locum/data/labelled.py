@@ -35,7 +35,7 @@ def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> list[Ro
             student does not have and no other.
     """
     spec = task.data
-    wanted = tuple(dict.fromkeys(wanted_columns(spec)))
+    wanted = wanted_columns(spec)
     table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted)
     faults = Faults(str(path))
     examples = ExampleReader(task, faults, Counter())

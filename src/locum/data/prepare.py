@@ -1,8 +1,8 @@
 """``prepare``: the user's files in, a folder of clean splits and a data card out.
 
-The steps: read and normalise every file into a staging file; settle exact copies and leakage between the files
-(``dedupe``, which states the rules); remove near-duplicates; carve the splits that have no file (``splits``);
-settle contradictions in train; write ``train.jsonl``, ``dev.jsonl``, ``calibration.jsonl``, ``test.jsonl``,
+The steps: read and normalise every file into a staging file; settle what stands in several files (``dedupe``); draw
+the splits that have no file (``splits``); leave copies and contradictions out of train; write ``train.jsonl``,
+``dev.jsonl``, ``calibration.jsonl``, ``test.jsonl``,
 ``labels.json``, ``card.html`` and, last, ``card.json``. The folder appears whole or not at all.
 
 Notable: rows wait in SQLite, so memory hardly grows: about 30 bytes a row beside fixed buffers, whatever the length
@@ -24,13 +24,13 @@ from locum.core.files import atomic_folder, sha256_file, write_bytes, write_json
 from locum.core.progress import track, warn
 from locum.core.text import one_line
 from locum.data import card as card_page
-from locum.data.dedupe import Findings, check_leakage, find_exact, find_near, settle_contradictions
+from locum.data.dedupe import Findings, NearSearch, check_leakage, find_exact, settle_contradictions
 from locum.data.examples import ExampleReader
 from locum.data.label_sets import check_known, same_otherwise, spellings
 from locum.data.readers import open_table, wanted_columns
 from locum.data.rows import Faults
-from locum.data.splits import carve, limit, sizes
-from locum.data.staging import ORDER, Entry, Staging, open_staging
+from locum.data.splits import carve, keep_together, limit, sizes, strange_copies
+from locum.data.staging import ORDER, Staging, open_staging
 from locum.schema.data import DataCard, Dropped, SourceFile, SplitCard, SplitName
 from locum.schema.task import Task
 from locum.stats.sample_size import labels_needed
@@ -81,25 +81,80 @@ def prepare(
     findings = Findings()
     with atomic_folder(out) as folder, open_staging(folder / "staging.sqlite", task.seed) as staging:
         reading = _read_all(task, files, staging, addresses or {})
-        counts = find_exact(staging, findings, keep_copies=task.duplicates == "keep")
+        counts = find_exact(staging, findings, keep_across=task.duplicates == "keep")
         index_file = folder / "staging.keys"
-        links = find_near(staging, findings, counts, index_file, remove=task.duplicates == "near")
+        near = NearSearch(staging, counts, index_file)
+        if task.duplicates == "near":
+            near.leave_across(findings)
+        warnings = _settle_groups(task, staging, findings)
+        left_out = _draw_splits(task, files, staging, near, findings, warnings)
+        if task.duplicates == "near":
+            near.leave_in_train(findings)
         index_file.unlink()
-        warnings = check_leakage(
-            findings, reading.rows, allow=task.data.allow_leakage, near_removed=task.duplicates == "near"
-        )
-        carve(staging, sizes(staging.weight(_TRAIN), files, task), links, by_label=labelled)
+        warnings += check_leakage(task, findings, reading.rows)
         if labelled and task.duplicates != "keep":
             settle_contradictions(staging, findings)
         _limit(task, staging, findings, labelled)
-        splits = _write_splits(task, staging, folder)
+        splits = _write_splits(task, staging, folder, left_out)
         card = _make_card(task, reading, findings, splits, warnings)
+        _check_filled(task, splits)
         write_bytes(folder / "labels.json", orjson.dumps(list(card.labels), option=orjson.OPT_INDENT_2) + b"\n")
         write_text(folder / "card.html", card_page.render(card))
         write_json(folder / "card.json", card.to_json())
     for warning in card.warnings:
         warn(warning)
     return card
+
+
+def _settle_groups(task: Task, staging: Staging, findings: Findings) -> list[str]:
+    """Where rows belong together, leave out those whose group stands in a file of higher priority."""
+    if task.data.group is None:
+        return []
+    warnings: list[str] = []
+    for lower, upper, rows in staging.end_owned_across():
+        reason = f"{ORDER[lower]} row of a group that also stands in {ORDER[upper]}"
+        findings.count(reason, rows)
+        warnings.append(f"{rows:,} {ORDER[lower]} rows belong to groups that also stand in {ORDER[upper]}: left out")
+    return warnings
+
+
+def _draw_splits(
+    task: Task,
+    files: Mapping[SplitName, Path],
+    staging: Staging,
+    near: NearSearch,
+    findings: Findings,
+    warnings: list[str],
+) -> dict[int, int]:
+    """Draw the splits that have no file, and count what belongs together once in those that are held out.
+
+    Returns:
+        By split (its place in ``ORDER``), rows left out because they are copies that no independent draws explain.
+    """
+    links = near.links(findings)
+    strange: dict[int, int] = {}
+    if task.data.group is not None:
+        staging.own()
+    elif task.duplicates != "keep":
+        strange = strange_copies(staging, links)
+        for split in strange:
+            keep_together(staging, links, split)
+    carve(staging, sizes(staging.unit_count(_TRAIN), files, task), by_label=task.kind == "classify")
+    left_out: dict[int, int] = {}
+    for split, name in enumerate(ORDER):
+        source = split if name in files else _TRAIN
+        if name != "train" and source in strange:
+            left_out[split] = staging.end_all_but_one("copy", split)
+            findings.count(f"copy in {name}, counted once", left_out[split])
+    for split, size in strange.items():
+        warnings.append(
+            f"{ORDER[split]}: more texts stand {size} times than independent messages could (a file joined twice, "
+            "a template, messages sent again?); each is counted once in dev, calibration and test. Name what belongs "
+            "together under data.group, or say that these are separate messages with data.duplicates: keep"
+        )
+    if task.duplicates != "keep":
+        findings.count("exact copy in train", staging.end_copies("exact", _TRAIN))
+    return left_out
 
 
 def _limit(task: Task, staging: Staging, findings: Findings, labelled: bool) -> None:
@@ -143,7 +198,7 @@ def _agree_on_labels(task: Task, files: Mapping[SplitName, Path], staging: Stagi
 
 def _read_one(task: Task, split: SplitName, path: Path, staging: Staging, reading: _Reading, address: str) -> None:
     spec = task.data
-    wanted = tuple(dict.fromkeys(wanted_columns(spec)))
+    wanted = wanted_columns(spec)
     table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted, split=split)
     faults = Faults(str(path))
     examples = ExampleReader(task, faults, reading.changes)
@@ -153,7 +208,7 @@ def _read_one(task: Task, split: SplitName, path: Path, staging: Staging, readin
     with track(f"read {path.name}", unit="row") as tracker:
         for row in table.rows(faults):
             if example := examples.take(row):
-                staging.add(ORDER.index(split), row.place, example)
+                staging.add(ORDER.index(split), row.place, example, examples.group_of(row))
                 labels.update(_labels_of(task, example.output))
                 rows += 1
                 tracker.advance()
@@ -181,21 +236,26 @@ def _read_one(task: Task, split: SplitName, path: Path, staging: Staging, readin
     reading.files.append(SourceFile.model_validate({"split": split, "address": address, "rows": rows, **facts}))
 
 
-def _write_splits(task: Task, staging: Staging, folder: Path) -> dict[SplitName, SplitCard]:
+def _write_splits(
+    task: Task, staging: Staging, folder: Path, left_out: Mapping[int, int]
+) -> dict[SplitName, SplitCard]:
     splits: dict[SplitName, SplitCard] = {}
     for position, split in reversed(list(enumerate(ORDER))):
         path = folder / f"{split}.jsonl"
         labels: Counter[str] = Counter()
         lengths: Counter[int] = Counter()
+        groups: set[str | None] = set()
         rows = 0
         with path.open("wb") as file:
-            for entry in staging.entries("final = ? AND fate IS NULL", position):
-                for place in _places(staging, entry, task):
-                    row = {"id": place, "input": entry.input, "output": entry.output}
-                    file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-                    labels.update(_labels_of(task, entry.output))
-                    lengths[len(entry.input)] += 1
-                    rows += 1
+            for draw in staging.draws("d.final = ?", position):
+                row = {"id": draw.place, "input": draw.input, "output": draw.output}
+                if draw.owner is not None:
+                    row["group"] = draw.owner
+                    groups.add(draw.owner)
+                file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+                labels.update(_labels_of(task, draw.output))
+                lengths[len(draw.input)] += 1
+                rows += 1
         splits[split] = SplitCard(
             rows=rows,
             sha256=sha256_file(path),
@@ -203,6 +263,9 @@ def _write_splits(task: Task, staging: Staging, folder: Path) -> dict[SplitName,
             chars_p50=_quantile(lengths, 0.5),
             chars_p95=_quantile(lengths, 0.95),
             chars_max=max(lengths, default=0),
+            groups=len(groups) if task.data.group is not None else None,
+            seen_in_train=0 if split == "train" else staging.seen_in(position, _TRAIN),
+            copies_left_out=left_out.get(position, 0),
         )
     return splits
 
@@ -212,13 +275,6 @@ def _labels_of(task: Task, output: str) -> list[str]:
     if task.kind == "tag":
         return [label for _, _, label in load_spans(output)]
     return [output] if task.kind == "classify" else []
-
-
-def _places(staging: Staging, entry: Entry, task: Task) -> list[str]:
-    """The ids an entry is written under: one, or all its copies' where these are kept."""
-    if task.duplicates != "keep" or entry.copies == 1:
-        return [entry.place]
-    return staging.places_of(entry.split, entry.key, entry.output)
 
 
 def _quantile(lengths: Counter[int], share: float) -> int:
@@ -270,6 +326,7 @@ def _make_card(
         rare_labels=rare,
         warnings=(*warnings, *_warnings(task, labels, splits, rare, findings, reading)),
         seed=task.seed,
+        copies_across=task.duplicates == "keep",
     )
 
 
@@ -278,6 +335,21 @@ def _ordered(labels: Counter[str]) -> tuple[str, ...]:
     if all(label.lstrip("-").isdecimal() for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))
+
+
+def _check_filled(task: Task, splits: dict[SplitName, SplitCard]) -> None:
+    """Refuse a data set that is too small for all four splits."""
+    grouped = task.data.group is not None
+    for name, split in splits.items():
+        if not split.rows:
+            train = splits["train"]
+            raise DataError(
+                "data-empty",
+                f"no rows are left for {name}: train has {train.rows:,} rows"
+                + (f" of {train.groups:,} groups" if grouped else ""),
+                where=f"data.{name}",
+                fix=f"give more rows{' of more groups' if grouped else ''}, or a file of its own under data.{name}",
+            )
 
 
 def _check_labels(labels: tuple[str, ...], splits: dict[SplitName, SplitCard], task: Task) -> None:

@@ -32,10 +32,10 @@ _LISTED_ROWS = 100
 
 
 def wanted_columns(spec: DataSpec) -> tuple[str, ...]:
-    """The input columns, the output columns and the group's column that a task names, in that order, each once."""
+    """The group's column, the input columns and the output columns that a task names, in that order, each once."""
     inputs = (spec.input,) if isinstance(spec.input, str) else spec.input
     outputs = (spec.output,) if isinstance(spec.output, str) else spec.output
-    return tuple(dict.fromkeys((*inputs, *outputs, *((spec.group,) if spec.group is not None else ()))))
+    return tuple(dict.fromkeys((*((spec.group,) if spec.group is not None else ()), *inputs, *outputs)))
 
 
 def read_rows(

@@ -66,7 +66,7 @@ def sizes(rows: int, given: Iterable[SplitName], task: Task) -> dict[SplitName, 
 
 
 def strange_copies(staging: Staging, links: Links) -> dict[int, int]:
-    """Splits (by ``ORDER``) whose rows hold copies that no independent draws explain, each with the count that shows it.
+    """Splits (by ``ORDER``) whose rows hold copies that no independent draws explain, with the count that shows it.
 
     Args:
         staging: holds the entries.

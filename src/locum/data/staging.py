@@ -103,9 +103,9 @@ class Staging:
         """The seeded hash of an input (BLAKE2b, 16 bytes): its identity and its place in the order."""
         return hashlib.blake2b(text.encode(), digest_size=16, key=self._seed).digest()
 
-    def add(self, split: int, place: str, example: Example) -> None:
+    def add(self, split: int, place: str, example: Example, group: str | None = None) -> None:
         """Keep one example as read."""
-        self._pending.append((split, place, self.key(example.input), example.input, example.output, example.group))
+        self._pending.append((split, place, self.key(example.input), example.input, example.output, group))
         if len(self._pending) >= _BATCH_ROWS:
             self.flush()
 
@@ -191,6 +191,7 @@ class Staging:
         near-duplicates is kept, and both must not be decided by one number).
         """
         self._db.create_function("rank", 3, self._rank, deterministic=True)
+        self._db.create_function("unit_rank", 1, self._unit_rank, deterministic=True)
         with self.transaction():
             self._db.execute(
                 "INSERT INTO draws (i, copy, place, owner, rank, final) "
@@ -208,14 +209,19 @@ class Staging:
         which = key + copy.to_bytes(8, "little") + output.encode()
         return hashlib.blake2b(which, digest_size=8, key=self._seed).digest()
 
+    def _unit_rank(self, unit: bytes | str) -> bytes:
+        """The place of a unit of several rows: a hash of its own, so that large units stand no further in front."""
+        which = unit if isinstance(unit, bytes) else unit.encode()
+        return hashlib.blake2b(which, digest_size=8, key=self._seed).digest()
+
     def own(self) -> None:
         """Make all rows of an owner one unit."""
         self._db.execute("UPDATE draws SET unit = owner")
 
     def join(self, units: Iterable[tuple[int, int]]) -> None:
-        """Make the draws of entries units together: (root, entry)."""
+        """Make all rows of some entries one unit, known by the input of its root: (root, entry)."""
         with self.transaction():
-            self._db.executemany("UPDATE draws SET unit = -1 - ? WHERE i = ?", units)
+            self._db.executemany("UPDATE draws SET unit = (SELECT key FROM entries WHERE i = ?) WHERE i = ?", units)
 
     def draws(self, where: str = "1", *values: Any, order: str = "d.i, d.copy") -> Iterator[Draw]:
         """Draws that are counted and fulfil a condition (a constant of this room, never user text)."""
@@ -235,12 +241,12 @@ class Staging:
         yield from self._db.execute(statement, (final,))
 
     def units(self, final: int, *, by_label: bool) -> Iterator[tuple[Any, str]]:
-        """Units of a split with the label of their first row ("" unless ``by_label``), by label, then in random order."""
+        """Units of a split with the label of their first row ("" unless ``by_label``), by label and at random."""
         # beside min(), SQLite takes the other columns from the row that has the least rank
         yield from self._db.execute(
             f"SELECT unit, output FROM (SELECT d.unit AS unit, {'e.output' if by_label else chr(39) * 2} AS output, "  # noqa: S608
             "min(d.rank) AS least FROM draws d JOIN entries e ON e.i = d.i WHERE d.fate IS NULL AND d.final = ? "
-            "GROUP BY d.unit) ORDER BY output, least, unit",
+            "GROUP BY d.unit) ORDER BY output, iif(typeof(unit) = 'integer', least, unit_rank(unit)), unit",
             (final,),
         )
 
@@ -261,8 +267,8 @@ class Staging:
     def seen_in(self, final: int, other: int) -> int:
         """Rows of one split whose input also stands in another."""
         statement = (
-            "SELECT count(*) FROM draws d JOIN entries e ON e.i = d.i WHERE d.fate IS NULL AND d.final = ? AND e.key IN "
-            "(SELECT o.key FROM draws p JOIN entries o ON o.i = p.i WHERE p.fate IS NULL AND p.final = ?)"
+            "SELECT count(*) FROM draws d JOIN entries e ON e.i = d.i WHERE d.fate IS NULL AND d.final = ? AND e.key "
+            "IN (SELECT o.key FROM draws p JOIN entries o ON o.i = p.i WHERE p.fate IS NULL AND p.final = ?)"
         )
         return int(self._db.execute(statement, (final, other)).fetchone()[0])
 

@@ -78,6 +78,7 @@ class DataCard(Document):
             when no input contradicts itself.
         rare_labels: labels with too few rows for a statement of their own.
         warnings: sentences for the user.
+        copies_across: rows that stand in several files stay in each (``duplicates: keep``).
     """
 
     schema_version: Literal[1] = 1
@@ -96,3 +97,4 @@ class DataCard(Document):
     rare_labels: dict[str, int]
     warnings: tuple[str, ...]
     seed: int
+    copies_across: bool = False

@@ -62,8 +62,8 @@ class DataSpec(Document):
     )
     group: str | None = Field(
         default=None,
-        description="Column that names what rows belong together (a conversation, a document, a customer); they stay in "
-        "one split, and the certificate speaks of new ones.",
+        description="Column that names what rows belong together (a conversation, a document, a customer); they stay "
+        "in one split, and the certificate speaks of new ones.",
     )
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(
         default="auto", description="File format; auto goes by the file's name and content."
@@ -75,9 +75,9 @@ class DataSpec(Document):
     )
     duplicates: Literal["near", "exact", "keep"] | None = Field(
         default=None,
-        description="Which copies train leaves out (dev, calibration and test count each row as often as it came); keep: "
-        "none, and rows that stand in several files are traffic that repeats itself. Default: near for labels, else "
-        "exact.",
+        description="Which copies train leaves out (dev, calibration and test count each row as often as it came); "
+        "keep: none, and rows that stand in several files are traffic that repeats itself. Default: near for labels, "
+        "else exact.",
     )
     allow_leakage: bool = Field(
         default=False,
@@ -414,6 +414,8 @@ class Task(Document):
         kind = info.data.get("kind")
         inputs = 1 if isinstance(data.input, str) else len(data.input)
         outputs = 1 if isinstance(data.output, str) else len(data.output)
+        if data.group is not None and data.group in ((data.output,) if isinstance(data.output, str) else data.output):
+            raise ValueError("group names the column of the right answer, which nobody knows of a new row")
         if kind == "tag" and inputs != 1:
             raise ValueError("input is one column for kind: tag, the text that spans are places in")
         if kind == "rank" and inputs != 2:
