@@ -156,8 +156,8 @@ def test_a_minority_of_unknown_labels_is_a_warning_that_names_its_twin(tmp_path:
 
 def test_fresh_rows_are_spelled_as_the_bundle_spells_its_labels(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "fresh.csv", labelled(40, ["1", "0.0"]))
-    assert {row.output for row in read_labelled(path, make_task(), ("1.0", "0.0"))} == {"1.0", "0.0"}
-    assert {row.output for row in read_labelled(path, make_task(), ("1", "0"))} == {"1", "0"}
+    assert {row.output for row in read_labelled(path, make_task(), ("1.0", "0.0")).rows} == {"1.0", "0.0"}
+    assert {row.output for row in read_labelled(path, make_task(), ("1", "0")).rows} == {"1", "0"}
     with pytest.raises(DataError) as caught:
         read_labelled(path, make_task(), ("high", "low"))
     assert caught.value.code == "data-labels-apart"

@@ -262,7 +262,7 @@ def test_inputs_that_are_missing_in_some_rows_are_counted_and_the_rows_kept(tmp_
     assert said in card.warnings
     heard: list[Event] = []
     with listening(heard.append):
-        rows = read_labelled(path, make_task(input=["q", "ctx.text", "more"]))
+        rows = read_labelled(path, make_task(input=["q", "ctx.text", "more"])).rows
     assert len(rows) == 40
     (event, _) = [each for each in heard if each.kind == "warning"]
     assert "input column 'ctx.text'" in event.label

@@ -81,7 +81,7 @@ def test_spans_may_stand_in_a_csv_file_as_json(tmp_path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerows([["text", "answer"], *([text, json.dumps(spans_of(text))] for text in SENTENCES)])
-    rows = read_labelled(path, make_task("tag"))
+    rows = read_labelled(path, make_task("tag")).rows
     assert [row.output for row in rows] == [
         json.dumps(sorted([s["start"], s["end"], s["label"]] for s in spans_of(text)), separators=(",", ":"))
         for text in SENTENCES

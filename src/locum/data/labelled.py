@@ -1,29 +1,45 @@
 """``read_labelled``: a file of inputs and right answers as rows, cleaned as the build cleaned its own.
 
-Notable: for measuring and certifying a bundle on fresh rows; exact copies are dropped, because the same row twice
-is not two observations. Not here: splitting, near-duplicates (``prepare``).
+Notable: for measuring and certifying a bundle on fresh rows; each counts as often as it came, unless copies are more
+than independent messages explain (``stats.copies``). Not here: splitting, near-duplicates (``prepare``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from locum.core.errors import DataError
-from locum.core.progress import note, warn
+from locum.core.progress import warn
 from locum.data.examples import ExampleReader
 from locum.data.label_sets import check_known, spellings
 from locum.data.readers import open_table, wanted_columns
 from locum.data.rows import Faults
+from locum.data.verify import input_hash
 from locum.schema.data import Row
 from locum.schema.task import Task
+from locum.stats.copies import strange_count
 
 _PLACES_SHOWN = 5
 
 
-def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> list[Row]:
-    """All usable rows of a file, in its order.
+@dataclass(frozen=True)
+class Labelled:
+    """The rows of a file that count.
+
+    Attributes:
+        rows: in the file's order.
+        copies_left_out: rows that are not among them, because they are copies that no independent draws explain.
+    """
+
+    rows: list[Row]
+    copies_left_out: int = 0
+
+
+def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> Labelled:
+    """All usable rows of a file.
 
     Args:
         path: any format that a build reads.
@@ -35,31 +51,45 @@ def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> list[Ro
             student does not have and no other.
     """
     spec = task.data
-    wanted = wanted_columns(spec)
-    table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted)
+    table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted_columns(spec))
     faults = Faults(str(path))
     examples = ExampleReader(task, faults, Counter())
-    rows: dict[tuple[str, str], Row] = {}
-    copies = 0
+    rows: list[Row] = []
     for raw in table.rows(faults):
         example = examples.take(raw)
-        if example is None:
-            continue
-        if (example.input, example.output) in rows:
-            copies += 1
-            continue
-        rows[example.input, example.output] = Row(id=raw.place, input=example.input, output=example.output)
+        if example is not None:
+            group = examples.group_of(raw)
+            rows.append(Row(id=raw.place, input=example.input, output=example.output, group=group))
     table.recheck()
     examples.finish(spec.skip_bad)
     faults.settle(spec.skip_bad)
     for column, count in examples.missing.counts.items():
         places = ", ".join(examples.missing.by_reason[column][:_PLACES_SHOWN])
         warn(f"{path.name}: rows without a value in the input column {column!r}", rows=count, places=places)
-    if copies:
-        note(f"{path.name}: {copies} exact copies left out")
     if not rows:
         raise DataError("data-empty", "no usable rows", where=str(path), fix="give a file with rows")
-    return _in_known_spelling(list(rows.values()), labels, path) if task.kind == "classify" else list(rows.values())
+    if task.kind == "classify":
+        rows = _in_known_spelling(rows, labels, path)
+    return _counted(rows, task, path)
+
+
+def _counted(rows: list[Row], task: Task, path: Path) -> Labelled:
+    """All rows; one of each input, drawn by a hash of its place, where copies are no independent draws."""
+    if task.duplicates == "keep" or task.data.group is not None:
+        return Labelled(rows)
+    size = strange_count(Counter(row.input for row in rows).values())
+    if size is None:
+        return Labelled(rows)
+    drawn: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: input_hash(row.id)):
+        drawn.setdefault(row.input, row)
+    kept = {row.id for row in drawn.values()}
+    warn(
+        f"{path.name}: more texts stand {size} times than independent messages could, so each is counted once; name "
+        "what belongs together under data.group, or say that these are separate messages with data.duplicates: keep",
+        rows=len(rows) - len(kept),
+    )
+    return Labelled([row for row in rows if row.id in kept], len(rows) - len(kept))
 
 
 def _in_known_spelling(rows: list[Row], labels: Sequence[str], path: Path) -> list[Row]:
@@ -67,4 +97,4 @@ def _in_known_spelling(rows: list[Row], labels: Sequence[str], path: Path) -> li
     alike = spellings({row.output for row in rows}, labels)
     rows = [row.model_copy(update={"output": alike[row.output]}) if row.output in alike else row for row in rows]
     check_known(Counter(row.output for row in rows), labels, where=str(path), source="the bundle")
-    return list({(row.input, row.output): row for row in reversed(rows)}.values())[::-1]  # the first of each copy
+    return rows

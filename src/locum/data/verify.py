@@ -42,18 +42,20 @@ def verify_splits(folder: Path) -> None:
             cause = f"{path.name} is not the file that card.json describes"
             raise DataError("data-split", cause, where=str(folder), fix="prepare the data again (locum build)")
     grouped = card.splits["train"].groups is not None
-    given = {file.split for file in card.files}
+    given: set[SplitName] = {file.split for file in card.files}
     pairs: tuple[tuple[SplitName, tuple[SplitName, ...], str], ...] = (
         ("calibration", ("train", "dev"), "data-calibration-leak"),
         ("test", ("train", "dev", "calibration"), "data-leakage"),
     )
     for held_out, others, code in pairs:
-        drawn = tuple(other for other in others if _source(held_out, given) == _source(other, given))
+        drawn: tuple[SplitName, ...] = tuple(
+            other for other in others if _source(held_out, given) == _source(other, given)
+        )
         _disjoint(folder, held_out, drawn, code, lambda row: row.id)
         if grouped:
             _disjoint(folder, held_out, others, code, lambda row: row.group or "")
         if not card.copies_across:
-            apart = tuple(other for other in others if other not in drawn)
+            apart: tuple[SplitName, ...] = tuple(other for other in others if other not in drawn)
             _disjoint(folder, held_out, apart, code, lambda row: normalise(row.input))
 
 
