@@ -16,10 +16,14 @@ from itertools import islice
 
 from locum.schema.data import Row
 
-MOST_ROWS = 50
-EXCESS = 0.5
-"""Warn from this share of held-out rows on, beyond what labels given by chance would show. Public sets of labels stay
-below 0.42 (prompt injections, whose attacks repeat phrases), a set of conversations reaches 1.0."""
+FEWEST_ROWS, MOST_ROWS = 2, 50
+EXCESS = 0.6
+"""Warn from this part of what chance leaves: (share − chance) / (1 − chance). Public sets of labels stay below 0.5
+(prompt injections, whose attacks repeat phrases, reach that; the others 0.3), a set of conversations reaches 1."""
+_MOST_CHANCE = 0.3
+"""Where words so rare cover more than this by chance (long texts, two labels), only more frequent ones tell something.
+Conversations of two or three rows under two labels cannot be told from chance."""
+_LEAST_FEWEST = 10
 _TRAIN_ROWS = 200_000
 _WORD = re.compile(r"\w+")
 _SHOWN = 5
@@ -39,14 +43,14 @@ def given_away(train: Iterable[Row], held_out: Sequence[Row]) -> GivenAway | Non
 
     A word counts when it stands in train too and in 2 to 50 rows in all, each of the same label. Rare words are of one
     label by chance as well: a word of k rows with probability Σ pₗᵏ over the labels' shares pₗ, taken as independent
-    within a row. The excess over that is what decides.
+    within a row. The excess over that is what decides, with words rare enough to be names and frequent enough to tell.
 
     Args:
         train: rows that a student learns from; the first 200,000 are looked at.
         held_out: rows of calibration.
 
     Returns:
-        What was found; None where the excess is at most a half.
+        What was found; None where there is little or nothing of it.
     """
     texts = [set(_WORD.findall(row.input.casefold())) for row in held_out]
     asked = set[str]().union(*texts)
@@ -67,12 +71,18 @@ def given_away(train: Iterable[Row], held_out: Sequence[Row]) -> GivenAway | Non
         learned |= words
         count(words, row.output)
     rows = labels.total()
-    by_chance = {k: sum((amount / rows) ** k for amount in labels.values()) for k in range(2, MOST_ROWS + 1)}
-    rare = {word for word in learned if counts[word] <= MOST_ROWS}
+    by_chance = {k: sum((n / rows) ** k for n in labels.values()) for k in range(FEWEST_ROWS, MOST_ROWS + 1)}
+    for fewest in range(FEWEST_ROWS, _LEAST_FEWEST + 1):
+        rare = {word for word in learned if fewest <= counts[word] <= MOST_ROWS}
+        misses = (math.prod(1 - by_chance[counts[word]] for word in rare & words) for words in texts)
+        chance = 1 - sum(misses) / max(1, len(texts))
+        if chance <= _MOST_CHANCE:
+            break
+    else:
+        return None
     telling = rare - mixed
     share = sum(not telling.isdisjoint(words) for words in texts) / max(1, len(texts))
-    chance = sum(1 - math.prod(1 - by_chance[counts[w]] for w in rare & words) for words in texts) / max(1, len(texts))
-    if share - chance <= EXCESS:
+    if share - chance <= EXCESS * (1 - chance):
         return None
     often = sorted(telling, key=lambda word: (-counts[word], word))
     return GivenAway(share, chance, tuple(often[:_SHOWN]))

@@ -288,11 +288,6 @@ def check_leakage(task: Task, findings: Findings, rows: dict[str, int]) -> list[
     Raises:
         DataError: ``data-calibration-leak`` or ``data-leakage``.
     """
-    if task.duplicates == "keep":
-        return [
-            f"{count:,} of {rows[home]:,} {home} rows also stand in {other}; they stay, as data.duplicates says"
-            for (home, other), count in sorted(findings.overlap.items())
-        ]
     for other in ("train", "dev"):
         if count := findings.overlap["calibration", other]:
             raise DataError(
@@ -301,6 +296,11 @@ def check_leakage(task: Task, findings: Findings, rows: dict[str, int]) -> list[
                 fix=f"take them out of the {other} file; the certificate's proof needs rows no student has seen. Where "
                 "messages repeat in traffic, give one file, or say data.duplicates: keep",
             )
+    if task.duplicates == "keep":
+        return [
+            f"{count:,} of {rows[home]:,} {home} rows also stand in {other}; they stay, as data.duplicates says"
+            for (home, other), count in sorted(findings.overlap.items())
+        ]
     warnings: list[str] = []
     gone = "both kinds were" if task.duplicates == "near" else "the exact copies were"
     for (home, other), count in sorted({**findings.overlap, **findings.near_overlap}.items()):

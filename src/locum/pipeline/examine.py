@@ -72,7 +72,7 @@ def evaluate_bundle(
     with open_bundle(bundle, engine=engine) as student:
         void, threshold = student.void, student.certificate.threshold
     task = read_task(bundle)
-    rows = read_labelled(data, task, read_spec(bundle / MODEL).labels)
+    rows = read_labelled(data, task, read_spec(bundle / MODEL).labels).rows
     with lent_judge(
         task, task.llm, data.with_suffix(".judge-answers.jsonl"), purse_of(task.llm, "--max-cost", max_cost)
     ):
@@ -129,7 +129,7 @@ def certify_bundle(
     _require_fresh(bundle, data)
     task = read_task(bundle)
     wanted = guarantee or task.guarantee
-    rows = read_labelled(data, task, read_spec(bundle / MODEL).labels)
+    rows = read_labelled(data, task, read_spec(bundle / MODEL).labels).rows
     judge, purse = data.with_suffix(".judge-answers.jsonl"), purse_of(task.llm, "--max-cost", max_cost)
     with lent_judge(task, task.llm, judge, purse):
         examined = _examine(bundle, task, rows, "calibration")
