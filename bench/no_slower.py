@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -100,6 +101,7 @@ class Measure:
 def main() -> int:
     """Install, measure in turns, write the JSON."""
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that whoever ends this ends its servers, too
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
         del os.environ[name]  # PYTHONPATH would lead both sides to the same sources
     try:
