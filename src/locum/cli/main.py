@@ -63,6 +63,7 @@ def help_text() -> str:
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: runs one command and exits with its status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _open_closed()
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops as gracefully as Ctrl-C
@@ -78,6 +79,24 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201
         status = 1
     raise SystemExit(status)
+
+
+def _open_closed() -> None:
+    """Put nothing in the place of standard input, output or error where they were closed.
+
+    Else the next file that is opened, or a socket, would get its number, and whatever a library prints.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            os.set_inheritable(number, True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - until the process ends
 
 
 def _drop(*outputs: Any) -> None:

@@ -28,6 +28,7 @@ API_CODES: dict[str, str] = {
     "llm_not_configured": "The model NAME@llm needs an LLM in the task file.",
     "invalid_api_key": "The key is missing or wrong.",
     "host_not_allowed": "The Host or Origin header names another host.",
+    "host_missing": "There is no Host header, or more than one.",
     "not_found": "There is nothing at this path.",
     "method_not_allowed": "The path does not take this method.",
     "body_too_large": "The body is larger than the gateway reads.",
@@ -44,8 +45,6 @@ API_CODES: dict[str, str] = {
     "internal_error": "An unexpected error inside the gateway.",
 }
 
-_BODY_UNREAD = frozenset({401, 403, 408, 413, 503})
-"""Refusals that may come before the body was read; the connection is closed rather than the rest received."""
 RESTART_S = 2
 """When to ask again while an engine is started again."""
 _UNAVAILABLE = frozenset(
@@ -109,8 +108,8 @@ class ApiError(Exception):
         headers = dict(self._headers)
         if self.retry_after_s is not None:
             headers["retry-after"] = str(self.retry_after_s)
-        if self.status in _BODY_UNREAD or self.code == "ambiguous_length":
-            headers["connection"] = "close"
+        if self.code == "ambiguous_length":
+            headers["connection"] = "close"  # nobody knows where the next request begins
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         return headers

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from locum.core.text import one_line
 from locum.runtime.completion import Completion
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -73,7 +74,7 @@ class Metrics:
         )  # fmt: skip
         self.in_flight = Gauge("locum_in_flight", "Requests being answered.", registry=self.registry)
         info = Gauge("locum_info", "What is served.", ["name", "version", "certificate"], registry=self.registry)
-        info.labels(name, version, certificate).set(1)
+        info.labels(one_line(name), version, certificate).set(1)  # the format would let control characters through
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """One request."""

@@ -7,13 +7,13 @@ bring a certificate, and with it more imports.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from locum.core.errors import LocumError
 from locum.core.registry import nearest
 from locum.core.text import one_line
+from locum.gateway.access import say
 from locum.gateway.calls import Opened, Origin
 from locum.gateway.errors import ApiError, from_engine_error
 from locum.gateway.metrics import Metrics
@@ -129,8 +129,7 @@ class Operator:
         """Write a reason that is new; does not block for long, and any thread may."""
         if problem is not None and str(problem) not in self._told:
             self._told.add(str(problem))
-            sys.stderr.write(f"the model's engine is not running: {problem}\n")
-            sys.stderr.flush()
+            say("error", f"the model's engine is not running: {problem}")
 
 
 class ModelTarget:
@@ -156,7 +155,7 @@ class ModelTarget:
     ) -> None:
         if generator is None and embedder is None:
             raise ValueError("a model target needs a generator or an embedder")
-        self._name = name
+        self._name = one_line(name)  # a file may be called anything, and its name reaches terminals and pages
         self._generator = generator
         self._embedder = embedder
         self._facts = facts or {}
