@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import hmac
 import json
+import os
 import socket
+import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +20,10 @@ import pytest
 
 from locum.gateway.access import AccessLog, Gatekeeper
 from locum.gateway.errors import ApiError
+from locum.gateway.serve import _announce
 from locum.gateway.settings import Settings
+from locum.gateway.targets import ModelTarget
+from locum.testing import FakeGenerator
 
 SURE = "my card did not arrive, delivery was due"
 UNSURE = "good morning"
@@ -66,7 +75,9 @@ def test_two_authorization_headers_are_refused():
         Gatekeeper("k", ()).check_key([(b"authorization", b"Bearer x"), (b"authorization", b"Bearer k")])
 
 
-@pytest.mark.parametrize("host", [b"127.0.0.1:8080", b"localhost", b"[::1]:8080", b"LOCALHOST:1", b"box.lan"])
+@pytest.mark.parametrize(
+    "host", [b"127.0.0.1:8080", b"127.255.0.7", b"localhost", b"[::1]:8080", b"[::1]", b"LOCALHOST:1", b"box.lan"]
+)
 def test_fault_87_this_machine_may_ask(host: bytes):
     headers = [(b"host", host), (b"origin", b"http://localhost:3000")]
     assert Gatekeeper(None, ["box.lan"]).check_host(headers) is None
@@ -81,6 +92,29 @@ def test_fault_87_this_machine_may_ask(host: bytes):
         [(b"host", b"127.0.0.1"), (b"origin", b"null")],
         [(b"host", b"[::1")],
         [(b"host", b"")],
+        [(b"host", b"localhost.evil.example")],
+        [(b"host", b"localhost/evil.example")],
+        [(b"host", b"localhost#.evil.example")],
+        [(b"host", b"localhost?.evil.example")],
+        [(b"host", b"localhost\\.evil.example")],
+        [(b"host", b"localhost, evil.example")],
+        [(b"host", b"evil.example@localhost")],
+        [(b"host", b"localhost:80@evil.example")],
+        [(b"host", b"localhost:80:evil.example")],
+        [(b"host", b"localhosts")],
+        [(b"host", b"127.1")],
+        [(b"host", b"127.0.0.1.")],
+        [(b"host", b"127.0.0.256")],
+        [(b"host", b"0.0.0.0")],
+        [(b"host", b"::1")],
+        [(b"host", b"[::1].evil.example")],
+        [(b"host", b"[::1%25lo]")],
+        [(b"host", b"[::ffff:127.0.0.1]")],
+        [(b"host", b"128.0.0.1")],
+        [(b"host", b"127.0.0.1"), (b"origin", b"http://localhost.evil.example")],
+        [(b"host", b"127.0.0.1"), (b"origin", b"http://localhost/evil.example")],
+        [(b"host", b"127.0.0.1"), (b"origin", b"localhost")],
+        [(b"host", b"127.0.0.1"), (b"origin", b"http://localhost http://evil.example")],
     ],
 )
 def test_fault_87_rebound_names_and_foreign_pages_may_not(headers: list[tuple[bytes, bytes]]):
@@ -95,6 +129,69 @@ def test_fault_87_over_the_wire(start):
     refused = gateway.http.post("/v1/chat/completions", json={}, headers={"host": "evil.example\x1b"[:12]})
     assert refused.status_code == 403 and refused.json()["error"]["code"] == "host_not_allowed"
     assert gateway.http.get("/health", headers={"origin": "https://evil.example"}).status_code == 403
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("key", [None, "a long key of this gateway"])
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /v1/models HTTP/1.1\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHosts: localhost\r\n", 400),
+        (b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n", 400),
+        (b"GET /v1/models HTTP/1.0\r\n", 200),
+        (b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n", 200),
+    ],
+)
+def test_fault_87_a_request_names_one_host(start_model, tmp_path: Path, key: str | None, head: bytes, status: int):
+    gateway = start_model(FakeGenerator(), settings=Settings(api_key=key, log_file=tmp_path / "log"))
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rsplit(":", 1)[1])), timeout=10) as raw:
+        raw.sendall(head + f"Authorization: Bearer {key}\r\nConnection: close\r\n\r\n".encode())
+        said = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert int(said.split(b" ")[1]) == status and (b'"host_missing"' in said) == (status == 400)
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("key", [None, "a long key of this gateway"])
+def test_ready_tells_names_to_who_may_ask_only(start, tmp_path: Path, key: str | None):
+    gateway = start(settings=Settings(api_key=key, log_file=tmp_path / "log"))
+    for header in ({}, {"authorization": "Bearer another"}):
+        said = gateway.http.get("/ready", headers=header)
+        assert said.status_code == 200 and said.json()["status"] == "ready"
+        assert ("pico" in said.text) == (key is None)
+        assert key is None or said.json() == {"status": "ready"}
+    assert "pico" in gateway.http.get("/ready", headers={"authorization": f"Bearer {key}"}).text
+
+
+@pytest.mark.engines
+def test_fault_66_wrong_odd_and_missing_keys_are_refused_alike_and_kept_nowhere(
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    key = "right-key-zebra-4711"
+    compared: list[tuple[bytes, bytes]] = []
+    plain = hmac.compare_digest
+    monkeypatch.setattr("locum.gateway.access.hmac.compare_digest", lambda a, b: compared.append((a, b)) or plain(a, b))
+    gateway = start(settings=Settings(api_key=key, log_file=tmp_path / "log"))
+    tried = [b"", b"canary", key[:-1].encode(), key.encode() + b"x", key.upper().encode(), b"canary\xff\xfe\x80", b"\t"]
+    tried += [b"canary" * 1000, b"right-key-\xe2\x80\xae-zebra"]
+    sent = [b"Authorization: Bearer " + each + b"\r\n" for each in tried]
+    sent += [b"", b"Authorization: Basic " + key.encode() + b"\r\n", b"X-Api-Key: " + key.encode() + b"\r\n"]
+    answers: list[bytes] = []
+    for header in sent:
+        with socket.create_connection(("127.0.0.1", int(gateway.url.rsplit(":", 1)[1])), timeout=10) as raw:
+            raw.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + header + b"\r\n")
+            answers.append(b"".join(iter(lambda: raw.recv(4096), b"")))
+    assert {said.split(b"\r\n")[0] for said in answers} == {b"HTTP/1.1 401 Unauthorized"}
+    assert len({said.partition(b"\r\n\r\n")[2] for said in answers}) == 1, "nothing tells one refusal from another"
+    assert len(compared) == len(sent) and all(len(a) == len(b) == 32 for a, b in compared)
+    auth = {"authorization": f"Bearer {key}"}
+    assert gateway.http.get("/v1/models", headers=auth).status_code == 200
+    kept = [
+        *_log_lines(tmp_path / "log", len(sent) + 1),
+        gateway.http.get("/metrics", headers=auth).text,
+        *capfd.readouterr(),
+    ]
+    assert len(kept) >= len(sent) + 1 and not [text for text in kept if "canary" in text or "right-key" in text.lower()]
 
 
 @pytest.mark.engines
@@ -224,13 +321,44 @@ def test_fault_84_no_text_and_no_key_in_logs_metrics_or_errors(start, tmp_path: 
 
 
 @pytest.mark.engines
-def test_fault_83_log_lines_cannot_be_forged(start, tmp_path: Path):
+def test_fault_83_what_a_caller_writes_reaches_no_log_and_no_header(start, tmp_path: Path):
+    """Line ends, ANSI escapes and bidirectional overrides in paths, queries, fields, names and headers."""
+    nasty, quoted = "zebra\r\nx-forged: 1\x1b[31m\u202e", "zebra%0d%0ax-forged:%201%1b%5b31m%e2%80%ae"
     gateway = start(settings=Settings(log_file=tmp_path / "log"))
-    gateway.http.get("/v1/models/x%0d%0a%7b%22forged%22%3a1%7d%1b%5b31m%e2%80%ae")
-    lines = _log_lines(tmp_path / "log", 1)
-    assert len(lines) == 1
-    assert "\x1b" not in lines[0] and "\u202e" not in lines[0]
-    assert json.loads(lines[0])["status"] == 404
+    answers = [
+        gateway.http.get(f"/v1/models/{quoted}"),
+        gateway.http.get(f"/{quoted}?{quoted}"),
+        gateway.ask(model=nasty),
+        gateway.ask(**{nasty: 1}),
+        gateway.ask(user=nasty),
+        gateway.http.get("/v1/models", headers={"x-request-id": quoted, "origin": f"http://{quoted}"}),
+        gateway.http.get("/v1/models", headers={"host": "zebra\x9b31m".encode("latin-1")}),
+    ]
+    assert [said.status_code for said in answers] == [404, 404, 404, 400, 200, 403, 403]
+    for said in answers:
+        assert "x-forged" not in said.headers and "zebra" not in str(said.headers)
+        assert not set("\x1b\r\n\u202e\x9b") & set(said.text), "escaped, not repeated"
+        assert not set("\x1b\r\n\u202e\x9b") & set(said.json().get("error", {}).get("message", ""))
+    lines = _log_lines(tmp_path / "log", len(answers))
+    assert len(lines) == len(answers) and not [line for line in lines if "zebra" in line or not line.isascii()]
+    logged = [json.loads(line) for line in lines]
+    assert [line["path"] for line in logged[:3]] == ["/v1/models/{model}", "unknown", "/v1/chat/completions"]
+    assert len({line["id"] for line in logged}) == len(answers)
+
+
+@pytest.mark.engines
+def test_fault_83_the_name_of_a_file_is_spelled_wherever_it_is_shown(start_model, capfd: pytest.CaptureFixture[str]):
+    name = "tiny\x1b[31m\u202e\nlocum_forged 1"
+    target = ModelTarget(name, FakeGenerator())
+    gateway = start_model(target)
+    _announce(target)(gateway.url)
+    shown = gateway.http.get("/v1/models").json()["data"][0]["id"]
+    assert gateway.ask(model=shown).status_code == 200, "it is asked for as it is shown"
+    texts = [gateway.http.get(path).text for path in ("/v1/models", "/metrics", "/ready")]
+    texts += [gateway.ask(model="another").text, capfd.readouterr().err.rstrip("\n").replace("; Ctrl-C stops", "")]
+    assert all("tiny" in text for text in texts)
+    for text in [shown, *texts]:
+        assert not {"\x1b", "\u202e"} & set(text) and "\nlocum_forged" not in text
 
 
 @pytest.mark.engines
@@ -269,6 +397,137 @@ def test_fault_37_serving_goes_on_and_a_metric_rises(start):
     while gateway.metric("locum_log_failures_total") < 3 and time.monotonic() < deadline_s:
         time.sleep(0.01)
     assert gateway.metric("locum_log_failures_total") >= 3
+
+
+class _Disk:
+    """Takes so many bytes and is full then, until it is emptied."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._write = os.write
+
+    def write(self, number: int, data: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        size = self._write(number, data[: self.room])
+        self.room -= size
+        return size
+
+
+@pytest.mark.parametrize("room", [1, 100, 150, 155, 230])
+def test_fault_37_no_line_is_glued_to_half_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int):
+    disk = _Disk(room)
+    monkeypatch.setattr("locum.gateway.access.os.write", disk.write)
+    failures: list[int] = []
+    log = AccessLog(tmp_path / "log", lambda: failures.append(1))
+    for number in range(9):
+        log.write(path=f"/{number}", filler="x" * 10)
+    assert log.drain(5)
+    disk.room = 1 << 20
+    log.write(path="/after")
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
+    assert lines[-1]["path"] == "/after" and len(lines) + len(failures) == 10 and failures
+    assert [line["path"] for line in lines[:-1]] == [f"/{number}" for number in range(len(lines) - 1)]
+
+
+def test_fault_37_half_a_line_that_cannot_be_taken_back_ends_its_line(monkeypatch: pytest.MonkeyPatch):
+    reading, writing = os.pipe()
+    disk = _Disk(60)
+    monkeypatch.setattr("locum.gateway.access.os.write", disk.write)
+    monkeypatch.setattr("locum.gateway.access._standard_error", lambda: writing)
+    failures: list[int] = []
+    log = AccessLog(None, lambda: failures.append(1))
+    log.write(path="/before" * 10)
+    assert log.drain(5)
+    disk.room = 1 << 20
+    log.write(path="/after")
+    log.close()
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        lines = pipe.read().splitlines()
+    assert len(lines) == 2 and json.loads(lines[1])["path"] == "/after" and failures == [1]
+
+
+def test_a_log_whose_writer_was_killed_within_a_line_goes_on_with_a_line_of_its_own(tmp_path: Path):
+    (tmp_path / "log").write_text('{"path": "/a"}\n{"pat', encoding="utf-8")
+    log = AccessLog(tmp_path / "log", lambda: None)
+    log.write(path="/b")
+    log.close()
+    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3 and json.loads(lines[2])["path"] == "/b"
+
+
+_NOISY = """
+import asyncio, gc, logging, sys, threading, warnings
+from locum.gateway import app
+from locum.gateway.serve import serve
+from locum.gateway.settings import Settings
+from locum.gateway.targets import ModelTarget
+from locum.testing import FakeGenerator
+
+class Odd(FakeGenerator):
+    def stream(self, request, stop=None):
+        text = request.messages[-1].content
+        if text.startswith("fail"):
+            raise ZeroDivisionError(text)
+        if text.startswith("thread"):
+            threading.Thread(target=lambda: [][int(text == "0")], name=text).start()
+        if text.startswith("warn"):
+            warnings.warn(text.split()[0])
+            logging.getLogger("uvicorn.error").error("bad\\n" + text)
+        return super().stream(request, stop)
+
+serve(ModelTarget("tiny", Odd(lambda request: "word " * 200, chunk_s=0.002)), port=0, settings=Settings(drain_s=1))
+"""
+
+
+@pytest.mark.engines
+def test_fault_84_every_line_of_the_log_is_json_whatever_happens(tmp_path: Path):
+    """Nonsense instead of HTTP, clients that leave in the middle, engines and threads that fail, warnings, a stop."""
+    canary = "canary-zebra-4711"
+    with (tmp_path / "err").open("wb") as err:
+        child = subprocess.Popen([sys.executable, "-c", _NOISY], stderr=err, stdout=err)
+    try:
+        deadline_s = time.monotonic() + 20
+        while b"Ctrl-C" not in (said := (tmp_path / "err").read_bytes()) and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        port = int(said.split(b"://127.0.0.1:")[1].split(b"/")[0])
+        post = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+
+        def send(sent: bytes, *, wait: bool = True) -> None:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+                raw.sendall(sent)
+                if wait:
+                    raw.recv(100)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
+
+        for text in ("fail", "thread", "warn", "leave"):
+            for stream in (False, True):
+                turns = [{"role": "user", "content": f"{text} {canary}"}]
+                body = json.dumps({"model": "tiny", "messages": turns, "stream": stream}).encode()
+                request = post + b"Content-Length: %d\r\n\r\n" % len(body) + body
+                send(request, wait=text != "leave" or stream)
+                send(request * 3, wait=False)
+        send(b"\x16\x03\x01 no HTTP\r\n\r\n")
+        send(
+            b"GET /" + canary.encode() + b" HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n"
+        )
+        send(post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n")
+        send(post + b"Content-Length: 99\r\n\r\n{", wait=False)
+        time.sleep(1)
+        assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+    finally:
+        child.terminate()
+        child.wait(20)
+    first, *lines = (tmp_path / "err").read_text(encoding="utf-8").splitlines()
+    assert first.startswith("serving tiny at ") and child.returncode == 0
+    logged = [json.loads(line) for line in lines]
+    assert canary not in "".join(lines)
+    assert any(line.get("cause") == "ZeroDivisionError" and " stream" in line["at"][-1] for line in logged)
+    assert any(line.get("error") == "IndexError" and line["logger"] == "locum.gateway" for line in logged)
+    assert any("UserWarning: warn" in line.get("message", "") for line in logged)
+    assert any(line.get("status") == 499 for line in logged)
 
 
 def test_log_opens_again_once_it_can(tmp_path: Path):

@@ -55,7 +55,24 @@ def test_fault_86_other_machines_need_a_key(host: str):
     with pytest.raises(UserError) as caught:
         check_exposure(Settings(host=host))
     assert caught.value.code == "gateway-host" and "LOCUM_API_KEY" in caught.value.fix
-    check_exposure(Settings(host=host, api_key="k"))
+    check_exposure(Settings(host=host, api_key="iSv3-pWq9_tL0aZx"))
+
+
+@pytest.mark.parametrize("key", ["k", "fifteen-letters", "a" * 40, "abababababababababab"])
+def test_fault_86_a_key_that_can_be_guessed_is_refused_for_other_machines(key: str):
+    with pytest.raises(UserError) as caught:
+        check_exposure(Settings(host="0.0.0.0", api_key=key))
+    assert caught.value.code == "gateway-key" and "secrets" in caught.value.fix
+    assert len(key) == 1 or key not in str(caught.value)
+    assert check_exposure(Settings(host="127.0.0.1", api_key=key)) is None
+
+
+def test_fault_86_the_key_that_the_advice_makes_is_taken():
+    with pytest.raises(UserError) as caught:
+        check_exposure(Settings(host="0.0.0.0"))
+    code = caught.value.fix.split('"')[1]
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert check_exposure(Settings(host="0.0.0.0", api_key=made.stdout.strip())) is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.2"])
@@ -163,6 +180,35 @@ def test_ctrl_c_stops_as_gracefully(tmp_path: Path):
     finally:
         child.kill()
     assert child.returncode == 0 and "drained" in out and "Traceback" not in err
+
+
+@pytest.mark.engines
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+@pytest.mark.parametrize("closed", ["2>&-", "2>&- >&- <&-", "2>/dev/full"])
+def test_fault_37_serving_starts_and_answers_without_a_standard_error(tmp_path: Path, closed: str):
+    pico_bundle(tmp_path / "b")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = f'exec "{sys.executable}" -m locum.cli.main serve "{tmp_path / "b"}" --port {port} {closed}'
+    child = subprocess.Popen(command, shell=True)
+    try:
+        deadline, status = time.monotonic() + 20, 0
+        while not status and child.poll() is None and time.monotonic() < deadline:
+            try:
+                status = _ask(f"http://127.0.0.1:{port}/v1", "my card did not arrive, delivery was due").status_code
+            except httpx.TransportError:
+                time.sleep(0.1)
+        assert status == 200
+        if Path("/proc").is_dir():
+            held = [str(Path(f"/proc/{child.pid}/fd/{number}").readlink()) for number in range(3)]
+            assert not any("socket" in where or str(tmp_path) in where for where in held), (
+                "none of ours is printed into"
+            )
+        child.terminate()
+        assert child.wait(20) == 0
+    finally:
+        child.kill()
 
 
 @pytest.mark.engines

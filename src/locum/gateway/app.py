@@ -20,11 +20,14 @@ import numpy as np
 import orjson
 
 import locum
-from locum.gateway.access import AccessLog, Gatekeeper
+from locum.gateway.access import AccessLog, Gatekeeper, whereabouts
 from locum.gateway.asgi import (
     ABORT,
+    ANSWERS,
     EVENTS,
     GONE,
+    SPARE,
+    TOGETHER,
     AsgiApp,
     ClientGone,
     Message,
@@ -56,6 +59,7 @@ _CLOSERS = 4
 _EMBED_TEXTS = 32
 _SMALL_BYTES = 16 << 10
 _OPEN_PATHS = frozenset({"/health", "/ready"})
+_MODEL_PATH = "/v1/models/"
 _UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
 _CLIENT_GONE = 499
 """The status that is counted and logged when nobody was there to receive one."""
@@ -125,13 +129,19 @@ class _Service:
         found = self.answering.get((method, path)) or self.telling.get((asked, path))
         if found is not None:
             return found
-        if path.startswith("/v1/models/") and asked == "GET":
+        if path.startswith(_MODEL_PATH) and asked == "GET":
             return self._model
-        if path in self.paths or path.startswith("/v1/models/"):
+        if path in self.paths or path.startswith(_MODEL_PATH):
             allowed = "GET, HEAD" if ("GET", path) in self.telling or path not in self.paths else "POST"
             said = f"this path takes {allowed}"
             raise ApiError(405, "method_not_allowed", said, headers={"allow": allowed})
         raise ApiError(404, "not_found", "there is nothing at this path; see /v1/models")
+
+    def template(self, path: str) -> str:
+        """The path as the log has it: what a caller wrote in one is text of his."""
+        if path in self.paths:
+            return path
+        return f"{_MODEL_PATH}{{model}}" if path.startswith(_MODEL_PATH) else "unknown"
 
     async def _generate(
         self, read: Callable[[bytes], Call[Any]], scope: Scope, receive: Receive, send: Send
@@ -178,7 +188,7 @@ class _Service:
             last = call.tail(answers)
         except ApiError as error:
             self.metrics.broken_off.inc()
-            scope["locum.error"] = error.code
+            _note(scope, error)
             last = call.failure(error)
         await in_time(send({"type": "http.response.body", "body": last}), limit_s)
 
@@ -262,7 +272,7 @@ class _Service:
 
     async def _model(self, scope: Scope, _receive: Receive, _send: Send) -> Reply:
         """``GET /v1/models/NAME``."""
-        name = str(scope["path"]).removeprefix("/v1/models/")
+        name = str(scope["path"]).removeprefix(_MODEL_PATH)
         self.target.check(name)
         return Reply(orjson.dumps(self._model_json(name)))
 
@@ -281,13 +291,14 @@ class _Service:
         """The process answers; nothing else is said."""
         return Reply(b'{"status":"ok"}')
 
-    async def _ready(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:
-        """What is served, and whether its certificate is in force; 503 while its engine does not run."""
+    async def _ready(self, scope: Scope, _receive: Receive, _send: Send) -> Reply:
+        """503 while its engine does not run; what is served, and its certificate's state, is told to who may ask."""
         problem = self.target.problem
         if problem is not None:
             said = f"the model's engine is not running [{problem.code}]"
             raise ApiError(503, "engine_unavailable", said, retry_after_s=RESTART_S)
-        return Reply(orjson.dumps({"status": "ready", **self.target.describe()}))
+        facts = self.target.describe() if self.gatekeeper.knows(scope["headers"]) else {}
+        return Reply(orjson.dumps({"status": "ready", **facts}))
 
     async def _metrics_page(self, _scope: Scope, _receive: Receive, _send: Send) -> Reply:
         """Prometheus's text format."""
@@ -329,6 +340,8 @@ class _Gateway:
             kind = (await receive())["type"]
             if kind == "lifespan.shutdown":
                 await asyncio.to_thread(self._service.close)
+            else:
+                self._service.log.adopt()
             await send({"type": f"{kind}.complete"})
             if kind == "lifespan.shutdown":
                 return
@@ -338,30 +351,37 @@ class _Gateway:
         identifier = new_key(64)
         status = 0
 
+        extensions = scope.get("extensions", {})
+
         async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if ANSWERS in extensions:
+                    extensions[ANSWERS]()
                 message["headers"].append((b"x-request-id", identifier.encode()))
             await send(message)
 
         try:
             reply = await self._admitted(scope, receive, sending)
             if reply is not None:
-                await in_time(send_reply(scope, sending, reply), self._service.settings.write_s)
+                sent = send_reply(scope, sending, reply)
+                # In one piece it is handed over without waiting, and ``wire`` sees to it that it is read.
+                await (sent if TOGETHER in extensions else in_time(sent, self._service.settings.write_s))
         except ApiError as error:
-            scope["locum.error"] = error.code
+            _note(scope, error)
             await send_reply(scope, sending, _refusal(error))
         except ClientGone:
             status = _CLIENT_GONE
             self._service.metrics.cancellations.inc()
-            abort = scope.get("extensions", {}).get(ABORT)
-            if abort is not None:
-                abort()
+            if ABORT in extensions:
+                extensions[ABORT]()
         except Exception as error:  # noqa: BLE001 - the last resort: the caller gets an envelope, the log its type
-            scope["locum.error"] = type(error).__name__
+            _note(scope, error)
             if not status:
                 await send_reply(scope, sending, _refusal(unexpected(error)))
+            elif ABORT in extensions:
+                extensions[ABORT]()
         finally:
             seconds = time.perf_counter() - start_s  # told once the answer's last bytes have left
             asyncio.get_running_loop().call_soon(self._account, scope, identifier, status, seconds)
@@ -370,7 +390,9 @@ class _Gateway:
         service = self._service
         method, path = scope["method"], scope["path"]
         service.gatekeeper.check_framing(scope["headers"])
-        service.gatekeeper.check_host(scope["headers"])
+        service.gatekeeper.check_host(scope["headers"], scope.get("http_version", "1.1"))
+        if path not in _OPEN_PATHS and SPARE in scope.get("extensions", {}):
+            raise ApiError(503, "overloaded", "too many connections are open already", retry_after_s=1)
         if path not in _OPEN_PATHS:
             service.gatekeeper.check_key(scope["headers"])
         handler = service.handler(method, path)
@@ -385,15 +407,23 @@ class _Gateway:
             service.in_flight -= 1
 
     def _account(self, scope: Scope, identifier: str, status: int, seconds: float) -> None:
-        service, path = self._service, scope["path"]
+        service, path = self._service, self._service.template(scope["path"])
         if path in _UNCOUNTED:
             return
         route = scope.get("locum.route", "none")
         service.metrics.answered(route, status, seconds)
         facts = {"id": identifier, "method": scope["method"], "path": path, "status": status, "route": route}
-        if "locum.error" in scope:
-            facts["error"] = scope["locum.error"]
+        facts |= scope.get("locum.error", {})
         service.log.write(**facts, ms=round(1000 * seconds, 3))
+
+
+def _note(scope: Scope, error: Exception) -> None:
+    """Keep for the log what went wrong: a code; of what nobody foresaw the type, and where it came from."""
+    known = isinstance(error, ApiError)
+    scope["locum.error"] = {"error": error.code if known else type(error).__name__}
+    cause = error.__cause__ if known and error.code == "internal_error" else None if known else error
+    if cause is not None:
+        scope["locum.error"] |= {"cause": type(cause).__name__, "at": whereabouts(cause)}
 
 
 def _refusal(error: ApiError) -> Reply:

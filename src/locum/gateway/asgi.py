@@ -29,6 +29,14 @@ GONE = "locum.gone"
 """Where ``wire`` puts the function that takes what to call when the client is gone, and gives how to call it off."""
 TOGETHER = "locum.together"
 """Where ``wire`` puts the function whose context sends all that is written in it as one piece."""
+ANSWERS = "locum.answers"
+"""Where ``wire`` puts the function to call when an answer begins: one to half a request ends the connection."""
+RECEIVED = "locum.received"
+"""Where ``wire`` puts the function that tells how many bytes the body has had so far, those between its pieces too."""
+WHOLE = "locum.whole"
+"""Where ``wire`` puts the function that tells whether all of the request is here."""
+SPARE = "locum.spare"
+"""What ``wire`` sets on a connection beyond their limit: it is only answered how the process is."""
 
 
 class ClientGone(Exception):
@@ -108,14 +116,18 @@ async def read_body(scope: Scope, receive: Receive, limit: int, deadline_s: floa
     announced = content_length(scope) or 0
     if announced > limit:
         raise ApiError(413, "body_too_large", f"the body has {announced} bytes; at most {limit} are read")
+    extensions = scope.get("extensions", {})
+    received = extensions.get(RECEIVED)
+    if WHOLE in extensions and extensions[WHOLE]():
+        return await _read(receive, limit, received)  # nothing to wait for, and a clock costs more than the rest
     try:
         async with asyncio.timeout(deadline_s):
-            return await _read(receive, limit)
+            return await _read(receive, limit, received)
     except TimeoutError:
         raise ApiError(408, "receive_timeout", f"the body did not arrive within {deadline_s:g} s") from None
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, received: Callable[[], int] | None) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -124,8 +136,9 @@ async def _read(receive: Receive, limit: int) -> bytes:
             raise ClientGone("the client left before its request was whole")
         part: bytes = message.get("body", b"")
         size += len(part)
-        if size > limit:
-            raise ApiError(413, "body_too_large", f"the body is larger than {limit} bytes")
-        parts.append(part)
+        if size > limit or (received is not None and received() > limit):
+            raise ApiError(413, "body_too_large", f"the body is larger than {limit} bytes, as it was sent")
+        if part:
+            parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)

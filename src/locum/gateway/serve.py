@@ -2,18 +2,21 @@
 
 Notable: without a key it listens on this machine only. SIGTERM stops accepting, lets answers under way finish
 within a deadline, closes the target and returns normally, so the process exits with 0. Connections are capped
-below the limit of open files, so that a flood is refused with 503 and not with a failing ``accept``.
+below the limit of open files, so that a flood is shed here and not by a failing ``accept``. The first line on standard
+error says where it serves, and every further one is a JSON object of the log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 from typing import Any, cast
@@ -22,15 +25,18 @@ import uvicorn
 
 from locum.core.errors import UserError
 from locum.core.progress import note
+from locum.core.text import one_line
 from locum.gateway.app import create_app
 from locum.gateway.asgi import AsgiApp
-from locum.gateway.settings import KEY_VARIABLE, Settings
+from locum.gateway.crowd import Crowd
+from locum.gateway.settings import KEY_CHARS_MIN, KEY_DISTINCT_MIN, KEY_VARIABLE, Settings
 from locum.gateway.targets import Target
 from locum.gateway.wire import GuardedHttp
 
 _KEEP_ALIVE_S = 10
 _SPARE_FILES = 64
 _MAX_CONNECTIONS = 4096
+_MAKE_KEY = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
 def serve(
@@ -51,7 +57,7 @@ def serve(
         on_ready: called with the base URL once connections are accepted; by default it is printed to stderr.
 
     Raises:
-        UserError: the host needs a key, or the port cannot be listened on.
+        UserError: the host needs a key, or a better one, or the port cannot be listened on.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip() or None  # as callers' keys are; a file's line end is no part of it
     chosen = replace(settings or Settings(), host=host, port=port, api_key=key)
@@ -65,9 +71,9 @@ def serve(
     url = f"http://{shown}:{listener.getsockname()[1]}/v1"
     config = server_config(create_app(target, settings=chosen), chosen)
     server = _Server(config, lambda: (on_ready or _announce(target))(url))
-    note(f"serving {target.name} at {url}")
+    note(f"serving {one_line(target.name)} at {url}")
     try:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        with _reported(), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[listener]))
     finally:
         listener.close()
@@ -78,9 +84,13 @@ def server_config(app: AsgiApp, settings: Settings) -> uvicorn.Config:
 
     Args:
         app: of ``create_app``.
-        settings: header and drain deadlines.
+        settings: deadlines, and how many connections a client may have.
     """
-    protocol = type("Http", (GuardedHttp,), {"header_s": settings.header_s})
+    most = _max_connections()
+    spare = max(2, min(32, most // 8))  # for whoever asks how the process is while all others are taken
+    crowd = Crowd(most - spare, max(4, min(settings.client_connections, 3 * most // 4)), spare)
+    limits = {"header_s": settings.header_s, "receive_s": settings.receive_s, "write_s": settings.write_s}
+    protocol = type("Http", (GuardedHttp,), {**limits, "crowd": crowd})
     return uvicorn.Config(
         cast("Any", app),
         http=protocol,
@@ -92,34 +102,70 @@ def server_config(app: AsgiApp, settings: Settings) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        limit_concurrency=_max_connections(),
         timeout_graceful_shutdown=settings.drain_s,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
 
 
 def check_exposure(settings: Settings) -> None:
-    """Refuse to listen beyond this machine without a key.
+    """Refuse to listen beyond this machine without a key that is hard to guess.
 
     Raises:
-        UserError: ``gateway-host``.
+        UserError: ``gateway-host``, ``gateway-key``.
     """
-    if settings.api_key is None and not settings.is_loopback:
+    if settings.is_loopback:
+        return
+    key, where = settings.api_key, f"listening on {settings.host} lets other machines ask"
+    if key is None:
         raise UserError(
             "gateway-host",
-            f"listening on {settings.host} lets other machines ask, and {KEY_VARIABLE} is not set",
-            fix=f"export {KEY_VARIABLE}=… and let callers send it as a bearer token, or serve on 127.0.0.1",
+            f"{where}, and {KEY_VARIABLE} is not set",
+            fix=f"export {KEY_VARIABLE}=$({_MAKE_KEY}) and let callers send it as a bearer token, "
+            "or serve on 127.0.0.1",
         )
+    if len(key) < KEY_CHARS_MIN or len(set(key)) < KEY_DISTINCT_MIN:
+        raise UserError(
+            "gateway-key",
+            f"{where}, and the key in {KEY_VARIABLE} can be guessed: it has {len(key)} characters, {len(set(key))} "
+            f"different ones; at least {KEY_CHARS_MIN} and {KEY_DISTINCT_MIN} are needed",
+            fix=f"make one by chance: export {KEY_VARIABLE}=$({_MAKE_KEY})",
+        )
+
+
+@contextmanager
+def _reported() -> Generator[None, None, None]:
+    """What a thread or a destructor dies of becomes a line of the log, too, instead of a traceback."""
+    before = threading.excepthook, sys.unraisablehook
+    logger = logging.getLogger("locum.gateway")
+
+    def of_thread(told: threading.ExceptHookArgs) -> None:
+        if told.exc_value is not None and not isinstance(told.exc_value, SystemExit):
+            logger.error("a thread ended in an error", exc_info=told.exc_value)
+
+    def of_destructor(told: Any) -> None:
+        logger.error("an error that nobody could take", exc_info=told.exc_value)
+
+    threading.excepthook, sys.unraisablehook = of_thread, of_destructor
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = before
+        logging.captureWarnings(False)
 
 
 def _announce(target: Target) -> Callable[[str], None]:
     def say(url: str) -> None:
+        name = one_line(target.name)
         if target.certificate is None:
             state = "a plain model, nothing is certified"
         else:
-            state = f"nothing is answered locally: {target.void}" if target.void else "its certificate is in force"
-        sys.stderr.write(f"serving {target.name} at {url} ({state}); Ctrl-C stops\n")
-        sys.stderr.flush()
+            void = target.void
+            state = f"nothing is answered locally: {one_line(void)}" if void else "its certificate is in force"
+        with suppress(OSError, ValueError):  # nobody reads it, or its disk is full: no reason not to serve
+            if sys.stderr is not None:  # None: it was closed when this process began
+                sys.stderr.write(f"serving {name} at {url} ({state}); Ctrl-C stops\n")
+                sys.stderr.flush()
 
     return say
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KEY_VARIABLE = "LOCUM_API_KEY"
+KEY_CHARS_MIN = 16
+"""Of a key that other machines can try; made by chance, so many characters cannot be guessed over a network."""
+KEY_DISTINCT_MIN = 5
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,14 @@ class Settings:
         api_key: what callers must send as a bearer token; None asks for none (loopback only).
         allowed_hosts: names that ``Host`` and ``Origin`` may carry besides loopback and ``host``. Checked only
             where no key is asked for: a web page in a browser on this machine can reach loopback, too.
-        max_body_bytes: larger bodies are refused with 413 while they arrive.
+        max_body_bytes: larger bodies are refused with 413 while they arrive; of one sent in chunks, everything counts.
         max_input_chars: longer inputs are refused with 400.
         max_tokens: most tokens of an answer whose request sets no limit.
         receive_s: a whole request body must have arrived by then.
         header_s: a request's headers must have arrived by then, counted from the connection's beginning, or from the
-            first byte of a later request.
+            first byte after an answer.
+        client_connections: connections that one client may have (an IPv4 address, or a network of 64 bits); one more
+            closes that of them which has been quiet for the longest, or where all are being answered gets 503.
         write_s: a client that reads nothing for so long is cut off, and its answer stopped.
         max_batch: texts that the student reads in one call when several wait.
         threads: requests answered at once; those with the LLM hold a thread while they wait for it.
@@ -44,6 +49,7 @@ class Settings:
     max_tokens: int = 1024
     receive_s: float = 20.0
     header_s: float = 10.0
+    client_connections: int = 512
     write_s: float = 20.0
     max_batch: int = 16
     threads: int = 96
