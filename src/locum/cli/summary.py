@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from locum.core.text import visible
+from locum.report.facts import headline
 from locum.report.terminal import judge_line, ladder_table, multitask_table
 from locum.schema.report import BuildReport
 
 
 def print_report(report: BuildReport, console: Console) -> None:
-    """Print the ladder, what several tasks did, the verdict, why this student and engine, judge and certificate."""
+    """Print the ladder, what several tasks did, why this student and engine, judge, certificate; the verdict last.
+
+    What the verdict's figure hides stands in the last lines, which are the ones that a terminal shows.
+    """
     console.print()
     console.print(ladder_table(report))
     console.print()
     for multitask in report.multitask:
         console.print(multitask_table(multitask))
         console.print()
-    console.print(report.verdict, style="bold", markup=False)
     console.print(f"{report.why_chosen} {report.refit}".rstrip(), markup=False)
     engines = next((rung.engines for rung in report.ladder if rung.chosen), None)
     if engines is not None and engines.n:
@@ -24,4 +28,8 @@ def print_report(report: BuildReport, console: Console) -> None:
     if (judged := judge_line(report)) is not None:
         console.print(f"Judge: {judged}", markup=False)
     console.print(f"Certificate: {report.certificate.statement}", markup=False)
+    console.print()
+    console.print(visible(headline(report)), style="bold", markup=False)
+    for line in report.cautions:
+        console.print(visible(f"! {line}"), style="yellow", markup=False)
     console.print()

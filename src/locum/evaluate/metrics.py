@@ -8,7 +8,8 @@ nobody's false positive; a gold label that the model does not know counts as wro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 
 from locum.core.errors import UserError
 from locum.schema import evaluation as documents
-from locum.schema.data import SplitName
+from locum.schema.data import Row, SplitName
 from locum.scoring.translation import Translations
 from locum.stats import bootstrap, calibration, confusion, intervals, ranking, rowwise
+from locum.tasks.tag import load_spans
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -135,6 +137,34 @@ def _per_label(matrix: Ints, labels: tuple[str, ...]) -> tuple[documents.LabelSc
             f1=_ratio(2 * hits[k], supports[k] + answered[k]),
         )
         for k, label in enumerate(labels)
+    )
+
+
+def per_type(
+    outputs: Sequence[str | None], rows: Sequence[Row], types: Sequence[str]
+) -> tuple[documents.LabelScore, ...]:
+    """How well spans of each type are found: exact spans, each once.
+
+    Args:
+        outputs: answers of a kind that tags; None is no answer.
+        rows: with the right spans, same order.
+        types: to report.
+    """
+    support, answered, hits = Counter[str](), Counter[str](), Counter[str]()
+    for output, row in zip(outputs, rows, strict=True):
+        gold, said = set(load_spans(row.output)), set(load_spans(output) if output is not None else [])
+        for counter, spans in ((support, gold), (answered, said), (hits, gold & said)):
+            counter.update(label for _, _, label in spans)
+    return tuple(
+        documents.LabelScore(
+            label=label,
+            support=support[label],
+            predicted=answered[label],
+            precision=_ratio(hits[label], answered[label]),
+            recall=_ratio(hits[label], support[label]),
+            f1=_ratio(2 * hits[label], support[label] + answered[label]),
+        )
+        for label in types
     )
 
 

@@ -210,6 +210,8 @@ def summary(report: BuildReport, bundle: Path) -> dict[str, Any]:
         "bundle": str(bundle),
         "chosen": report.chosen,
         "verdict": report.verdict,
+        "cautions": list(report.cautions),
+        "baseline": report.baseline.to_json() if report.baseline else None,
         "wall_s": report.wall_s,
         "candidates": candidates,
         "llm": report.llm.to_json() if report.llm else None,

@@ -29,6 +29,7 @@ from locum.schema.training import GeneratorParity, Trained
 from locum.students.open import read_confidence
 from locum.tasks import open_kind
 from locum.tasks.protocol import TaskKind
+from locum.tasks.tag import load_spans, types_of
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class BuiltStudent:
 
     def answering_s(self, split: SplitName) -> float:
         """Seconds that answering a split takes, at the rate that was measured; 0 once it is answered."""
-        return 0.0 if split in self.answers else len(self._rows(split)) / self.measured.latency.answers_per_s
+        return 0.0 if split in self.answers else len(self.rows(split)) / self.measured.latency.answers_per_s
 
     def evaluation(self, split: SplitName) -> Evaluation:
         """Everything that is said about it on a split."""
@@ -123,7 +124,7 @@ class BuiltStudent:
         if self._labels:
             return runner.evaluate(self._predictions(split), self.spec.temperature)
         scored = self.scored(split)
-        return metrics.scored_evaluation(
+        found = metrics.scored_evaluation(
             scored.model,
             split,
             scored.metrics,
@@ -133,10 +134,20 @@ class BuiltStudent:
             fields=scored.fields,
             invalid=self._drafts(split).outputs.count(None),
         )
+        if self.task.kind != "tag":
+            return found
+        types = sorted({label for row in self.rows(split) for _, _, label in load_spans(row.output)} | {*self._types})
+        return found.model_copy(
+            update={"per_label": metrics.per_type(self._drafts(split).outputs, self.rows(split), types)}
+        )
+
+    def rows(self, split: SplitName) -> list[Row]:
+        """The rows of a split, in the order of the answers."""
+        return list(iterate(self.data.folder, split))
 
     def wrong(self, split: SplitName, limit: int) -> tuple[WrongExample, ...]:
         """Wrong answers for the report, the surest first."""
-        rows = self._rows(split)
+        rows = self.rows(split)
         if self._labels:
             return runner.wrong_examples(self._predictions(split), rows, self.spec.temperature, limit)
         return self._drafts(split).wrong(self.scored(split), rows, limit)
@@ -155,7 +166,7 @@ class BuiltStudent:
     def _score(self, split: SplitName) -> Scored:
         if self._labels:
             return self._predictions(split).scored(self.spec.temperature)
-        return self._drafts(split).scored(self.kind, self._rows(split), read_confidence(self.served, self.spec))
+        return self._drafts(split).scored(self.kind, self.rows(split), read_confidence(self.served, self.spec))
 
     def _predictions(self, split: SplitName) -> Predictions:
         return Predictions.load(self.answers[split])
@@ -163,5 +174,6 @@ class BuiltStudent:
     def _drafts(self, split: SplitName) -> Answers:
         return Answers.load(self.answers[split])
 
-    def _rows(self, split: SplitName) -> list[Row]:
-        return list(iterate(self.data.folder, split))
+    @property
+    def _types(self) -> tuple[str, ...]:
+        return types_of(self.data.labels)

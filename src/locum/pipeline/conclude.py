@@ -24,6 +24,7 @@ from locum.evaluate import cost
 from locum.evaluate.compare import compare, compare_shares
 from locum.evaluate.llm import decoding_hash
 from locum.pipeline.built import BuiltStudent, Prepared
+from locum.pipeline.cautions import baseline, cautions, longer_than_read
 from locum.pipeline.climb import Climb, Outcome
 from locum.pipeline.llm import LlmAnswers, said_of_right, task_kind
 from locum.pipeline.pick import Chosen
@@ -92,6 +93,11 @@ def conclude(
     certificate = _certify(work, data, card, student, llm, judge, now)
     policy = make_policy(certificate, student.spec.name, has_llm=work.task.llm is not None)
     system = _system(student, certificate, llm)
+    constant = baseline(student)
+    told = cautions(student, card, constant)
+    longer = longer_than_read(
+        [student, *(each for each in climbed.students if each.candidate != student.candidate)], card
+    )
     saving = cost.cost(llm.report.cost_per_1000 if llm else None, system["local_share"] or 0.0, policy.audit_rate)
     report = BuildReport(
         task=work.task.name,
@@ -101,7 +107,9 @@ def conclude(
         judge=judge,
         metric=work.task.metric,
         target=target.at_least,
-        verdict=_verdict(student, work.task.metric, certificate, target.at_least),
+        verdict=" ".join([_verdict(student, work.task.metric, certificate, target.at_least), *told]),
+        cautions=told,
+        baseline=constant,
         chosen=student.candidate.name,
         why_chosen=chosen.why,
         ladder=tuple(_candidate_report(outcome, student) for outcome in climbed.outcomes),
@@ -115,7 +123,7 @@ def conclude(
         system=system,
         cost=saving,
         wrong=student.wrong("test", _WRONG_SHOWN),
-        data=card,
+        data=card.model_copy(update={"warnings": (*card.warnings, *longer)}),
         device=device,
         versions=versions(),
         provenance={

@@ -39,7 +39,8 @@ def model_card(report: BuildReport, licence: str) -> str:
     rung = facts.chosen(report)
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(report, rung, licence), sort_keys=False, allow_unicode=True)}---\n",
-        f"# {markdown(report.task)}\n\n{markdown(report.verdict)}\n",
+        f"# {markdown(report.task)}\n\n{markdown(facts.headline(report))}\n",
+        *(["\n".join(f"- {markdown(line)}" for line in report.cautions) + "\n"] if report.cautions else []),
         _intended_use(report),
         _figures(report, rung),
         *_judge(report),
@@ -142,8 +143,8 @@ def _limits(report: BuildReport, rung: CandidateReport | None) -> str:
     if report.data.rare_labels:
         names = ", ".join(markdown(name) for name in list(report.data.rare_labels)[:20])
         lines.append(f"Too rare in the data for a statement of their own: {names}.")
-    if rung is not None and rung.trained is not None:
-        lines.append(f"It reads the first {rung.trained.max_tokens} tokens of an input; what follows is cut.")
+    if rung is not None and rung.trained is not None and (limit := _reads(report, rung.trained.max_tokens, rung)):
+        lines.append(limit)
     if report.answers is not None:
         lines.append(f"It writes at most {report.answers.max_tokens} tokens: {report.answers.why}.")
     if report.data.noise_ceiling < 1:
@@ -151,6 +152,17 @@ def _limits(report: BuildReport, rung: CandidateReport | None) -> str:
         lines.append(f"The data contradicts itself: no model could exceed {ceiling} accuracy on it.")
     lines.append("Robustness to attacks, fairness between groups and behaviour in other languages were not measured.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def _reads(report: BuildReport, most: int, rung: CandidateReport) -> str | None:
+    """What is read of a long input; None for BM25, which reads everything."""
+    if rung.candidate.family == "linear":
+        return None if report.kind == "rank" else f"It reads the first {most:,} words of an input; what follows is cut."
+    if report.kind == "tag":
+        return f"It reads the first 64 windows of {most:,} tokens of an input; what follows is cut."
+    if report.kind in ("extract", "generate"):
+        return f"A prompt that does not fit its context of {most:,} tokens is not answered."
+    return f"It reads the first {most:,} tokens of an input; what follows is cut."
 
 
 def _data(report: BuildReport) -> str:

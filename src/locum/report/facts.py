@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from locum.cascade.wording import by_label
 from locum.report import text
 from locum.schema.certificate import Certificate
 from locum.schema.evaluation import Evaluation, LabelScore, WrongExample
@@ -69,7 +70,13 @@ def certificate_sentence(certificate: Certificate) -> str:
         f"Certified with {text.level(certificate.confidence)} confidence: {promise(certificate)}{against}; "
         f"{text.percent(certificate.local_share)} of {text.count(certificate.n)} calibration rows were answered "
         f"locally, {text.count(certificate.errors)} of {text.count(certificate.accepted)} wrong."
+        f"{by_label(certificate.local_labels)}"
     )
+
+
+def headline(report: BuildReport) -> str:
+    """The verdict's first sentence; what it hides stands in ``report.cautions``."""
+    return report.verdict.removesuffix(" ".join(("", *report.cautions)))
 
 
 def key_figures(report: BuildReport) -> list[Figure]:

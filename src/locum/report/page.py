@@ -94,6 +94,7 @@ def render(report: BuildReport, data_extra: Mapping[str, str] | None = None) -> 
         report=report,
         chosen=rung,
         evaluation=evaluation,
+        headline=facts.headline(report),
         figures=facts.key_figures(report),
         sentence=facts.certificate_sentence(report.certificate),
         promise=facts.promise(report.certificate),

@@ -78,7 +78,8 @@ class Evaluation(Document):
 
     Attributes:
         metrics: the task's, by name; ``accuracy`` is always there.
-        labels, per_label, confusion: empty for kinds without labels.
+        labels, confusion: empty for kinds without labels.
+        per_label: by label; by type of span for taggers; empty for other kinds.
         confusion: rows are gold labels, columns predicted, in the order of ``labels``.
         field_calibration: of the confidence of single fields, where answers have fields.
         invalid: answers that are no label (only a prompted model gives them); they count as wrong.

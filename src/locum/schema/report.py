@@ -69,11 +69,31 @@ class Cost(Document):
     saved_share: float | None
 
 
+class Baseline(Document):
+    """What an answer without any model scores on the test rows; a student must beat it to be worth anything.
+
+    Attributes:
+        answer: what it is, in words.
+        metrics: its scores by name.
+        only_student, only_baseline: rows that one of the two has right and the other wrong.
+        p: two-sided p-value that the two are as good (McNemar, mid-p).
+    """
+
+    answer: str
+    metrics: dict[str, float]
+    only_student: int
+    only_baseline: int
+    p: float
+
+
 class BuildReport(Document):
     """The whole result of one build.
 
     Attributes:
-        verdict: one sentence a manager can read.
+        verdict: what a manager must know: one sentence, then the cautions.
+        cautions: sentences of the verdict on what its figure hides: labels never given, what a constant answer scores,
+            rows lost in reading; and what to do.
+        baseline: that constant answer; None for answers that are written.
         system: route shares and accuracy of the cascade on the test split (``local_share``,
             ``error_local``, ``accuracy_system`` when an LLM answered).
         right_means: what makes an answer right, in words; None for labels.
@@ -94,6 +114,8 @@ class BuildReport(Document):
     metric: str
     target: float | None
     verdict: str
+    cautions: tuple[str, ...] = ()
+    baseline: Baseline | None = None
     chosen: str
     why_chosen: str
     ladder: tuple[CandidateReport, ...]
