@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from locum.cascade import labels as label_counts
 from locum.cascade import wording
+from locum.cascade.sampling import Drawn
 from locum.core.errors import UserError
-from locum.schema.certificate import Certificate
+from locum.schema.certificate import Certificate, Sampling
 from locum.schema.judging import JudgeReport
 from locum.schema.task import Guarantee
 from locum.stats.marginal import certify_marginal
 from locum.stats.multiplicity import split_delta
 from locum.stats.regret import certify_regret
-from locum.stats.risk import RiskBound
+from locum.stats.risk import RiskBound, no_threshold
 from locum.stats.selective import START_SHARE, certify_selective, choose_start_share
 
 Floats = NDArray[np.float64]
@@ -63,6 +64,7 @@ def certify(
     judge: JudgeReport | None = None,
     answers: Sequence[str | None] = (),
     labels: Sequence[str] = (),
+    drawn: Drawn | None = None,
 ) -> Certificate:
     """Prove the guarantee on the calibration split, or say that it cannot be proved.
 
@@ -83,6 +85,7 @@ def certify(
             the labels, and says how far these are people's.
         answers: the student's, on the same rows, where they are labels: the sentence says which ones are given locally.
         labels: all that it may answer.
+        drawn: which of the rows are independent draws, and of what; None: all of them, of the traffic.
 
     Returns:
         The certificate; ``threshold`` None when nothing certifies.
@@ -93,10 +96,19 @@ def certify(
     """
     if now.tzinfo is None:
         raise ValueError("now needs a time zone")
+    sampling = Sampling(rows=len(correct)) if drawn is None else drawn.sampling
+    if drawn is not None:
+        confidence, correct = confidence[drawn.positions], correct[drawn.positions]
+        llm_correct = None if llm_correct is None else llm_correct[drawn.positions]
+        answers = [answers[position] for position in drawn.positions] if answers else ()
     delta = split_delta(1 - guarantee.confidence, statements)[0]
-    bound = _prove(guarantee, delta, confidence, correct, llm_correct, reference)
+    if sampling.copies_left_out > guarantee.max_error * (len(correct) + sampling.copies_left_out):
+        # the statement is about all traffic, and so large a part of it was not looked at
+        bound = no_threshold(guarantee.kind, len(correct), guarantee.max_error, delta, "none", "copies-left-out")
+    else:
+        bound = _prove(guarantee, delta, confidence, correct, llm_correct, reference)
     missing = None
-    if bound.threshold is None:
+    if bound.threshold is None and bound.reason != "copies-left-out":
         missing = label_counts.labels_missing(bound, confidence, correct, llm_correct)
     issued = now.astimezone(UTC).replace(microsecond=0)
     by = labels_from if judge is None else "judge"
@@ -113,10 +125,11 @@ def certify(
         upper_bound=bound.upper_bound,
         local_share=bound.local_share,
         method=bound.method if statements == 1 else f"{bound.method}, δ shared by {statements}",
-        statement=wording.statement(guarantee, bound, by, missing, right_means, judge, given),
-        assumptions=wording.assumptions(guarantee, by, rare_labels, statements, judge),
+        statement=wording.statement(guarantee, bound, by, missing, right_means, judge, given, sampling),
+        assumptions=wording.assumptions(guarantee, by, rare_labels, statements, judge, sampling),
         voided_by=wording.voided_by(hashes, valid_days),
         hashes=dict(sorted(hashes.items())),
+        sampling=sampling,
         labels_from=by,
         labels_missing=missing,
         slices=tuple(rare_labels),

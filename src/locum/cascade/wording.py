@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from locum.core.text import one_line
+from locum.schema.certificate import Sampling
 from locum.schema.judging import JudgeReport
 from locum.schema.task import Guarantee
 from locum.stats.risk import RiskBound
@@ -38,6 +39,7 @@ def statement(
     right_means: str | None = None,
     judge: JudgeReport | None = None,
     local_labels: Mapping[str, int] | None = None,
+    sampling: Sampling | None = None,
 ) -> str:
     """What was proved, in one sentence; or that nothing was, why, and what would help; then what "right" means.
 
@@ -48,21 +50,30 @@ def statement(
         defined += f" That is the judge's verdict; {agreement(judge)}."
     sure, most = percent(guarantee.confidence), percent(guarantee.max_error)
     wrong = _WRONG[labels_from]
+    sampling = sampling or Sampling()
+    rows, of = _units(sampling, bound.n), _population(sampling)
     if bound.threshold is None:
         more = (
-            f"about {missing:,} more calibration labels would be needed"
+            f"about {missing:,} more {'groups' if sampling.unit == 'group' else 'calibration labels'} would be needed"
             if missing is not None
             else "more labels alone would not help"
         )
         why = _WHY_NOT[bound.reason] if bound.n else "there are no calibration labels"
+        if bound.reason == "copies-left-out":
+            whole = bound.n + sampling.copies_left_out
+            why = f"{sampling.copies_left_out:,} of {whole:,} rows are copies that no independent messages explain"
+            more = (
+                "take the copies out of the file, name what belongs together under data.group, or say that they are "
+                "separate messages with data.duplicates: keep"
+            )
         return (
             f"Nothing is certified, so the student answers nothing by itself: {why} "
-            f"({bound.n:,} rows, at most {most} asked with {sure} confidence; {more}).{defined}"
+            f"({rows}, at most {most} asked with {sure} confidence; {more}).{defined}"
         )
     promise = {
-        "selective": f"at most {most} of the answers given locally are {wrong}",
-        "marginal": f"at most {most} of all inputs are answered locally and {wrong}",
-        "regret": f"the share of right answers is at most {100 * guarantee.max_error:.4g} points below the LLM's",
+        "selective": f"at most {most} of the answers given locally{of} are {wrong}",
+        "marginal": f"at most {most} of all inputs{of} are answered locally and {wrong}",
+        "regret": f"the share of right answers{of} is at most {100 * guarantee.max_error:.4g} points below the LLM's",
     }[guarantee.kind]
     measure = {
         "selective": f"{bound.errors:,} of those {wrong}",
@@ -70,7 +81,7 @@ def statement(
         "regret": f"{bound.errors:,} of those right from the LLM and wrong from the student",
     }[guarantee.kind]
     return (
-        f"With {sure} confidence, {promise}; on {bound.n:,} calibration rows the student answered {bound.accepted:,} "
+        f"With {sure} confidence, {promise}; on {rows} the student answered {bound.accepted:,} "
         f"({percent(round(bound.local_share, 3))}) at confidence {bound.threshold:.3f} or more, {measure}."
         f"{by_label(local_labels or {})}{defined}"
     )
@@ -94,6 +105,43 @@ def by_label(local_labels: Mapping[str, int]) -> str:
     return f" Of the {len(names)} labels, {len(never)} were never given locally: {shown}."
 
 
+def _units(sampling: Sampling, n: int) -> str:
+    """What was counted, n times."""
+    if sampling.unit == "group":
+        return f"one row of each of {n:,} {plural(sampling.group or 'group')}"
+    return f"{n:,} {'distinct texts' if sampling.unit == 'text' else 'calibration rows'}"
+
+
+def _population(sampling: Sampling) -> str:
+    """What the statement speaks of, as the words behind "answers"; "" for all traffic."""
+    if sampling.unit == "group":
+        return f" in new {plural(sampling.group or 'group')}"
+    return " to distinct texts" if sampling.unit == "text" else ""
+
+
+def _drawn_from(sampling: Sampling) -> str:
+    if sampling.unit == "group":
+        many = plural(sampling.group or "group")
+        return (
+            f"The {many} are a random sample of those to come. Each counts once, however many rows it has: where long "
+            "ones are worse, more of all answers are wrong than of these."
+        )
+    if sampling.unit == "text":
+        return (
+            "The calibration rows are a random sample of the distinct texts that will come; "
+            f"{sampling.copies_left_out:,} further rows were copies and are not counted."
+        )
+    return "The calibration rows are a random sample of the traffic that it speaks about."
+
+
+def plural(noun: str) -> str:
+    """A column's name for several: conversations, companies, boxes; doc_ids."""
+    shown = one_line(noun, 60)
+    if shown[-1:] in ("s", "x", "z"):
+        return f"{shown}es" if shown[-1] != "s" else shown
+    return f"{shown[:-1]}ies" if shown[-1:] == "y" and shown[-2:-1] not in tuple("aeiou") else f"{shown}s"
+
+
 def agreement(judge: JudgeReport) -> str:
     """How far a judge's verdicts are people's, as half a sentence."""
     found = judge.agreement
@@ -115,10 +163,11 @@ def assumptions(
     rare_labels: Sequence[str],
     statements: int,
     judge: JudgeReport | None = None,
+    sampling: Sampling | None = None,
 ) -> tuple[str, ...]:
     """What must hold for the statement to be true."""
     found = [
-        "The calibration rows are a random sample of the traffic that it speaks about.",
+        _drawn_from(sampling or Sampling()),
         "No choice about the student, its temperature or its prompt was made on the calibration rows.",
         "Model, tokenizer, task, decoding and redaction are those whose hashes it names.",
     ]

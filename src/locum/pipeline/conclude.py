@@ -18,8 +18,10 @@ import locum
 from locum.bundle.write import model_hash
 from locum.cascade.certify import Reference, certify
 from locum.cascade.policy import make_policy
+from locum.cascade.sampling import independent_draws
 from locum.cascade.summary import system_summary
 from locum.core.files import content_hash
+from locum.data.load import iterate
 from locum.evaluate import cost
 from locum.evaluate.compare import compare, compare_shares
 from locum.evaluate.llm import decoding_hash
@@ -180,6 +182,9 @@ def _certify(
         judge=judge,
         answers=student.given_labels("calibration"),
         labels=student.spec.labels,
+        drawn=independent_draws(
+            list(iterate(data.folder, "calibration")), work.task, card.splits["calibration"].copies_left_out
+        ),
         now=now,
     )
 

@@ -17,6 +17,22 @@ from locum.schema.task import GuaranteeKind
 Route = Literal["local", "llm", "abstain"]
 
 
+class Sampling(Document):
+    """What one of the n calibration rows of a certificate stands for.
+
+    Attributes:
+        unit: a message of the traffic; one of a new group; or a distinct text, however often it came.
+        group: the column that names the groups.
+        rows: rows that were at hand; more than n where one of each group was drawn.
+        copies_left_out: further rows that were not counted, because they are copies that no independent draws explain.
+    """
+
+    unit: Literal["row", "group", "text"] = "row"
+    group: str | None = None
+    rows: int | None = None
+    copies_left_out: int = 0
+
+
 class Certificate(Document):
     """The statement proved on the calibration split.
 
@@ -31,6 +47,7 @@ class Certificate(Document):
         assumptions: what must hold for it to be true.
         voided_by: what ends it.
         hashes: SHA-256 by ``model``, ``task``, ``calibration``, ``decoding``, ``redaction``.
+        sampling: what each of the n rows stands for.
         labels_from: gold labels; labels given by the LLM (then it certifies agreement with the LLM); or the verdicts
             of a judge (then it certifies those).
         labels_missing: about how many more calibration labels it would need, when nothing certifies.
@@ -55,6 +72,7 @@ class Certificate(Document):
     assumptions: tuple[str, ...]
     voided_by: tuple[str, ...]
     hashes: dict[str, str]
+    sampling: Sampling = Sampling()
     labels_from: Literal["gold", "llm", "judge"] = "gold"
     labels_missing: int | None = None
     slices: tuple[str, ...] = ()

@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike
 from locum.stats.inputs import Bools, Floats, Ints, as_floats
 
 RiskKind = Literal["selective", "marginal", "regret"]
-Reason = Literal["certified", "no-confidence", "constant-confidence", "too-few-labels", "risk-too-high"]
+Reason = Literal[
+    "certified", "no-confidence", "constant-confidence", "too-few-labels", "risk-too-high", "copies-left-out"
+]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class RiskBound:
         delta: the probability, over calibration samples, of breaking it.
         method: the test.
         reason: "certified", or why not: every confidence NaN, confidence constant, too few labels even
-            without an error, or a risk that could not be shown to be low enough.
+            without an error, a risk that could not be shown to be low enough, or more rows left out than it may have
+            wrong.
         tested: thresholds tested until the first failure, that one included.
     """
 
