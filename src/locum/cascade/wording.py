@@ -58,7 +58,6 @@ def statement(
             if missing is not None
             else "more labels alone would not help"
         )
-        why = _WHY_NOT[bound.reason] if bound.n else "there are no calibration labels"
         if bound.reason == "copies-left-out":
             whole = bound.n + sampling.copies_left_out
             why = f"{sampling.copies_left_out:,} of {whole:,} rows are copies that no independent messages explain"
@@ -66,6 +65,8 @@ def statement(
                 "take the copies out of the file, name what belongs together under data.group, or say that they are "
                 "separate messages with data.duplicates: keep"
             )
+        else:
+            why = _WHY_NOT[bound.reason] if bound.n else "there are no calibration labels"
         return (
             f"Nothing is certified, so the student answers nothing by itself: {why} "
             f"({rows}, at most {most} asked with {sure} confidence; {more}).{defined}"

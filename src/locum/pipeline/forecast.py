@@ -48,6 +48,7 @@ class Expected:
         limit: of written answers; None for kinds that write none.
         instruction_tokens: that every prompt begins with.
         training_rows: of the training file, what is left when the held-out rows are taken from it.
+        proof_rows: what the certificate can count: calibration rows, or groups where rows belong together.
     """
 
     size: DataSize
@@ -56,6 +57,7 @@ class Expected:
     limit: AnswerLimit | None
     instruction_tokens: int
     training_rows: int
+    proof_rows: int | None
 
     @property
     def training(self) -> DataSize:
@@ -83,7 +85,9 @@ def expect(task: Task, seen: Inspection | None) -> Expected:
     size = ASSUMED if seen is None else _data_size(task, seen)
     rows = size.train_rows if seen is None else seen.rows
     addresses = split_addresses(task)
-    carved = sizes(rows, [name for name in _HELD_OUT if name in addresses], task)
+    units = _groups(task, seen) or rows
+    shared = sizes(units, [name for name in _HELD_OUT if name in addresses], task)
+    carved = {name: round(count * rows / units) for name, count in shared.items()}
     cap = task.max_held_out
     whole: dict[SplitName, int] = {name: carved.get(name, _ROWS_OF_A_FILE) for name in _HELD_OUT}
     held_out: dict[SplitName, int] = {name: min(count, cap or count) for name, count in whole.items()}
@@ -100,7 +104,15 @@ def expect(task: Task, seen: Inspection | None) -> Expected:
         limit=limit,
         instruction_tokens=instruction_tokens(task),
         training_rows=min(size.train_rows, max(1, rows - sum(carved.values()))),
+        proof_rows=held_out["calibration"] if units == rows else shared.get("calibration"),
     )
+
+
+def _groups(task: Task, seen: Inspection | None) -> int | None:
+    """How many groups the training rows belong to; None where the task names none, or they are not known."""
+    if task.data.group is None or seen is None or not seen.complete:
+        return None
+    return next((column.distinct for column in seen.columns if column.name == task.data.group), None) or None
 
 
 def answer_s(task: Task, candidate: Candidate, expected: Expected, device: DeviceProfile) -> float | None:

@@ -95,7 +95,7 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     )
     if (over := asked.over_cap(task)) is not None:
         warnings.append(over)
-    available = None if seen is None or task.data.calibration is not None else expected.held_out["calibration"]
+    available = None if seen is None or task.data.calibration is not None else expected.proof_rows
     labels = label_arithmetic(task.guarantee, available)
     if available is not None and available < labels.without_errors:
         warnings.append(_too_few(task, available, labels.without_errors))
@@ -165,9 +165,10 @@ def _telling(task: Task, seen: Inspection | None) -> dict[SplitName, int] | None
 
 
 def _too_few(task: Task, available: int, needed: int) -> str:
+    unit = "rows" if task.data.group is None else "groups"
     more = "raise data.max_held_out" if available == task.max_held_out else "give more rows"
     return (
-        f"about {available} calibration rows cannot prove that at most {100 * task.guarantee.max_error:.4g} % are"
+        f"about {available} calibration {unit} cannot prove that at most {100 * task.guarantee.max_error:.4g} % are"
         f" wrong (that takes {needed} without an error): {more}, or allow more with guarantee.max_error"
     )
 
