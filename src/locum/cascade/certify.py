@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from locum.cascade import labels as label_counts
 from locum.cascade import wording
-from locum.cascade.sampling import Drawn
+from locum.cascade.sampling import Drawn, every_row
 from locum.core.errors import UserError
 from locum.schema.certificate import Certificate, Sampling
 from locum.schema.judging import JudgeReport
@@ -96,17 +96,10 @@ def certify(
     """
     if now.tzinfo is None:
         raise ValueError("now needs a time zone")
-    sampling = Sampling(rows=len(correct)) if drawn is None else drawn.sampling
-    if drawn is not None:
-        confidence, correct = confidence[drawn.positions], correct[drawn.positions]
-        llm_correct = None if llm_correct is None else llm_correct[drawn.positions]
-        answers = [answers[position] for position in drawn.positions] if answers else ()
+    drawn = drawn or every_row(len(correct))
+    sampling, confidence, correct, llm_correct, answers = drawn.take(confidence, correct, llm_correct, answers)
     delta = split_delta(1 - guarantee.confidence, statements)[0]
-    if sampling.copies_left_out > guarantee.max_error * (len(correct) + sampling.copies_left_out):
-        # the statement is about all traffic, and so large a part of it was not looked at
-        bound = no_threshold(guarantee.kind, len(correct), guarantee.max_error, delta, "none", "copies-left-out")
-    else:
-        bound = _prove(guarantee, delta, confidence, correct, llm_correct, reference)
+    bound = _prove(guarantee, delta, sampling, confidence, correct, llm_correct, reference)
     missing = None
     if bound.threshold is None and bound.reason != "copies-left-out":
         missing = label_counts.labels_missing(bound, confidence, correct, llm_correct)
@@ -142,11 +135,15 @@ def certify(
 def _prove(
     guarantee: Guarantee,
     delta: float,
+    sampling: Sampling,
     confidence: Floats,
     correct: Bools,
     llm_correct: Bools | None,
     reference: Reference | None,
 ) -> RiskBound:
+    if sampling.copies_left_out > guarantee.max_error * (len(correct) + sampling.copies_left_out):
+        # what was left out may be wrong altogether, and then the promise is broken by it alone
+        return no_threshold(guarantee.kind, len(correct), guarantee.max_error, delta, "none", "copies-left-out")
     right = np.asarray(correct, dtype=np.bool_)
     usable = np.where(np.isfinite(confidence), confidence, np.nan)  # an infinite score is no confidence either
     if guarantee.kind == "selective":

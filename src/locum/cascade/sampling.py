@@ -14,7 +14,7 @@ from locum.schema.certificate import Sampling
 from locum.schema.data import Row
 from locum.schema.task import Task
 from locum.stats.groups import one_of_each_group
-from locum.stats.inputs import Ints
+from locum.stats.inputs import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,30 @@ class Drawn:
 
     positions: Ints
     sampling: Sampling
+
+    def take(
+        self,
+        confidence: Floats,
+        correct: Bools,
+        llm_correct: Bools | None,
+        answers: Sequence[str | None],
+    ) -> tuple[Sampling, Floats, Bools, Bools | None, Sequence[str | None]]:
+        """What was asked of the rows, of those that were drawn; arrays that do not fit come back as they are."""
+        if not len(confidence) == len(correct) == len(correct if llm_correct is None else llm_correct):
+            return self.sampling, confidence, correct, llm_correct, answers  # the proof refuses them
+        at = self.positions
+        return (
+            self.sampling,
+            confidence[at],
+            correct[at],
+            None if llm_correct is None else llm_correct[at],
+            [answers[position] for position in at] if answers else (),
+        )
+
+
+def every_row(n: int) -> Drawn:
+    """All of n rows, as draws of the traffic."""
+    return Drawn(np.arange(n, dtype=np.int64), Sampling(rows=n))
 
 
 def independent_draws(rows: Sequence[Row], task: Task, copies_left_out: int = 0) -> Drawn:
