@@ -35,6 +35,10 @@ Bools = NDArray[np.bool_]
 VALID_DAYS = 180
 
 
+_FIGURES = ("threshold", "n", "accepted", "errors", "observed", "upper_bound", "local_share")
+"""What a certificate takes over from its bound."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """Labelled rows outside the calibration split (dev), to decide at which share of rows testing starts.
@@ -110,13 +114,7 @@ def certify(
         kind=guarantee.kind,
         max_error=guarantee.max_error,
         confidence=guarantee.confidence,
-        threshold=bound.threshold,
-        n=bound.n,
-        accepted=bound.accepted,
-        errors=bound.errors,
-        observed=bound.observed,
-        upper_bound=bound.upper_bound,
-        local_share=bound.local_share,
+        **{name: getattr(bound, name) for name in _FIGURES},
         method=bound.method if statements == 1 else f"{bound.method}, δ shared by {statements}",
         statement=wording.statement(guarantee, bound, by, missing, right_means, judge, given, sampling),
         assumptions=wording.assumptions(guarantee, by, rare_labels, statements, judge, sampling),
