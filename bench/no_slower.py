@@ -101,7 +101,7 @@ class Measure:
 def main() -> int:
     """Install, measure in turns, write the JSON."""
     options = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that whoever ends this ends its servers, too
+    signal.signal(signal.SIGTERM, ended)
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
         del os.environ[name]  # PYTHONPATH would lead both sides to the same sources
     try:
@@ -125,6 +125,11 @@ def main() -> int:
             found["demo"] = (demo, taken(demo, sides, options.demo, warm_ups=0))
     write(found, before.packages_of(old), options)
     return 0
+
+
+def ended(*_: object) -> None:
+    """Leave by an exception, so that whoever ends this process ends its servers, too."""
+    sys.exit(143)
 
 
 def arguments() -> argparse.Namespace:

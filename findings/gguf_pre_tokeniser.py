@@ -30,17 +30,17 @@ def show() -> bool:
 
     tokens = sorted(pre_tokenizers.ByteLevel.alphabet()) + [merge.replace(" ", "") for merge in MERGES]
     read: dict[str, list[str]] = {}
+    backends = {}
     for name in ("gpt-2", "llama-bpe", "smollm"):
         said = {"tokenizer_type": "gpt2", "pre_tokenizer_type": name, "tokens": tokens, "merges": MERGES}
-        backend, _ = convert_gguf_tokenizer("llama", {**said, "token_type": [1] * len(tokens)})
-        read[name] = backend.encode(TEXT).tokens
+        backends[name], _ = convert_gguf_tokenizer("llama", {**said, "token_type": [1] * len(tokens)})
+        read[name] = backends[name].encode(TEXT).tokens
         print(f"tokenizer.ggml.pre = {name:<10} {read[name]}")
-        if name == "gpt-2":
-            plain = backend
-    plain.pre_tokenizer = pre_tokenizers.Sequence(
+    apart = backends["smollm"]
+    apart.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    meant = plain.encode(TEXT).tokens
+    meant = apart.encode(TEXT).tokens
     print(f"what smollm means in llama.cpp  {meant}")
     return read["smollm"] == read["gpt-2"] != meant and read["llama-bpe"] != read["gpt-2"]
 
