@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import select
 import socket
 import subprocess
@@ -213,6 +214,34 @@ def test_fault_88_one_request_of_a_connection_is_answered_at_a_time(start_model,
         said = [json.loads(_answer(raw)[1])["choices"][0]["message"]["content"] for _ in texts]
     assert said == [text[::-1] for text in texts], "each its own, in their order"
     assert generator.most == 1
+
+
+def test_requests_are_told_apart_however_they_are_cut(start_model, tmp_path: Path):
+    gateway = start_model(FakeGenerator(lambda request: request.messages[-1].content), settings=_settings(tmp_path))
+    cuts = random.Random(7)
+    with _connect(gateway) as raw:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(25):
+            sent, wanted = b"", []
+            for number in range(cuts.randint(1, 6)):
+                text = "\r\n\r\n" * cuts.randint(0, 3) + f"GET /{number} HTTP/1.1\r\n\r\n"
+                body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": text}]}).encode()
+                body += b"\r\n\r\n" * cuts.randint(0, 2)  # white space after the document
+                sent += b"\r\n" * cuts.randint(0, 2) + POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+                wanted.append(text)
+                if cuts.random() < 0.3:
+                    sent += HEAD
+                    wanted.append("")
+            while sent:
+                size = cuts.choice((1, 2, 3, 17, 150, 4000))
+                raw.sendall(sent[:size])
+                sent = sent[size:]
+                time.sleep(cuts.choice((0, 0, 0.0005)))
+            for text in wanted:
+                status, said = _answer(raw)
+                assert status == 200
+                found = json.loads(said)
+                assert found == {"status": "ok"} if not text else found["choices"][0]["message"]["content"] == text
 
 
 def test_fault_69_a_connection_whose_answers_nobody_reads_is_cut_off(start_model, tmp_path: Path):

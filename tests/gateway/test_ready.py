@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -106,6 +107,7 @@ def test_each_reason_is_told_once(capsys: pytest.CaptureFixture[str]):
     operator.tell(None)
     told = capsys.readouterr().err
     assert told.count("one") == told.count("two") == 1
+    assert [json.loads(line)["level"] for line in told.splitlines()] == ["error", "error"]
 
 
 @pytest.mark.engines
