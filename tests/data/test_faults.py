@@ -8,6 +8,7 @@ import json
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data_toys import distinct_sentences, labelled, make_task, write_csv
@@ -213,6 +214,25 @@ def test_fault_10_near_copies_across_splits(tmp_path: Path) -> None:
     card = prepared(tmp_path, files, allow_leakage=True)
     assert card.duplicates["near_across"] == 40
     assert sum(split.rows for split in card.splits.values()) == 700
+
+
+@pytest.mark.parametrize("alike", [str, lambda text: f"  {text.title()} !"], ids=["exact", "near"])
+def test_fault_10_a_row_of_both_files_is_tested_on_and_not_learned_from(tmp_path: Path, alike: Any) -> None:
+    rows = labelled(900)
+    shared = [(alike(text), label) for text, label in rows[:30]]
+    files: dict[SplitName, Path] = {
+        "train": write_csv(tmp_path / "train.csv", rows[:600]),
+        "test": write_csv(tmp_path / "test.csv", [*rows[600:], *shared]),  # 30 of 330
+    }
+    assert refused_files(tmp_path, files).code == "data-leakage"
+    prepared(tmp_path, files, allow_leakage=True)
+    learned = {row.input for split in ("train", "dev") for row in iterate(tmp_path / "out", split)}
+    places = {row.id for split in ("train", "dev", "calibration") for row in iterate(tmp_path / "out", split)}
+    assert not learned & {text for text, _ in rows[:30]}
+    assert not places & {f"train.csv:{line}" for line in range(2, 32)}  # the header is line 1
+    tested = {row.id for row in iterate(tmp_path / "out", "test")}
+    assert {f"test.csv:{line}" for line in range(302, 332)} <= tested
+    assert len({text for text, _ in rows[30:600]} & learned) > 400  # the others stay
 
 
 def test_fault_11_calibration_rows_in_train_fail_always(tmp_path: Path) -> None:

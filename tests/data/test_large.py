@@ -60,3 +60,45 @@ def test_fault_13_larger_than_memory_streams(tmp_path: Path) -> None:
     assert large["made"] > 280_000
     assert large["peak_mb"] < 300
     assert large["peak_mb"] - small["peak_mb"] < 30  # 45 MB more data
+
+
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+import locum.data.prepare, locum.data.delimited, locum.data.neardup, locum.data.card, jinja2, sqlite3
+from locum.data.prepare import prepare
+from locum.schema.task import Task
+source, small, out, room = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+task = Task.model_validate({"version": 1, "name": "big", "kind": "classify", "instruction": "?",
+    "data": {"train": "x", "input": "text", "output": "label"}})
+prepare(task, {"train": small}, out)  # loads and opens what is needed, whatever the size of the data
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
+try:
+    source.read_bytes()
+    print(json.dumps({"whole": True}))
+except MemoryError:
+    card = prepare(task, {"train": source}, out)
+    rows = {name: split.rows for name, split in card.splits.items()}
+    print(json.dumps({"whole": False, "rows": sum(rows.values()), "splits": sorted(rows)}))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the address space is read from /proc")
+def test_fault_13_a_file_that_does_not_fit_the_memory_is_prepared_row_by_row(tmp_path: Path) -> None:
+    """Under a limit of the address space that the file itself, read whole, breaks."""
+    room, long = 150_000_000, " ".join(f"{WORDS[k % 30]}{k % 977}" for k in range(9000))
+    big, small = tmp_path / "big.csv", tmp_path / "small.csv"
+    for path, rows in ((small, 200), (big, 2500)):  # rows of some 70 kB
+        with path.open("w") as file:
+            file.write("text,label\n")
+            for k in range(rows):
+                start = (k * 7919) % 9000
+                file.write(f"row{k} {long[start:]} {k * k},{k % 5}\n")
+    assert big.stat().st_size > room
+    command = [sys.executable, "-c", LIMITED, str(big), str(small), str(tmp_path / "out"), str(room)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = json.loads(done.stdout)
+    assert said["whole"] is False and said["rows"] > 100
+    assert said["splits"] == ["calibration", "dev", "test", "train"]

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ _NOT_WRITABLE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),  # a file where a folder must be…
 )
+
+
+_RUST_SAYS = re.compile(r"\(os error (\d+)\)")
 
 
 def sha256_bytes(content: bytes) -> str:
@@ -62,11 +66,19 @@ def hash_folder(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def disk_errors(path: Path) -> Generator[None, None, None]:
-    """Turn the disk's refusals (full, read-only, forbidden) into a DeviceError that names the path."""
+    """Turn the disk's refusals (full, read-only, forbidden) into a DeviceError that names the path.
+
+    Libraries in Rust (safetensors, tokenizers) raise errors of their own, which tell the system's number in their text.
+    """
     try:
         yield
     except OSError as error:
         raise _disk_error(error, path) from error
+    except Exception as error:
+        told = None if isinstance(error, LocumError) else _RUST_SAYS.search(str(error))
+        if told is None:
+            raise
+        raise _disk_error(OSError(int(told[1]), os.strerror(int(told[1]))), path) from error
 
 
 def _disk_error(error: OSError, path: Path) -> LocumError | OSError:

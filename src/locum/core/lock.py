@@ -50,7 +50,8 @@ def folder_lock(folder: Path) -> Generator[None, None, None]:
             )
         if holder:
             note(f"took over {folder} from process {holder.get('pid')}, which ended without cleaning up")
-        _write_holder(file)
+        with disk_errors(path):
+            _write_holder(file)
         try:
             yield
         finally:
@@ -71,8 +72,8 @@ def _write_holder(file: IO[str]) -> None:
     file.seek(0)
     file.truncate()
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": since}, file)
-    file.flush()
+    record = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+    os.write(file.fileno(), record.encode())  # past the buffer, which a full disk would keep for the file's closing
 
 
 if sys.platform == "win32":  # pragma: no cover

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -25,6 +25,8 @@ _MOST_CHANCE = 0.3
 Conversations of two or three rows under two labels cannot be told from chance."""
 _LEAST_FEWEST = 10
 _TRAIN_ROWS = 200_000
+_HELD_OUT_CHARACTERS = 4_000_000
+"""Of held-out texts, whose words wait in memory: their order is random, so the first rows are as good as any."""
 _WORD = re.compile(r"\w+")
 _SHOWN = 5
 
@@ -38,7 +40,7 @@ class GivenAway:
     words: tuple[str, ...]
 
 
-def given_away(train: Iterable[Row], held_out: Sequence[Row]) -> GivenAway | None:
+def given_away(train: Iterable[Row], held_out: Iterable[Row]) -> GivenAway | None:
     """Whether words that occur in few rows, all of one label, cover more than half of the held-out rows.
 
     A word counts when it stands in train too and in 2 to 50 rows in all, each of the same label. Rare words are of one
@@ -47,12 +49,18 @@ def given_away(train: Iterable[Row], held_out: Sequence[Row]) -> GivenAway | Non
 
     Args:
         train: rows that a student learns from; the first 200,000 are looked at.
-        held_out: rows of calibration.
+        held_out: rows of calibration in random order; the first 4,000,000 characters are looked at.
 
     Returns:
         What was found; None where there is little or nothing of it.
     """
-    texts = [set(_WORD.findall(row.input.casefold())) for row in held_out]
+    texts, golds, left = list[set[str]](), list[str](), _HELD_OUT_CHARACTERS
+    for row in held_out:
+        left -= len(row.input)
+        if left < 0:
+            break
+        texts.append(set(_WORD.findall(row.input.casefold())))
+        golds.append(row.output)
     asked = set[str]().union(*texts)
     counts, learned, label_of, mixed = Counter[str](), set[str](), dict[str, str](), set[str]()
     labels = Counter[str]()
@@ -64,8 +72,8 @@ def given_away(train: Iterable[Row], held_out: Sequence[Row]) -> GivenAway | Non
             if label_of.setdefault(word, label) != label:
                 mixed.add(word)
 
-    for words, row in zip(texts, held_out, strict=True):
-        count(words, row.output)
+    for words, gold in zip(texts, golds, strict=True):
+        count(words, gold)
     for row in islice(train, _TRAIN_ROWS):
         words = asked.intersection(_WORD.findall(row.input.casefold()))
         learned |= words

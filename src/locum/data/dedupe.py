@@ -22,7 +22,7 @@ from locum.core.progress import track
 from locum.core.text import one_line
 from locum.data.neardup import NearIndex, near_pairs
 from locum.data.rows import MAX_PLACES
-from locum.data.staging import ORDER, Group, Staging
+from locum.data.staging import BATCH_CHARACTERS, ORDER, Group, Staging
 from locum.schema.task import Task
 
 EXACT_TOLERANCE = 0.01
@@ -177,15 +177,18 @@ class NearSearch:
         self._index = NearIndex(index_file, self._total)
         texts: list[str] = []
         labels: list[str] = []
+        characters = 0
         with track("compare texts", total=self._total, unit="row") as tracker:
             for entry in staging.entries():
                 texts.append(entry.input)
                 labels.append(entry.output)
-                if len(texts) == _INDEX_BATCH:
+                characters += len(entry.input)
+                if len(texts) == _INDEX_BATCH or characters >= BATCH_CHARACTERS:
                     self._index.add(texts, labels)
                     tracker.advance(len(texts))
                     texts.clear()
                     labels.clear()
+                    characters = 0
             if texts:
                 self._index.add(texts, labels)
                 tracker.advance(len(texts))

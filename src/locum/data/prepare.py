@@ -113,7 +113,7 @@ def prepare(
 
 def _look_for_groups(folder: Path, unused: Sequence[str]) -> list[str]:
     """Warn where words of few rows decide the label, as names do in messages of one conversation."""
-    found = given_away(iterate(folder, "train"), list(iterate(folder, "calibration")))
+    found = given_away(iterate(folder, "train"), iterate(folder, "calibration"))
     if found is None:
         return []
     columns = f"; the file has further columns: {', '.join(unused[:10])}" if unused else ""

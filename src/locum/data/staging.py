@@ -23,6 +23,8 @@ from locum.schema.data import SplitName
 ORDER: Final[tuple[SplitName, ...]] = ("test", "calibration", "dev", "train")
 """Splits by priority: a row that stands in two keeps its place in the first."""
 _BATCH_ROWS = 2000
+BATCH_CHARACTERS = 1 << 22
+"""Most characters of texts that wait in memory together: rows of megabytes wait for few others."""
 _CACHE_KIB = 32 * 1024
 _TABLES = """
 CREATE TABLE rows (
@@ -89,6 +91,7 @@ class Staging:
         self._path = path
         self._seed = seed.to_bytes(8, "little")
         self._pending: list[tuple[int, str, bytes, str, str, str | None]] = []
+        self._waiting_characters = 0
         self._db = sqlite3.connect(path, isolation_level=None)
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "temp_store=FILE"):
             self._db.execute(f"PRAGMA {pragma}")
@@ -106,7 +109,8 @@ class Staging:
     def add(self, split: int, place: str, example: Example, group: str | None = None) -> None:
         """Keep one example as read."""
         self._pending.append((split, place, self.key(example.input), example.input, example.output, group))
-        if len(self._pending) >= _BATCH_ROWS:
+        self._waiting_characters += len(example.input) + len(example.output)
+        if len(self._pending) >= _BATCH_ROWS or self._waiting_characters >= BATCH_CHARACTERS:
             self.flush()
 
     def flush(self) -> None:
@@ -115,6 +119,7 @@ class Staging:
             statement = "INSERT INTO rows (split, place, key, input, output, owner) VALUES (?, ?, ?, ?, ?, ?)"
             self._db.executemany(statement, self._pending)
         self._pending.clear()
+        self._waiting_characters = 0
 
     def relabel(self, spellings: Mapping[str, str]) -> None:
         """Write some outputs of all rows as read in another spelling."""

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from locum.core.errors import UserError
+from locum.core.files import disk_errors
 from locum.core.registry import nearest
 from locum.models.architectures import transformer_layers
 from locum.models.base_files import BaseFiles
@@ -108,7 +109,7 @@ def round_frozen(model: nn.Module) -> None:
 
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter in PEFT's layout to ``folder/adapter``."""
-    with quiet_transformers():
+    with quiet_transformers(), disk_errors(folder):
         model.save_pretrained(folder / FOLDER)
     (folder / FOLDER / "README.md").unlink(missing_ok=True)  # PEFT's form for a card, with nothing filled in
 
