@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,6 +49,11 @@ TEAMS = {
     "delivery": "parcel courier late address tracking",
 }
 FILLERS = "please help my the again today with since yesterday still about account"
+
+
+# Bundles that tests build are no bundles of whoever runs them.
+os.environ["LOCUM_STATE"] = tempfile.mkdtemp(prefix="locum-tests-")
+atexit.register(shutil.rmtree, os.environ["LOCUM_STATE"], ignore_errors=True)
 
 
 def find_data() -> Path | None:

@@ -32,6 +32,16 @@ def _refused(bundle: Path, code: str, match: str = "refused|not a valid|reading 
     return caught.value.cause
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["", "Pico", "a b", "\x1b[2Jpico", "pico\n", "pico\nfake 1", "pi\u202eco", "../pico", "p" * 65, 'pi"co', "-p"],
+)
+def test_a_name_that_no_task_may_have_is_refused_in_printable_words(bundle: Path, name: str):
+    _edit(bundle, lambda manifest: manifest.update(name=name))
+    cause = _refused(bundle, "bundle-unsafe")
+    assert cause.isprintable() and "a name has lower case" in cause
+
+
 def test_a_whole_bundle_verifies_and_names_every_file(bundle: Path):
     manifest = verify(bundle)
     on_disk = {p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file()}

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
 import pytest
 
 from locum.core.errors import TaskFileError
@@ -120,6 +125,51 @@ def test_fault_19_a_python_tag_is_refused() -> None:
 
 def test_fault_19_a_huge_file_is_refused() -> None:
     assert "task-too-large" in faults("# " + "x" * 300_000)
+
+
+HARD_TEXTS = {
+    "aliases": "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"{n}: &{n} [{','.join(['*' + o] * 10)}]\n" for o, n in zip("abcdefghijkl", "bcdefghijklm", strict=True)),
+    "merged": "a: &a {x: 1}\n" + "".join(f"k{n}: &k{n} {{<<: *a, y{n}: *a}}\n" for n in range(9_000)),
+    "lists": "a: " + "[" * 120_000,
+    "closed lists": "a: " + "[" * 100_000 + "]" * 100_000,
+    "objects": '{"a":' * 40_000,
+    "dashes": "- " * 100_000 + "a",
+    "keys": "? " * 100_000 + "a",
+    "one word": "a: " + "x" * 260_000,
+}
+
+
+@pytest.mark.parametrize("text", HARD_TEXTS.values(), ids=HARD_TEXTS.keys())
+def test_fault_19_hard_texts_take_bounded_time_and_memory_and_are_faults_of_the_task(text: str) -> None:
+    tracemalloc.start()
+    started_s = time.process_time()
+    assert faults(text)  # a TaskFileError, and so never a recursion error
+    seconds, peak_bytes = time.process_time() - started_s, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seconds < 20
+    assert peak_bytes < 64 << 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!python/object/apply:os.mkdir [{path}]",
+        "!!python/object/new:os.mkdir [{path}]",
+        "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{path}]]",
+        "!!python/module:made_by_a_task_file",
+        "!!python/name:made_by_a_task_file.value",
+    ],
+)
+def test_fault_19_nothing_is_constructed_from_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    made = tmp_path / "made"
+    (tmp_path / "made_by_a_task_file.py").write_text(
+        f"import pathlib\npathlib.Path({str(made)!r}).touch()\nvalue = 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "tag" in faults(GOOD + f"seed: {value.format(path=made)}\n")
+    assert faults(GOOD + f"? {value.format(path=made)}\n: 1\n")
+    assert not made.exists() and "made_by_a_task_file" not in sys.modules
 
 
 def test_fault_23_versions() -> None:

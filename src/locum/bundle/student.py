@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from locum.bundle.operator_llm import LlmChoice, operator_llm, said
 from locum.bundle.task import read_task
 from locum.bundle.verify import verify
 from locum.bundle.write import CERTIFICATE, MODEL, POLICY
@@ -20,7 +21,7 @@ from locum.cascade.policy import Mode
 from locum.cascade.router import AuditResult, LlmFailure, Router, llm_hash
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.files import content_hash
-from locum.core.progress import warn
+from locum.core.progress import note, warn
 from locum.evaluate.llm import decoding_hash
 from locum.runtime.completion import Completion, CompletionRequest
 from locum.runtime.open import open_generator
@@ -47,6 +48,8 @@ class Student:
         task: what it does.
         manifest: what the bundle holds.
         audits: called with the result of every audit, from another thread.
+        llm_problem: why there is no LLM to hand over to, where one was named.
+        llm_said: who it hands over to, where, and with which key, in words.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Student:
         self.task = task
         self.manifest = manifest
         self.llm_problem = llm_problem
+        self.llm_said: str | None = None
         self.audits: Callable[[AuditResult], None] = lambda _result: None
         self._router = Router(
             model,
@@ -212,17 +216,21 @@ class Student:
 
 def open_bundle(
     path: Path | str,
-    llm: Generator | LlmSpec | None = None,
+    llm: Generator | LlmChoice | None = None,
     threads: int | None = None,
     *,
     when_llm_fails: LlmFailure = "error",
     engine: str | None = None,
+    llm_key_env: str | None = None,
 ) -> Student:
     """Open a bundle to answer with.
 
     Args:
         path: the bundle's folder.
-        llm: who answers what is handed over; None takes the LLM of the bundle's task file, if it names one.
+        llm: who answers what is handed over: one of your own, ``"none"``, or ``"bundle"``, the one that the bundle's
+            task file names, wherever it comes from. None takes that one if you built the bundle here; else the student
+            abstains, and ``llm_problem`` says why.
+        llm_key_env: environment variable that holds the key, instead of the one that the bundle names.
         threads: CPU threads; None takes the cores this process may use.
         when_llm_fails: "error" raises its error; "uncertified" gives the student's answer, marked as covered
             by nothing.
@@ -234,7 +242,8 @@ def open_bundle(
 
     Raises:
         ModelFileError: the bundle is refused: a hash differs, a file is missing, added or unsafe.
-        UserError: the engine cannot run the student, or is not installed.
+        UserError: the engine cannot run the student, or is not installed; or the LLM that was asked for with
+            ``"bundle"`` needs the value of a variable that is no LLM's key.
         TaskFileError: its task file cannot be read by this version.
     """
     folder = Path(path)
@@ -248,14 +257,34 @@ def open_bundle(
         other = content_hash([manifest.hashes["model"], engine])
         manifest = manifest.model_copy(update={"hashes": {**manifest.hashes, "model": other}})
     try:
-        generator, problem = _open_llm(llm if llm is not None else task.llm, threads)
-        return Student(
+        chosen, refused = _allowed_llm(task, manifest, llm, llm_key_env)
+        generator, problem = _open_llm(chosen, threads)
+        student = Student(
             task, manifest, certificate, policy, model, generator,
-            when_llm_fails=when_llm_fails, llm_problem=problem,
+            when_llm_fails=when_llm_fails, llm_problem=refused or problem,
         )  # fmt: skip
+        if isinstance(chosen, LlmSpec) and generator is not None:
+            student.llm_said = f"hands over to {said(chosen)}"
+            note(student.llm_said)
+        return student
     except BaseException:
         model.close()
         raise
+
+
+def _allowed_llm(
+    task: Task, manifest: Manifest, choice: Generator | LlmChoice | None, key_variable: str | None
+) -> tuple[Generator | LlmSpec | None, str | None]:
+    """The LLM that may be called, or None and why none may; what the operator asked for by name is an error instead."""
+    if choice is not None and not isinstance(choice, LlmSpec | str):
+        return choice, None
+    try:
+        return operator_llm(task, manifest.hashes["task"], choice, key_variable), None
+    except UserError as error:
+        if choice is not None or key_variable is not None:
+            raise
+        warn(f"the student abstains where it would hand over: {error}")
+        return None, f"{error.cause} [{error.code}]"
 
 
 def _open_llm(llm: Generator | LlmSpec | None, threads: int | None) -> tuple[Generator | None, str | None]:

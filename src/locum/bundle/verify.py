@@ -8,6 +8,7 @@ the manifest, with a cap on its size. Not here: whether the certificate still ho
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,7 @@ from locum.core.text import one_line
 from locum.runtime.model_files import SPEC_NAME, refuse_unsafe
 from locum.schema.bundle import Manifest
 from locum.schema.certificate import Certificate
+from locum.schema.task import NAME_PATTERN
 
 _MANIFEST_BYTES_MAX = 4 << 20
 _FILES_MAX = 10_000
@@ -74,7 +76,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise _refusal("bundle-unsafe", folder, f"{MANIFEST} is not a regular file")
         if state.st_size > _MANIFEST_BYTES_MAX:
             raise _refusal("bundle-unsafe", folder, f"{MANIFEST} has {state.st_size:,} bytes")
-        return Manifest.from_json(path.read_bytes(), str(path))
+        manifest = Manifest.from_json(path.read_bytes(), str(path))
     except OSError as error:
         raise ModelFileError(
             "bundle-missing",
@@ -82,6 +84,10 @@ def read_manifest(folder: Path) -> Manifest:
             where=str(folder),
             fix="name the folder that `locum build` printed, or build one with `locum build task.yaml`",
         ) from error
+    if not re.fullmatch(NAME_PATTERN, manifest.name) or manifest.name.endswith("\n"):
+        said = f"its manifest calls it {one_line(manifest.name, 60)!r}; a name has lower case, digits, dot, dash"
+        raise _refusal("bundle-unsafe", folder, said, "rebuild it with a name of this form in the task file")
+    return manifest
 
 
 def _refuse_name(folder: Path, name: str) -> None:

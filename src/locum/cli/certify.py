@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from locum.cli.llm_options import FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
 from locum.cli.output import JsonOption, print_json
 from locum.cli.view import live_view
 from locum.core.errors import CheckFailed, UserError
@@ -28,6 +29,11 @@ def certify(
     max_cost: Annotated[
         float | None, typer.Option(help="Most that the LLM may cost; default: llm.max_cost of the task.")
     ] = None,
+    llm_from_bundle: FromBundle = False,
+    no_llm: NoLlm = False,
+    llm_url: LlmUrl = None,
+    llm_model: LlmModel = None,
+    llm_key_env: LlmKeyEnv = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove the hand-over policy on fresh rows. Exit 3 when nothing certifies; then every input is handed over."""
@@ -38,8 +44,9 @@ def certify(
         fix = f"did you mean {close}?" if close else f"known: {', '.join(KINDS)}"
         raise UserError("cli-usage", f"unknown kind {kind!r}", fix=fix)
     guarantee = Guarantee(kind=kind, max_error=max_error, confidence=confidence)
+    llm = llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env)
     with live_view():
-        certificate = certify_bundle(bundle, data, guarantee, max_cost=max_cost)
+        certificate = certify_bundle(bundle, data, guarantee, max_cost=max_cost, llm=llm, llm_key_env=llm_key_env)
     if as_json:
         print_json(certificate.to_json())
     else:

@@ -15,17 +15,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from locum.cli.conversation import BundlePartner, ModelPartner, Partner, Turn
+from locum.cli.llm_options import FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
 from locum.cli.output import json_text
 from locum.cli.view import live_view
 from locum.core.errors import LocumError, UserError
 from locum.core.files import write_text
 from locum.core.registry import nearest
 from locum.core.text import visible
+
+if TYPE_CHECKING:
+    from locum.bundle.operator_llm import LlmChoice
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -56,11 +60,17 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 takes the most probable token each time.", min=0, max=2)] = 0.7,
     engine: Annotated[str | None, typer.Option(help="Who computes; default: what suits the file.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all usable cores.", min=1)] = None,
+    llm_from_bundle: FromBundle = False,
+    no_llm: NoLlm = False,
+    llm_url: LlmUrl = None,
+    llm_model: LlmModel = None,
+    llm_key_env: LlmKeyEnv = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each answer.")] = False,
 ) -> None:
     """Talk to a bundle or a model. Through a pipe each line is a message, in one conversation."""
+    llm = llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env)
     with live_view():
-        partner = _open(target, model, engine, threads, (system, max_tokens, temperature))
+        partner = _open(target, model, engine, threads, (system, max_tokens, temperature), (llm, llm_key_env))
     before = signal.signal(signal.SIGTERM, _end)
     try:
         _Session(partner, system, as_json).run()
@@ -178,6 +188,7 @@ def _open(
     engine: str | None,
     threads: int | None,
     settings: tuple[str | None, int, float],
+    bundle_llm: tuple[LlmChoice | None, str | None],
 ) -> Partner:
     """Whoever the target names.
 
@@ -193,7 +204,8 @@ def _open(
     if folder.is_dir() and not is_model:
         from locum.bundle.student import open_bundle
 
-        return BundlePartner(open_bundle(folder, threads=threads, engine=engine))
+        llm, key = bundle_llm
+        return BundlePartner(open_bundle(folder, llm, threads=threads, engine=engine, llm_key_env=key))
     if target.startswith(("http://", "https://")):
         if model is None:
             raise UserError("cli-usage", "a URL needs the model to ask", fix="add --model NAME")

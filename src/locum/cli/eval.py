@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from locum.cli.llm_options import FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
 from locum.cli.output import JsonOption, print_json
 from locum.cli.view import live_view
 
@@ -26,14 +27,22 @@ def evaluate(
     max_cost: Annotated[
         float | None, typer.Option(help="Most that the LLM may cost as a judge; default: llm.max_cost of the task.")
     ] = None,
+    llm_from_bundle: FromBundle = False,
+    no_llm: NoLlm = False,
+    llm_url: LlmUrl = None,
+    llm_model: LlmModel = None,
+    llm_key_env: LlmKeyEnv = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle: accuracy and macro-F1 with 95 % intervals, share kept local, latency."""
     from locum.pipeline.examine import evaluate_bundle
 
     target = predictions or Path(f"{data.stem}.predictions.jsonl")
+    llm = llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env)
     with live_view():
-        found = evaluate_bundle(bundle, data, predictions=target, engine=engine, max_cost=max_cost)
+        found = evaluate_bundle(
+            bundle, data, predictions=target, engine=engine, max_cost=max_cost, llm=llm, llm_key_env=llm_key_env
+        )
     if as_json:
         print_json(found)
         return

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from locum.cli.llm_options import FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
 from locum.core.errors import UserError
+from locum.core.text import visible
 
 if TYPE_CHECKING:
+    from locum.bundle.operator_llm import LlmChoice
     from locum.gateway.targets import Target
     from locum.runtime.gguf_check import GgufHeader
     from locum.runtime.llama_settings import EngineSettings
@@ -63,6 +66,11 @@ def serve(
         str | None,
         typer.Option(help="Answer with this engine. Plain model: llamacpp, openvino, or auto, which measures both."),
     ] = None,
+    llm_from_bundle: FromBundle = False,
+    no_llm: NoLlm = False,
+    llm_url: LlmUrl = None,
+    llm_model: LlmModel = None,
+    llm_key_env: LlmKeyEnv = None,
     openapi: Annotated[bool, typer.Option("--openapi", help="Print the OpenAPI document and stop.")] = False,
 ) -> None:
     """Serve OpenAI's API under /v1, with /openapi.json, /health, /ready and /metrics. Ctrl-C drains and stops."""
@@ -89,7 +97,16 @@ def serve(
         "shared_cache": shared_cache,
     }
     run_server(
-        open_target(target, threads=threads, engine=engine, draft=draft, adapters=adapter or (), **settings),
+        open_target(
+            target,
+            threads=threads,
+            engine=engine,
+            draft=draft,
+            adapters=adapter or (),
+            llm=llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env),
+            llm_key_env=llm_key_env,
+            **settings,
+        ),
         host=host,
         port=port,
     )
@@ -102,6 +119,8 @@ def open_target(
     engine: str | None,
     draft: Path | None,
     adapters: tuple[str, ...] | list[str],
+    llm: LlmChoice | None = None,
+    llm_key_env: str | None = None,
     **settings: Any,
 ) -> Target:
     """What a name or path stands for, opened.
@@ -112,6 +131,8 @@ def open_target(
         engine: instead of a bundle's own, or of llama.cpp for a plain model; ``auto`` measures.
         draft: model that writes ahead.
         adapters: each ``NAME=PATH``.
+        llm: which LLM a bundle may call, as for ``open_bundle``.
+        llm_key_env: environment variable with its key, instead of the one that the bundle names.
         **settings: further fields of ``EngineSettings``.
 
     Raises:
@@ -123,7 +144,10 @@ def open_target(
         from locum.gateway.bundle_target import BundleTarget
 
         own = None if engine == "auto" else engine  # a bundle's engine was measured when it was built
-        return BundleTarget(open_bundle(folder, threads=threads, engine=own))
+        student = open_bundle(folder, llm, threads=threads, engine=own, llm_key_env=llm_key_env)
+        if about := student.llm_said or student.llm_problem:
+            typer.echo(f"{visible(student.name)}: {visible(about)}", err=True)
+        return BundleTarget(student)
     from locum.gateway.targets import ModelTarget
     from locum.runtime.model_files import read_spec
     from locum.runtime.open import open_embedder

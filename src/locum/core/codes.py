@@ -163,6 +163,8 @@ CODES: dict[str, str] = {
     "bundle-extra": "A bundle holds a file that its manifest does not name.",
     "bundle-hash": "A file of a bundle does not have the SHA-256 of the manifest; the bundle is refused.",
     "bundle-unsafe": "A bundle holds a link or special file, or its manifest a name outside the folder.",
+    "bundle-llm": "A bundle that was not built here names an LLM, and nobody accepted it.",
+    "bundle-llm-key": "A bundle names an environment variable that does not look like an LLM's key.",
     "bundle-layout": "A model cannot be written in the layout that another tool reads.",
     # gateway
     "gateway-host": "The gateway may not listen beyond this machine without a key in LOCUM_API_KEY.",

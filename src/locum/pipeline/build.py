@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from locum.bundle.write import write_bundle
+from locum.bundle.operator_llm import remember_built
+from locum.bundle.write import task_hash, write_bundle
 from locum.core.cpu import usable_cores
 from locum.core.errors import Interrupted
 from locum.core.lock import folder_lock
@@ -170,6 +171,7 @@ def _bundle(work: Workspace, data: Prepared, result: Conclusion) -> Path:
         licence=licence,
         hashes={"data": data.key},
     )
+    remember_built(task_hash(work.task_text), work.task.llm)
     return out
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from locum.bundle.operator_llm import LlmChoice, operator_llm
 from locum.bundle.report import read_report
 from locum.bundle.student import NO_REDACTION, open_bundle
 from locum.bundle.task import read_task
@@ -36,6 +37,7 @@ from locum.pipeline.judge import lent_judge, unmeasured
 from locum.pipeline.llm import said_of_right
 from locum.runtime.model_files import read_spec
 from locum.runtime.open import open_classifier, open_generator
+from locum.schema.bundle import Manifest
 from locum.schema.certificate import Certificate
 from locum.schema.data import Row, SourceFile, SplitName
 from locum.schema.evaluation import Calibration, Evaluation, Latency
@@ -47,7 +49,14 @@ from locum.tasks import open_kind
 
 
 def evaluate_bundle(
-    bundle: Path, data: Path, *, predictions: Path, engine: str | None = None, max_cost: float | None = None
+    bundle: Path,
+    data: Path,
+    *,
+    predictions: Path,
+    engine: str | None = None,
+    max_cost: float | None = None,
+    llm: LlmChoice | None = None,
+    llm_key_env: str | None = None,
 ) -> dict[str, Any]:
     """Measure a bundle on a file with right answers.
 
@@ -57,6 +66,8 @@ def evaluate_bundle(
         predictions: JSON Lines file to write: id, output, gold, confidence, route.
         engine: who runs the student; None takes the one that the build chose.
         max_cost: most that the LLM may cost as a judge; None takes the task's own cap.
+        llm: which LLM may be called, as for ``open_bundle``.
+        llm_key_env: environment variable that holds its key, instead of the one that the bundle names.
 
     Returns:
         ``n``, ``metrics`` by name, ``intervals`` (95 %, ``[low, high]``), ``local_share``, ``error_local``,
@@ -69,9 +80,9 @@ def evaluate_bundle(
         UserError: ``cli-usage``: ``max_cost`` without the price of the task's LLM.
         UpstreamError: the LLM does not answer, or could pass its cap; what came is kept beside the file.
     """
-    with open_bundle(bundle, engine=engine) as student:
-        void, threshold = student.void, student.certificate.threshold
-    task = read_task(bundle)
+    with open_bundle(bundle, llm, engine=engine, llm_key_env=llm_key_env) as student:
+        void, threshold, manifest = student.void, student.certificate.threshold, student.manifest
+    task = _with_llm(read_task(bundle), manifest, llm, llm_key_env, needed=False)
     rows = read_labelled(data, task, read_spec(bundle / MODEL).labels).rows
     with lent_judge(
         task, task.llm, data.with_suffix(".judge-answers.jsonl"), purse_of(task.llm, "--max-cost", max_cost)
@@ -106,7 +117,13 @@ def _in_short(calibration: Calibration | None) -> dict[str, float | None] | None
 
 
 def certify_bundle(
-    bundle: Path, data: Path, guarantee: Guarantee | None = None, *, max_cost: float | None = None
+    bundle: Path,
+    data: Path,
+    guarantee: Guarantee | None = None,
+    *,
+    max_cost: float | None = None,
+    llm: LlmChoice | None = None,
+    llm_key_env: str | None = None,
 ) -> Certificate:
     """Prove a bundle's guarantee on fresh calibration rows and put the new certificate in its place.
 
@@ -115,6 +132,8 @@ def certify_bundle(
         data: labelled rows from the traffic that the bundle will see, none of which it was trained or chosen on.
         guarantee: the statement to prove; None takes the task's own.
         max_cost: most that the LLM may cost, as a judge and as what is compared with; None takes the task's own cap.
+        llm: which LLM may be called, as for ``open_bundle``.
+        llm_key_env: environment variable that holds its key, instead of the one that the bundle names.
 
     Returns:
         The certificate; its threshold is None when nothing certifies.
@@ -127,8 +146,9 @@ def certify_bundle(
     """
     manifest = verify(bundle)
     _require_fresh(bundle, data)
-    task = read_task(bundle)
-    wanted = guarantee or task.guarantee
+    named = read_task(bundle)
+    wanted = guarantee or named.guarantee
+    task = _with_llm(named, manifest, llm, llm_key_env, needed=wanted.kind == "regret")
     rows = read_labelled(data, task, read_spec(bundle / MODEL).labels).rows
     judge, purse = data.with_suffix(".judge-answers.jsonl"), purse_of(task.llm, "--max-cost", max_cost)
     with lent_judge(task, task.llm, judge, purse):
@@ -170,8 +190,19 @@ def certify_bundle(
         },
         now=datetime.now(UTC),
     )
-    replace_certificate(bundle, make_policy(certificate, spec.name, has_llm=task.llm is not None), certificate)
+    replace_certificate(bundle, make_policy(certificate, spec.name, has_llm=named.llm is not None), certificate)
     return certificate
+
+
+def _with_llm(task: Task, manifest: Manifest, llm: LlmChoice | None, key_variable: str | None, *, needed: bool) -> Task:
+    """A bundle's task with the LLM that may be called for it; None where none may, and none is needed."""
+    try:
+        chosen = operator_llm(task, manifest.hashes["task"], llm, key_variable)
+    except UserError:
+        if needed or task.judged is not None or llm is not None:
+            raise
+        chosen = None
+    return task.model_copy(update={"llm": chosen})
 
 
 def _require_fresh(bundle: Path, data: Path) -> None:

@@ -17,6 +17,8 @@ from locum.schema.kinds import CORRECT_AT, METHODS, METRICS, PROMPTED, TUNED, WR
 GuaranteeKind = Literal["selective", "marginal", "regret"]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Addresses = Address | Annotated[tuple[Address, ...], Field(min_length=1, max_length=16)]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+"""What a task, and so its bundle, may be called: it stands in terminals, logs, URLs and metrics."""
 Share = Annotated[float, Field(gt=0, lt=0.9)]
 Positive = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -306,7 +308,7 @@ class Task(Document):
     """A whole task file."""
 
     version: Literal[1] = Field(description="Version of this file's format.")
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] = Field(
+    name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
         description="Short name: lower case, digits, dot, dash."
     )
     kind: Kind = Field(description="What the student does: classify, tag, extract, generate or rank.")

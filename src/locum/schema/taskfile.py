@@ -34,6 +34,8 @@ _SECRET_VALUES = re.compile(
     r"|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.)|\bBearer\s+\S{12,}|://[^/\s:@]+:[^/\s@]+@"
 )
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -124,11 +126,18 @@ def _compose(text: str, where: str) -> tuple[Any, dict[Path, int], list[Fault]]:
         return None, {}, [Fault(line, "", f"not valid YAML: {problem.problem or problem.context}")]
     except yaml.YAMLError as problem:
         return None, {}, [Fault(1, "", f"not valid YAML: {str(problem).splitlines()[0]}")]
+    except RecursionError:  # it is not composed to its end; what is deep but not so deep is counted below
+        raise _too_large(f"more than {MAX_DEPTH} levels", where) from None
     if root is None:
         return None, {}, [Fault(1, "", "the file is empty")]
     walker = _Walker(where)
     values = walker.value(root, ())
     return values, walker.lines, walker.faults
+
+
+def _too_large(what: str, where: str) -> TaskFileError:
+    fix = "write the values out without anchors, and not one in another so deep"
+    return TaskFileError("task-too-large", what, where=where, fix=fix)
 
 
 class _Walker:
@@ -144,14 +153,13 @@ class _Walker:
     def value(self, node: yaml.Node, path: Path) -> Any:
         self._seen += 1
         if self._seen > MAX_VALUES or len(path) > MAX_DEPTH:
-            raise TaskFileError(
-                "task-too-large",
-                f"more than {MAX_VALUES:,} values or {MAX_DEPTH} levels once its aliases are expanded",
-                where=f"{self.where}:{node.start_mark.line + 1}",
-                fix="write the values out without anchors",
-            )
+            what = f"more than {MAX_VALUES:,} values or {MAX_DEPTH} levels once its aliases are expanded"
+            raise _too_large(what, f"{self.where}:{node.start_mark.line + 1}")
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+            self.faults.append(Fault(line, _dotted(path), f"the YAML tag {node.tag} is not allowed"))
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from locum.bundle.operator_llm import remember_built
 from locum.bundle.student import NO_REDACTION
 from locum.bundle.write import model_hash, task_hash, write_bundle
 from locum.cascade.policy import make_policy
@@ -43,6 +44,7 @@ def pico_bundle(
     issued: datetime | None = None,
     hashes: dict[str, str] | None = None,
     audit_rate: float = 0.0,
+    built_here: bool = True,
 ) -> Manifest:
     """Write a bundle whose student scores a text by the words of ``WORDS`` in it.
 
@@ -54,6 +56,8 @@ def pico_bundle(
         issued: when the certificate was issued; today when absent.
         hashes: replaces hashes of the certificate, to make one that speaks of something else.
         audit_rate: share of local answers also sent to the LLM.
+        built_here: it counts as built by this user, so that the LLM of its task may be called; False for one that came
+            from elsewhere.
     """
     text = task_text or pico_task()
     task = parse_task(text)
@@ -70,6 +74,8 @@ def pico_bundle(
     }
     certificate = _certificate(threshold, running | (hashes or {}), now)
     report = example_report(2, certified=threshold is not None).model_copy(update={"task": task.name})
+    if built_here:
+        remember_built(task_hash(text), task.llm)
     return write_bundle(
         folder,
         task=task,
