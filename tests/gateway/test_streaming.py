@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.gateway.settings import Settings
+from locum.runtime import constraints
 from locum.runtime.completion import Chunk, Completion, TokenLogprob, ToolCallDelta
 from locum.runtime.llama_request import grammar_of
 from locum.testing import ChunkGenerator, FakeGenerator, Scripted
@@ -145,6 +147,40 @@ def test_fault_74_a_hostile_schema_is_a_400_and_harms_nobody(start_model, schema
         assert response.status_code == 400 and "169.254" not in response.headers.get("location", "")
     assert response.status_code in (200, 400) and time.monotonic() - start_s < 15
     assert gateway.http.post("/v1/chat/completions", json=CHAT).status_code == 200
+
+
+def test_fault_10_a_schema_beside_slow_ones_is_answered_and_what_finds_no_place_is_a_503(
+    start_model, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(constraints, "QUICK_S", 0.02)
+    monkeypatch.setattr(constraints, "_COMPILER", constraints._Compiler())
+
+    def script(request):
+        grammar_of(request)
+        return ["{}", final("{}")]
+
+    gateway = start_model(ChunkGenerator(script))
+
+    def ask(schema: dict) -> httpx.Response:
+        schema_format = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+        return gateway.http.post("/v1/chat/completions", json={**CHAT, "response_format": schema_format})
+
+    def slow(salt: int) -> dict:
+        kinds = [{"type": "object", "properties": {f"k{salt}_{i}_{j}": {} for j in range(9)}} for i in range(15)]
+        return {"anyOf": kinds}
+
+    assert ask({"type": "null"}).status_code == 200
+    with ThreadPoolExecutor(16) as pool:
+        hostile = [pool.submit(ask, slow(salt)) for salt in range(24)]
+        for number in range(4):
+            start_s = time.monotonic()
+            assert ask({"type": "string", "maxLength": number}).status_code == 200
+            assert time.monotonic() - start_s < 5
+        answers = [each.result() for each in hostile]
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 503}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 503)
+    constraints._COMPILER.close()
 
 
 def test_fault_89_an_engine_that_starts_again_is_a_503_and_then_answers(start_model):

@@ -484,3 +484,12 @@ def test_fault_89_a_closed_process_is_not_started_again(make: Make) -> None:
     process.close()
     time.sleep(0.8)
     assert process.pid is None and process.problem is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="an environment is read from /proc")
+def test_fault_21_an_engines_process_sees_no_secret(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-one")
+    monkeypatch.setenv("SOME_PROVIDER", "secret-two")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    seen = Path(f"/proc/{ask(make())['pid']}/environ").read_bytes()
+    assert b"PATH=" in seen and b"OMP_WAIT_POLICY=passive" in seen and b"secret" not in seen

@@ -71,6 +71,7 @@ CODES: dict[str, str] = {
     "runtime-child-start": "The engine's process did not become ready.",
     "runtime-child-died": "The engine's process ended while it was needed.",
     "runtime-memory": "The engine could not get the memory that a model needs.",
+    "runtime-busy": "Others are being served first; ask again.",
     "runtime-timeout": "The engine did not answer in time.",
     "runtime-instructions": "The processor lacks the instructions that an engine's build needs.",
     "runtime-too-long": "A request is longer than the model's context.",

@@ -206,7 +206,7 @@ class BundleTarget:
         """What an error of the LLM becomes; the LLM may be a file on this machine, and refuse as an engine does."""
         if not isinstance(error, UpstreamError):
             refusal = from_engine_error(error)
-            if refusal.status < 500:
+            if refusal.status < 500 or refusal.code == "overloaded":
                 return refusal
         self._count_llm_failure(error)
         if isinstance(error, UpstreamError):

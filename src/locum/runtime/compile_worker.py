@@ -1,8 +1,9 @@
 """The process in which constraints are compiled: it may be killed at any time, and ends when its parent does.
 
-Notable: memory is limited for this process alone, and an alarm ends it even when the parent, which should, is gone.
-One JSON object a line each way: ``{"kind": "schema" | "grammar", "text": …}`` in, ``{"text": …}`` or
-``{"error": …}`` out. Not here: who starts and kills it (``constraints``).
+Notable: memory is limited for this process alone, and an alarm ends it even when the parent, which should, is gone. A
+text gets so much processor time and no more, and the process lives on. One JSON object a line each way: ``{"kind":
+"schema" | "grammar", "text": …, "processor_s": …}`` in; ``{"text": …}``, ``{"error": …}`` or ``{"late": true}`` out.
+Not here: who starts and kills it (``constraints``).
 """
 
 from __future__ import annotations
@@ -54,21 +55,49 @@ def main() -> int:
     for line in sys.stdin:
         if hasattr(signal, "alarm"):
             signal.alarm(_ALARM_S)
-        answers.write(json.dumps(_answer(json.loads(line))) + "\n")
+        answer, sound = _answer(json.loads(line))
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
+        if not sound:
+            return 1
         if hasattr(signal, "alarm"):
             signal.alarm(0)
     return 0
 
 
-def _answer(request: dict[str, str]) -> dict[str, Any]:
+class _OutOfTimeError(BaseException):
+    """Raised wherever the work is; no handler of the work's own catches it."""
+
+
+def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The answer, and whether this process may go on: one that ran out of memory is not what it was."""
     try:
-        return {"text": compile_text(request["kind"], request["text"])}
+        try:
+            _limit_processor(request["processor_s"])
+            return {"text": compile_text(request["kind"], request["text"])}, True
+        finally:
+            _limit_processor(0)
+    except _OutOfTimeError:
+        return {"late": True}, True
     except UserError as error:
-        return {"error": error.to_json()}
+        return {"error": error.to_json()}, True
     except (MemoryError, RecursionError) as error:
-        cause = f"compiling it ran out of {'memory' if isinstance(error, MemoryError) else 'stack'}"
-        return {"error": UserError("runtime-constraint-timeout", cause, fix="make it smaller").to_json()}
+        memory = isinstance(error, MemoryError)
+        cause = f"compiling it ran out of {'memory' if memory else 'stack'}"
+        return {"error": UserError("runtime-constraint-timeout", cause, fix="make it smaller").to_json()}, not memory
+
+
+def _limit_processor(seconds: float) -> None:
+    """Raise ``_OutOfTimeError`` after so much processor time from now on, 0: never; Windows has only the clock of the
+    parent.
+    """
+    if sys.platform != "win32":
+        signal.signal(signal.SIGPROF, _too_late)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _too_late(*_: object) -> None:
+    raise _OutOfTimeError
 
 
 def _limit_memory() -> None:

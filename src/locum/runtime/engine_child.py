@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from locum.core.environment import without_secrets
 from locum.core.errors import DeviceError, LocumError
 from locum.core.openmp import waiting
 from locum.core.text import one_line
@@ -183,7 +184,7 @@ class EngineChild(ABC):
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
-                env={**os.environ, **waiting(os.environ, _megabytes(self._model))},
+                env={**without_secrets(os.environ), **waiting(os.environ, _megabytes(self._model))},
                 start_new_session=True,  # Ctrl-C is for the parent, which closes the child
             )
         except OSError as error:

@@ -17,6 +17,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from locum.core.environment import without_secrets
 from locum.core.errors import UserError
 from locum.core.registry import nearest
 from locum.runtime.llama_settings import SERVER_VARIABLE
@@ -179,7 +180,8 @@ def _llama_flags() -> tuple[tuple[str, ...], str]:
     """Build flags of the packaged llama.cpp that are on, and what is wrong with it, if anything."""
     command = [sys.executable, "-I", "-c", _ASK_LLAMA]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, check=False)
+        environment = without_secrets(os.environ)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_ASK_S, check=False)
     except subprocess.TimeoutExpired:
         return (), f"it did not load within {_ASK_S:g} s"
     if done.returncode < 0:

@@ -11,6 +11,7 @@ Grammar: ``NAME ::= alternatives``, one rule a line; literals, ``[classes]``, ``
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ MAX_BYTES = 1 << 17
 MAX_RULES = 10_000
 """Rules after groups and repetitions are written out."""
 MAX_ELEMENTS = 100_000
-"""Characters, classes and references after repetitions are written out."""
+"""Characters, ranges of classes and references after repetitions are written out."""
 MAX_DEPTH = 32
 """Brackets inside brackets."""
 MAX_REPETITIONS = 1999
@@ -49,6 +50,11 @@ class Chars:
 Symbol = int | Chars
 """A reference to a rule by its number, or characters."""
 Sequence = tuple[Symbol, ...]
+
+
+def _size(symbols: Iterable[Symbol]) -> int:
+    """Elements as llama.cpp keeps them: each range of a class is one."""
+    return sum(1 if isinstance(each, int) else max(1, len(each.ranges)) for each in symbols)
 
 
 @dataclass
@@ -142,7 +148,7 @@ class _Parser:
                 last_start, before = len(made), self._n_symbols
                 made.extend(self._item(start))
                 n_rules = max(1, self._n_symbols - before) if start == "(" else 1
-                self._count(len(made) - last_start)
+                self._count(_size(made[last_start:]))
             self._space(lines=nested)
         return tuple(made)
 
@@ -199,7 +205,6 @@ class _Parser:
         if not ranges:
             self._refuse("a class holds no character")
         self._at += 1
-        self._count(len(ranges))
         return Chars(tuple(ranges), inverted)
 
     def _char(self) -> int:
@@ -234,7 +239,7 @@ class _Parser:
             self._refuse(f"repetitions multiply to {n_rules * total}, over {MAX_REPETITIONS}", too_large=True)
         item = tuple(made[last_start:])
         del made[last_start:]
-        self._count(len(item) * (total + 1) + 2)
+        self._count(_size(item) * (total + 1) + 2)
         made.extend(item * least)
         if most is None:
             number = self._new_symbol()

@@ -7,6 +7,7 @@ numbers is the whole state. Not here: tokens; a vocabulary is only a way to step
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from locum.runtime.grammar_parse import Chars, Grammar
 
@@ -15,6 +16,7 @@ _WALKS = 6
 _STEPS = 48
 _CANDIDATES = 12
 _WORK_MAX = 60_000
+_RANGES_A_STEP = 16
 
 
 class Matcher:
@@ -39,7 +41,9 @@ class Matcher:
 
     def step(self, state: frozenset[int], code_point: int) -> frozenset[int]:
         """The state after one more character; empty when the grammar does not allow it."""
-        return self._expanded([self._after(stack) for stack in state if stack and self._top(stack).holds(code_point)])
+        tops = {stack: self._top(stack) for stack in state if stack}
+        self._count_ranges(tops.values())
+        return self._expanded([self._after(stack) for stack, chars in tops.items() if chars.holds(code_point)])
 
     def complete(self, state: frozenset[int]) -> bool:
         """Whether the text may end here."""
@@ -51,9 +55,14 @@ class Matcher:
         for stack in state:
             if stack:
                 chars = self._top(stack)
+                self._count_ranges([chars])
                 for low, high in chars.ranges or ((97, 97),):
                     edges.update((low, high) if not chars.inverted else (max(32, high + 1),))
         return sorted(edges)
+
+    def _count_ranges(self, classes: Iterable[Chars]) -> None:
+        """To look through a large class is work, too."""
+        self.work += sum(len(each.ranges) for each in classes) // _RANGES_A_STEP
 
     def _top(self, stack: int) -> Chars:
         rule, alternative, index = self._cells[stack][0]

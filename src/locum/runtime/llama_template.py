@@ -24,6 +24,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from locum.core.environment import without_secrets
 from locum.core.errors import ModelFileError
 from locum.core.text import one_line
 from locum.runtime.llama_client import EngineGoneError, EngineRefusedError, LlamaClient
@@ -71,6 +72,7 @@ def check_template(templates: Sequence[str], where: str) -> None:
                 input=json.dumps({"template": template}),
                 capture_output=True,
                 encoding="utf-8",
+                env=without_secrets(os.environ),
                 timeout=_RENDER_WALL_S,  # with the interpreter's start, on a busy machine
                 check=False,
             )
