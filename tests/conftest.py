@@ -186,6 +186,12 @@ def tickets(tmp_path: Path) -> Tickets:
     return make_tickets(tmp_path / "task")
 
 
+@pytest.fixture
+def fresh_tickets() -> list[dict[str, str]]:
+    """Rows of the task's traffic that no build has seen."""
+    return [{"text": text, "team": team} for text, team in ticket_rows(400, seed=77)]
+
+
 @dataclass(frozen=True)
 class Built:
     """The outcome of ``locum build --json`` in a process that cannot reach any network."""

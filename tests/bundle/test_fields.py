@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import locum
+from locum.bundle.student import NO_REDACTION
 from locum.bundle.write import model_hash, task_hash, write_bundle
 from locum.cascade.policy import make_policy
 from locum.cli.conversation import BundlePartner
@@ -71,7 +72,12 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     certificate = example_certificate(certified=True).model_copy(
         update={
             "threshold": 0.3,
-            "hashes": {"model": model_hash(model), "task": task_hash(text), "decoding": decoding_hash(kind)},
+            "hashes": {
+                "model": model_hash(model),
+                "task": task_hash(text),
+                "decoding": decoding_hash(kind),
+                "redaction": NO_REDACTION,
+            },
             "issued_at": now.isoformat(),
             "expires_at": (now + timedelta(days=1)).isoformat(),
         }

@@ -15,7 +15,8 @@ import pytest
 
 from locum.bundle.student import open_bundle
 from locum.core.errors import LocumError, UserError
-from locum.pipeline.examine import certify_bundle, evaluate_bundle
+from locum.pipeline.examine import evaluate_bundle
+from locum.pipeline.recertify import certify_bundle
 from locum.schema.task import Guarantee, LlmSpec
 from locum.testing.bundles import pico_bundle, pico_task
 from locum.testing.pico import WORDS

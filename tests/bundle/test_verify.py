@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +18,10 @@ from locum.bundle.report import read_report
 from locum.bundle.verify import verify
 from locum.bundle.write import MANIFEST, REQUIRED, replace_certificate
 from locum.core.errors import DeviceError, ModelFileError
-from locum.core.files import sha256_file, write_json
+from locum.core.files import content_hash, sha256_file, write_json
+from locum.core.progress import Event, listening
+from locum.report.card import model_card
+from locum.report.page import render
 from locum.schema.certificate import Certificate, Policy
 from locum.testing.bundles import pico_bundle
 
@@ -156,12 +163,110 @@ def test_fault_37_disk_full_while_writing_keeps_the_old_bundle(bundle: Path, mon
     assert not [p for p in bundle.parent.iterdir() if ".partial" in p.name]
 
 
-def test_replaced_certificate_verifies_and_keeps_the_rest(bundle: Path):
-    old = verify(bundle)
+def _replace(bundle: Path, threshold: float) -> Certificate:
     certificate = Certificate.from_json((bundle / "certificate.json").read_bytes(), "c")
     policy = Policy.from_json((bundle / "policy.json").read_bytes(), "p")
-    replace_certificate(bundle, policy, certificate.model_copy(update={"threshold": 0.9}))
+    new = certificate.model_copy(update={"threshold": threshold})
+    told = read_report(bundle).model_copy(update={"certificate": new})
+    replace_certificate(bundle, policy, new, report=told, page=render(told), card=model_card(told, "MIT"))
+    return certificate
+
+
+def test_a_replaced_certificate_verifies_and_what_was_before_is_kept(bundle: Path):
+    old = verify(bundle)
+    before = [_replace(bundle, 0.9), _replace(bundle, 0.95)]
     new = verify(bundle)
     assert new.hashes["certificate"] != old.hashes["certificate"]
     assert new.hashes["model"] == old.hashes["model"]
-    assert {n for n in new.files if new.files[n] != old.files[n]} == {"certificate.json"}
+    assert {name for name in old.files if new.files[name] == old.files[name]} >= {"task.yaml", "policy.json"}
+    kept = sorted(name for name in new.files if name.startswith("previous/"))
+    assert {Certificate.from_json((bundle / name).read_bytes(), name).hash() for name in kept if "cert" in name} == {
+        each.hash() for each in before
+    }
+    assert read_report(bundle).certificate.threshold == 0.95
+    (bundle / kept[0]).write_text("{}")
+    assert _refused(bundle, "bundle-hash", "previous/")
+
+
+def test_a_document_of_an_earlier_version_has_the_hash_that_it_had(bundle: Path):
+    """A certificate without the fields that came later still is what its manifest names."""
+    fields = json.loads((bundle / "certificate.json").read_bytes())
+    del fields["llm"], fields["local_labels"]
+    write_json(bundle / "certificate.json", fields)
+    written = sha256_file(bundle / "certificate.json")
+    _edit(
+        bundle,
+        lambda m: (
+            m["files"].update({"certificate.json": written}),
+            m["hashes"].update(certificate=content_hash(fields)),
+        ),
+    )
+    assert verify(bundle).hashes["certificate"] == content_hash(fields)
+
+
+def _replacing(bundle: Path, plain: bool) -> subprocess.Popen[bytes]:
+    """A process that replaces the bundle's certificate again and again."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "import locum.core.files as files\n"
+        f"if {plain}: files._exchange = lambda *_: False\n"
+        "from test_verify import _replace\n"
+        "print('ready', flush=True)\n"
+        "for turn in range(100000): _replace(Path(sys.argv[1]), 0.5 + turn % 100 / 250)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(bundle), str(Path(__file__).parent)], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plain", [False, True], ids=["exchanged", "two renames"])
+def test_fault_45_kill_9_while_a_bundle_is_replaced_leaves_one_in_its_place(bundle: Path, plain: bool):
+    lots = random.Random(7)
+    for _ in range(8):
+        with _replacing(bundle, plain) as process:
+            time.sleep(lots.uniform(0.0, 0.25))
+            process.kill()
+        if not plain:
+            assert bundle.is_dir()  # no moment without one
+        verify(bundle)  # puts it back where two renames were cut apart
+    _replace(bundle, 0.9)
+    verify(bundle)
+    assert [path.name for path in bundle.parent.iterdir() if path.name.startswith(".bundle.")] == []
+
+
+def test_fault_45_a_bundle_moved_aside_by_a_killed_process_is_put_back_and_that_is_said(bundle: Path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    bundle.rename(bundle.with_name(f".bundle.{dead.pid}.old"))
+    said: list[Event] = []
+    with listening(said.append):
+        verify(bundle)
+    assert ["put back" in event.label for event in said] == [True]
+    assert read_report(bundle).task == "pico"
+
+
+@pytest.mark.parametrize("call", ["write", "link"])
+def test_fault_37_a_full_disk_while_certifying_keeps_the_old_bundle(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, call: str
+):
+    before = sha256_file(bundle / MANIFEST)
+
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        if call == "write":
+            patched.setattr("locum.core.files.os.fsync", full)
+        else:
+            patched.setattr("pathlib.Path.hardlink_to", full)
+            patched.setattr("locum.core.files.shutil.copyfile", full)
+        with pytest.raises(DeviceError, match="no space left") as caught:
+            _replace(bundle, 0.9)
+    assert (caught.value.code, caught.value.exit_code) == ("core-disk-full", 2)
+    assert sha256_file(bundle / MANIFEST) == before
+    verify(bundle)
+    assert not [path for path in bundle.parent.iterdir() if ".partial" in path.name]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from locum.cascade.certify import certify
 from locum.cascade.policy import decide, make_policy, void_reason
-from locum.schema.certificate import Certificate, Decision, Policy, Stage
+from locum.cascade.soundness import flaw
+from locum.core.errors import ModelFileError
+from locum.schema.certificate import Certificate, Decision, LlmIdentity, Policy, Stage
+from locum.schema.task import Guarantee
 
 ISSUED = datetime(2026, 3, 1, tzinfo=UTC)
 NOW = ISSUED + timedelta(days=10)
-HASHES = {"model": "a", "task": "b", "calibration": "c"}
-RUNNING = {"model": "a", "task": "b"}
+RUNNING = {"model": "a", "task": "b", "decoding": "d", "redaction": "none"}
+HASHES = {**RUNNING, "calibration": "c"}
 
 
 def certificate(threshold: float | None = 0.8, **changed: object) -> Certificate:
@@ -70,11 +76,11 @@ def test_others_are_handed_over_or_abstained_from() -> None:
         ({"now": ISSUED + timedelta(days=180)}, "expired on 2026-08-28"),
         ({"now": ISSUED + timedelta(days=4000)}, "expired"),
         ({"now": ISSUED - timedelta(days=30)}, "clock stands before"),
-        ({"hashes": {"model": "x", "task": "b"}}, "speaks of another model"),
-        ({"hashes": {"model": "x", "task": "y"}}, "speaks of another model, task"),
-        ({"hashes": {"task": "b"}}, "speaks of another model"),
+        ({"hashes": {**RUNNING, "model": "x"}}, "speaks of another model"),
+        ({"hashes": {**RUNNING, "model": "x", "task": "y"}}, "speaks of another model, task"),
+        ({"hashes": {**RUNNING, "model": ""}}, "speaks of another model"),
         ({"hashes": {**RUNNING, "calibration": "other"}}, "speaks of another calibration"),
-        ({"drift": True}, "drift alarm"),
+        ({"ended": "another LLM answered"}, "another LLM answered"),
     ],
 )
 def test_fault_90_a_stale_or_void_certificate_hands_everything_over(changed: dict[str, object], reason: str) -> None:
@@ -91,6 +97,62 @@ def test_fault_90_no_certificate_or_one_with_unreadable_dates() -> None:
 
 def test_fault_42_a_small_clock_error_does_not_void() -> None:
     assert decided(0.9, now=ISSUED - timedelta(hours=2)).route == "local"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"hashes": {}}, "does not name its model, task, decoding, redaction"),
+        ({"hashes": {name: value for name, value in HASHES.items() if name != "redaction"}}, "name its redaction"),
+        ({"expires_at": "9999-12-31T00:00:00+00:00"}, "none holds for more than 180"),
+        ({"threshold": float("inf")}, "not a number"),
+        ({"threshold": -0.2}, "no confidence"),
+        ({"threshold": 1.5}, "no confidence"),
+        ({"max_error": 0.0001}, "do not prove 0.01 %"),  # 18 wrong of 600 prove 5 %, and nothing like that
+        ({"threshold": 0.0, "errors": 24}, "do not prove 5 %"),
+        ({"confidence": 0.999}, "do not prove"),
+        ({"accepted": 1200}, "cannot be"),
+        ({"errors": -1}, "cannot be"),
+        ({"n": 10**18, "accepted": 10**18}, "cannot be"),
+        ({"observed": 0.0}, "do not prove"),
+        ({"upper_bound": 0.001}, "states a bound of 0.001"),
+        ({"kind": "regret"}, "does not name its llm"),
+        ({"labels_from": "judge"}, "does not name its llm"),
+        ({"labels_from": "llm", "hashes": {**HASHES, "llm": "e"}}, "which LLM"),
+    ],
+)
+def test_fault_90_a_certificate_that_cannot_be_true_hands_everything_over(
+    changed: dict[str, object], reason: str
+) -> None:
+    assert decided(1.0).route == "local"
+    made = decided(1.0, certificate().model_copy(update=changed), hashes={**RUNNING, "llm": "e"})
+    assert made.route == "llm" and made.stage is None
+    assert reason in made.reason
+
+
+def test_fault_90_what_was_proved_is_in_force_and_one_more_error_is_not() -> None:
+    generator = np.random.default_rng(3)
+    sure = generator.random(900)
+    right, llm = generator.random(900) < 0.9 + 0.1 * sure, generator.random(900) < 0.93
+    named = LlmIdentity(model="big", base_url="https://llm.test/v1", names=("big",))
+    for kind in ("selective", "marginal", "regret"):
+        hashes = dict.fromkeys(HASHES, "0" * 64)
+        wanted = Guarantee(kind=kind, max_error=0.08)
+        proved = certify(
+            wanted, sure, right, hashes=hashes, now=ISSUED, llm_correct=llm, llm=named if kind == "regret" else None
+        )
+        assert proved.threshold is not None
+        assert flaw(proved) is None
+        more = proved.errors + 90
+        trials = proved.accepted if kind == "selective" else proved.n
+        observed = (proved.observed or 0) + 90 / proved.n if kind == "regret" else more / trials
+        assert "do not prove" in str(flaw(proved.model_copy(update={"errors": more, "observed": observed})))
+
+
+def test_an_audit_rate_is_a_share() -> None:
+    for rate in (1e9, -0.1, float("nan")):
+        with pytest.raises(ModelFileError, match="audit_rate"):
+            Policy.from_json(json.dumps({"stages": [], "fallback": "llm", "audit_rate": rate}), "policy.json")
 
 
 def test_fault_91_no_threshold_hands_everything_over() -> None:

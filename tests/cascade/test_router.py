@@ -9,15 +9,16 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from locum.cascade.policy import make_policy
-from locum.cascade.router import AuditResult, Router, llm_hash
-from locum.cascade.summary import system_summary
+from locum.cascade.router import AuditResult, Router
+from locum.cascade.summary import check_promise, system_summary
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.progress import Event, listening
 from locum.runtime.completion import Completion
 from locum.runtime.fake import FakeClassifier, FakeGenerator
-from locum.schema.certificate import Certificate, Policy, Stage
+from locum.schema.certificate import Certificate, LlmIdentity, Policy, Stage
 from locum.students.classifier import ClassifierStudent
 from locum.tasks.classify import Classify
 
@@ -29,7 +30,10 @@ SCORES = {SURE: [0.0, 5.0], UNSURE: [0.3, 0.0], "broken": [float("nan"), 0.0]}
 DOWN = UpstreamError("upstream-server-error", "HTTP 503")
 
 
-def certificate(threshold: float | None = 0.9, **hashes: str) -> Certificate:
+RUNNING = {"model": "a", "task": "t", "decoding": "d", "redaction": "r"}
+
+
+def certificate(threshold: float | None = 0.9, llm: LlmIdentity | None = None) -> Certificate:
     return Certificate(
         kind="selective",
         max_error=0.05,
@@ -45,7 +49,8 @@ def certificate(threshold: float | None = 0.9, **hashes: str) -> Certificate:
         statement="…",
         assumptions=(),
         voided_by=(),
-        hashes={"model": "a", **hashes},
+        hashes=RUNNING | ({"llm": llm.hash()} if llm else {}),
+        llm=llm,
         issued_at=NOW.isoformat(),
         expires_at=(NOW + timedelta(days=180)).isoformat(),
     )
@@ -67,7 +72,7 @@ def router(
         given,
         llm,
         KIND,
-        hashes=hashes or {"model": "a"},
+        hashes=hashes or RUNNING,
         clock=lambda: now,
         **more,  # type: ignore[arg-type]
     )
@@ -92,7 +97,7 @@ def test_without_an_llm_it_abstains() -> None:
     assert answer.confidence == pytest.approx(1 / (1 + np.exp(-0.3)))
     wants_llm = Policy(stages=(Stage(model="s", threshold=0.9),), fallback="llm")
     student = ClassifierStudent(FakeClassifier(LABELS, SCORES))
-    served = Router(student, wants_llm, certificate(), None, KIND, hashes={"model": "a"})
+    served = Router(student, wants_llm, certificate(), None, KIND, hashes=RUNNING)
     assert served.answer(UNSURE).reason.endswith("and there is no LLM")
 
 
@@ -166,27 +171,36 @@ def test_fault_90_another_model_than_the_certified_one_hands_everything_over() -
     assert router(FakeGenerator(["ham"]), None).answer(SURE).route == "llm"
 
 
-def test_a_drift_alarm_takes_effect_at_once() -> None:
-    served = router(FakeGenerator(["ham"]))
-    assert served.answer(SURE).route == "local"
-    served.drift = True
-    assert served.answer(SURE).route == "llm"
-    assert served.void_reason() == "a drift alarm stands"
+def test_what_ended_a_certificate_before_holds_at_once() -> None:
+    served = router(FakeGenerator(["ham"]), ended="it was ended")
+    assert (served.answer(SURE).route, served.void_reason()) == ("llm", "it was ended")
 
 
-def test_fault_60_an_llm_that_changed_its_name_ends_a_certificate_that_names_it() -> None:
-    names = iter(["one", "one", "two", "two"])
-    llm = FakeGenerator(lambda _: Completion("ham", "stop", 1, 1, next(names)))
-    named = certificate(llm=llm_hash("one"))
-    served = router(llm, named, hashes={"model": "a", "llm": llm_hash("one")})
-    routes = []
-    for text in (UNSURE, SURE, UNSURE, SURE, UNSURE, SURE):
-        routes.append(served.answer(text).route)
-        if len(routes) == 4:
-            break
-    assert routes == ["llm", "local", "llm", "local"]
-    assert served.answer(UNSURE).route == "llm"  # the reply says "two"
-    assert served.answer(SURE).route == "llm"
+def test_fault_60_an_llm_that_changed_ends_a_certificate_that_names_it_for_good() -> None:
+    tells = iter([("one", "fp1"), ("one", ""), ("two", "fp1"), ("one", "fp1")])
+
+    def answer(_: object) -> Completion:
+        name, version = next(tells)
+        return Completion("ham", "stop", 1, 1, name, {"system_fingerprint": version} if version else {})
+
+    named = LlmIdentity(model="big", base_url="https://llm.test/v1", names=("one",), versions=("fp1",))
+    heard: list[str] = []
+    served = router(
+        FakeGenerator(answer), certificate(llm=named), hashes=RUNNING | {"llm": named.hash()}, on_ended=heard.append
+    )
+    for _ in range(2):  # the same name, with the fingerprint and without one
+        assert [served.answer(text).route for text in (UNSURE, SURE)] == ["llm", "local"]
+    served.answer(UNSURE)  # the reply says "two"
+    assert served.answer(SURE).route == "llm"  # the reply says "one" again, and that mends nothing
+    assert served.answer(SURE, "local").certificate is None
+    assert len(heard) == 1 and "calls itself 'two'" in heard[0]
+
+
+def test_fault_60_another_fingerprint_is_another_llm() -> None:
+    named = LlmIdentity(model="big", base_url="https://llm.test/v1", names=("one",), versions=("fp1",))
+    llm = FakeGenerator(lambda _: Completion("ham", "stop", 1, 1, "one", {"system_fingerprint": "fp2"}))
+    served = router(llm, certificate(llm=named), hashes=RUNNING | {"llm": named.hash()})
+    assert [served.answer(text).route for text in (SURE, UNSURE, SURE)] == ["local", "llm", "llm"]
 
 
 def test_fault_91_without_a_threshold_nothing_is_local() -> None:
@@ -261,6 +275,25 @@ def test_one_stage_is_served() -> None:
     two = Policy(stages=(Stage(model="a", threshold=0.5), Stage(model="b", threshold=0.5)), fallback="abstain")
     with pytest.raises(UserError, match="cascade-stages"):
         Router(ClassifierStudent(FakeClassifier(LABELS)), two, certificate(), None, KIND, hashes={})
+
+
+def test_a_promise_is_tested_exactly_against_labelled_rows() -> None:
+    sure, made = np.full(400, 0.95), certificate()
+    for errors in (20, 27, 28, 60, 400):
+        right = np.arange(400) >= errors
+        found = check_promise(made, sure, right, 0.9)
+        assert found is not None and (found.rows, found.errors) == (400, errors)
+        p_value = binomtest(errors, 400, 0.05, alternative="greater").pvalue
+        assert found.p_value == pytest.approx(p_value, rel=1e-9)
+        assert found.broken == (p_value <= 0.05)
+        low, high = binomtest(errors, 400).proportion_ci(method="exact")
+        assert (found.low, found.high) == pytest.approx((low, high))
+    half = np.concatenate([sure[:200], np.full(200, 0.1)])
+    wrong = np.zeros(400, dtype=np.bool_)
+    marginal = check_promise(made.model_copy(update={"kind": "marginal"}), half, wrong, 0.9)
+    assert marginal is not None and (marginal.rows, marginal.errors) == (400, 200)
+    assert check_promise(made, sure, wrong, None) is None
+    assert check_promise(made.model_copy(update={"kind": "regret"}), sure, wrong, 0.9) is None
 
 
 def test_system_summary() -> None:

@@ -46,7 +46,7 @@ def test_right_answers_tokens_and_latency(tmp_path: Path) -> None:
     assert made.correct.all() and made.failures == 0 and made.asked == 10
     assert made.evaluation().metrics["accuracy"].value == 1.0
     assert made.output_tokens == 10 and made.input_tokens > 100
-    assert made.fingerprints == ("fake-llm",)
+    assert made.names == ("fake-llm",)
     latency = made.latency()
     assert latency is not None and latency.n == 10 and latency.p50_ms >= 1
     assert events[-1].done == 10

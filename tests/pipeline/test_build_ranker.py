@@ -21,7 +21,8 @@ from locum.gateway.app import create_app
 from locum.gateway.bundle_target import BundleTarget
 from locum.models.pico import pico_base
 from locum.pipeline import build
-from locum.pipeline.examine import certify_bundle, evaluate_bundle
+from locum.pipeline.examine import evaluate_bundle
+from locum.pipeline.recertify import certify_bundle
 from locum.testing import FakeUpstream
 
 PAIRS = {"car": "automobile", "doctor": "physician", "sofa": "couch", "movie": "film", "shop": "store", "fast": "quick"}
@@ -113,7 +114,7 @@ def test_eval_and_certify_take_fresh_rows(notes_bundle: Path, tmp_path: Path) ->
     fresh.write_text("".join(json.dumps(row) + "\n" for row in make_rows(200, 9)), encoding="utf-8")
     found = evaluate_bundle(notes_bundle, fresh, predictions=tmp_path / "predictions.jsonl")
     assert found["n"] == 200 and found["metrics"]["ndcg_at_10"] > 0.85
-    assert certify_bundle(notes_bundle, fresh).threshold is not None
+    assert certify_bundle(notes_bundle, fresh).certificate.threshold is not None
 
 
 @pytest.mark.slow

@@ -16,11 +16,11 @@ from locum.core.errors import SourceError, UpstreamError, UserError
 from locum.core.files import sha256_file
 from locum.core.progress import Event, listening
 from locum.evaluate.spending import Spending
-from locum.pipeline.examine import certify_bundle
 from locum.pipeline.judge import VERDICT_TOKENS, examine_judge, lent_judge, read_human, unmeasured
 from locum.pipeline.plan import make_plan
 from locum.pipeline.preflight import require_scorers
 from locum.pipeline.prepare import prepare_data
+from locum.pipeline.recertify import certify_bundle
 from locum.pipeline.steps import StepCache
 from locum.pipeline.workspace import Workspace, read_task
 from locum.schema.data import Row
@@ -287,7 +287,9 @@ def test_a_whole_build_says_it_in_report_certificate_and_bundle(
         assert "On 20 answers that people graded" in (run.bundle / name).read_text(encoding="utf-8")
 
     fresh = lines(folder.root / "fresh.jsonl", [{"text": f"fresh {n}", "answer": f"answer {n}"} for n in range(12)])
-    assert said in certify_bundle(run.bundle, fresh).statement  # measured at the build, and still the same judge
+    assert (
+        said in certify_bundle(run.bundle, fresh).certificate.statement
+    )  # measured at the build, and still the same judge
 
 
 def test_scorers_that_are_not_installed_are_told_before_the_build(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,11 @@ from locum.core.errors import DataError, LocumError, TaskFileError
 from locum.core.progress import Event, listening
 from locum.pipeline.build import Run, summary
 from locum.pipeline.built import Mixture, Prepared
-from locum.pipeline.examine import learned_files
 from locum.pipeline.mixture import add_mixture
 from locum.pipeline.others import read_tasks
 from locum.pipeline.plan import make_plan
 from locum.pipeline.prepare import prepare_data
+from locum.pipeline.recertify import learned_files
 from locum.pipeline.steps import StepCache, slug
 from locum.pipeline.transfer import learned_tasks, verdict_of
 from locum.pipeline.workspace import Workspace

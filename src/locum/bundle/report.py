@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from locum.bundle.verify import recover
 from locum.bundle.write import MANIFEST, REPORT
 from locum.core.errors import ModelFileError
 from locum.schema.report import BuildReport
@@ -19,6 +20,7 @@ def read_report(bundle: Path) -> BuildReport:
         ModelFileError: there is no bundle, or its report cannot be read.
     """
     path = bundle / REPORT
+    recover(bundle)
     if not (bundle / MANIFEST).is_file() or not path.is_file():
         raise ModelFileError(
             "bundle-missing",

@@ -2,28 +2,33 @@
 
 Notable: the bundle is checked hash by hash first. Then what runs is compared with what the certificate speaks
 of: another model, task, prompt or redaction, a stale certificate, and every answer is handed over, or nobody
-answers, and ``student.void`` says why. An LLM that cannot be opened (no key in the environment) does not keep
-the student from serving; what would go to it is abstained from. Not here: the decision (``cascade``), HTTP.
+answers, and ``student.void`` says why; another LLM than a certificate names ends it for good (``ended``). An LLM that
+cannot be opened (no key in the environment) does not keep the student from serving; what would go to it is abstained
+from. Not here: the decision (``cascade``), HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from locum.bundle.ended import record_end, why_ended
 from locum.bundle.operator_llm import LlmChoice, operator_llm, said
 from locum.bundle.task import read_task
 from locum.bundle.verify import verify
 from locum.bundle.write import CERTIFICATE, MODEL, POLICY
+from locum.cascade.identity import other_configured
 from locum.cascade.policy import Mode
-from locum.cascade.router import AuditResult, LlmFailure, Router, llm_hash
+from locum.cascade.router import AuditResult, LlmFailure, Router
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.files import content_hash
 from locum.core.progress import note, warn
+from locum.core.text import one_line
 from locum.evaluate.llm import decoding_hash
-from locum.runtime.completion import Completion, CompletionRequest
+from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.runtime.open import open_generator
 from locum.runtime.protocol import Classifier, CompletionStream, Forwarded, Generator, Stop, forwarder_of, problem_of
 from locum.schema.bundle import Manifest
@@ -50,6 +55,7 @@ class Student:
         audits: called with the result of every audit, from another thread.
         llm_problem: why there is no LLM to hand over to, where one was named.
         llm_said: who it hands over to, where, and with which key, in words.
+        alarms: called once with the reason when the certificate is ended for good while serving, from any thread.
     """
 
     def __init__(
@@ -63,6 +69,8 @@ class Student:
         *,
         when_llm_fails: LlmFailure = "error",
         llm_problem: str | None = None,
+        ended: str | None = None,
+        record: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         kind = open_kind(task, model.spec.labels)
         running = {
@@ -71,13 +79,15 @@ class Student:
             "decoding": decoding_hash(kind),
             "redaction": NO_REDACTION,
         }
-        if llm is not None and "llm" in certificate.hashes:
-            running["llm"] = llm_hash(llm.model)
+        if certificate.llm is not None:
+            running["llm"] = certificate.llm.hash()
         self.task = task
         self.manifest = manifest
         self.llm_problem = llm_problem
         self.llm_said: str | None = None
         self.audits: Callable[[AuditResult], None] = lambda _result: None
+        self.alarms: Callable[[str], None] = lambda _reason: None
+        self._record = record
         self._router = Router(
             model,
             policy,
@@ -87,6 +97,8 @@ class Student:
             hashes=running,
             when_llm_fails=when_llm_fails,
             on_audit=self._audited,
+            ended=ended,
+            on_ended=self._ended,
         )
 
     @property
@@ -154,7 +166,9 @@ class Student:
             UserError: there is no LLM.
             UpstreamError: it did not answer properly.
         """
-        return self._llm().complete(request)
+        completion = self._llm().complete(request)
+        self._router.watch(completion)
+        return completion
 
     def stream(self, request: CompletionRequest, stop: Stop | None = None) -> CompletionStream:
         """The same, piece by piece. ``stop`` ends the wait for the first one.
@@ -163,7 +177,8 @@ class Student:
             UserError: there is no LLM.
             UpstreamError: it did not take the request.
         """
-        return self._llm().stream(request, stop)
+        stream = self._llm().stream(request, stop)
+        return stream if self.certificate.llm is None else _Watched(stream, self._router.watch)
 
     def forward(self, request: CompletionRequest) -> Forwarded | None:
         """Send a conversation to the LLM without waiting; None when that cannot be, and ``stream`` has to wait.
@@ -172,7 +187,8 @@ class Student:
             UserError: there is no LLM.
             UpstreamError: it did not take the request.
         """
-        forwarder = forwarder_of(self._llm())
+        llm = self._llm()
+        forwarder = forwarder_of(llm) if self.certificate.llm is None else None  # ``stream`` looks who answers
         return None if forwarder is None else forwarder.forward(request)
 
     def _llm(self) -> Generator:
@@ -205,12 +221,42 @@ class Student:
     def _audited(self, result: AuditResult) -> None:
         self.audits(result)
 
+    def _ended(self, reason: str) -> None:
+        self._record(reason)
+        self.alarms(reason)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+
+class _Watched:
+    """A stream whose last chunk is looked at: it says who answered."""
+
+    def __init__(self, stream: CompletionStream, watch: Callable[[Completion], None]) -> None:
+        self._stream = stream
+        self._watch = watch
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        chunk = next(self._stream)
+        if chunk.final is not None:
+            self._watch(chunk.final)
+        return chunk
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
 
@@ -259,10 +305,19 @@ def open_bundle(
     try:
         chosen, refused = _allowed_llm(task, manifest, llm, llm_key_env)
         generator, problem = _open_llm(chosen, threads)
+        hashed = manifest.hashes["certificate"]
         student = Student(
-            task, manifest, certificate, policy, model, generator,
-            when_llm_fails=when_llm_fails, llm_problem=refused or problem,
-        )  # fmt: skip
+            task,
+            manifest,
+            certificate,
+            policy,
+            model,
+            generator,
+            when_llm_fails=when_llm_fails,
+            llm_problem=refused or problem,
+            ended=why_ended(folder, hashed) or _another_llm(certificate, chosen if generator else None),
+            record=partial(record_end, folder, hashed),
+        )
         if isinstance(chosen, LlmSpec) and generator is not None:
             student.llm_said = f"hands over to {said(chosen)}"
             note(student.llm_said)
@@ -285,6 +340,18 @@ def _allowed_llm(
             raise
         warn(f"the student abstains where it would hand over: {error}")
         return None, f"{error.cause} [{error.code}]"
+
+
+def _another_llm(certificate: Certificate, configured: Generator | LlmSpec | None) -> str | None:
+    """Why a certificate that names an LLM cannot hold with the one that is configured; None where it can."""
+    named = certificate.llm
+    if named is None:
+        return None
+    if configured is not None:
+        return other_configured(named, configured)
+    if certificate.kind == "regret":
+        return f"the certificate compares with the LLM {one_line(named.model, 80)}, and there is none"
+    return None  # whose verdicts it speaks of need not be there
 
 
 def _open_llm(llm: Generator | LlmSpec | None, threads: int | None) -> tuple[Generator | None, str | None]:

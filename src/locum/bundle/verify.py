@@ -7,6 +7,7 @@ the manifest, with a cap on its size. Not here: whether the certificate still ho
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -14,7 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from locum.bundle.write import CERTIFICATE, MANIFEST, MODEL, REQUIRED, TASK
 from locum.core.errors import ModelFileError
-from locum.core.files import sha256_file
+from locum.core.files import content_hash, recover_folder, sha256_file
+from locum.core.progress import warn
 from locum.core.text import one_line
 from locum.runtime.model_files import SPEC_NAME, refuse_unsafe
 from locum.schema.bundle import Manifest
@@ -70,6 +72,7 @@ def read_manifest(folder: Path) -> Manifest:
         ModelFileError: there is no bundle, or its manifest is a link, too large or not a manifest.
     """
     path = folder / MANIFEST
+    recover(folder)
     try:
         state = path.lstat()
         if not stat.S_ISREG(state.st_mode):
@@ -88,6 +91,12 @@ def read_manifest(folder: Path) -> Manifest:
         said = f"its manifest calls it {one_line(manifest.name, 60)!r}; a name has lower case, digits, dot, dash"
         raise _refusal("bundle-unsafe", folder, said, "rebuild it with a name of this form in the task file")
     return manifest
+
+
+def recover(folder: Path) -> None:
+    """Put back a bundle that a killed process had moved aside, and say so; one that stands is left alone."""
+    if not folder.exists() and recover_folder(folder):
+        warn(f"{folder.name} was put back as it was: a process was killed while it replaced it")
 
 
 def _refuse_name(folder: Path, name: str) -> None:
@@ -117,11 +126,16 @@ def _regular_files(folder: Path) -> set[str]:
 
 def _check_hashes(folder: Path, manifest: Manifest) -> None:
     """The hashes by role must be those of the files, or a certificate could be checked against a false name."""
-    certificate = Certificate.from_json((folder / CERTIFICATE).read_bytes(), str(folder / CERTIFICATE))
+    content = (folder / CERTIFICATE).read_bytes()
+    Certificate.from_json(content, str(folder / CERTIFICATE))
+    try:
+        written = content_hash(json.loads(content))  # as written: a later version adds fields to the document
+    except ValueError as error:
+        raise _refusal("bundle-hash", folder, f"{CERTIFICATE} holds a number that is none") from error
     actual = {
         "task": manifest.files[TASK],
         "model": manifest.files[f"{MODEL}/{SPEC_NAME}"],
-        "certificate": certificate.hash(),
+        "certificate": written,
     }
     for role, digest in actual.items():
         if manifest.hashes.get(role) != digest:

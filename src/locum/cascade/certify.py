@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from locum.cascade import labels as label_counts
 from locum.cascade import wording
 from locum.cascade.sampling import Drawn, every_row
+from locum.cascade.soundness import VALID_DAYS
 from locum.core.errors import UserError
-from locum.schema.certificate import Certificate, Sampling
+from locum.schema.certificate import Certificate, LlmIdentity, Sampling
 from locum.schema.judging import JudgeReport
 from locum.schema.task import Guarantee
 from locum.stats.marginal import certify_marginal
@@ -31,8 +32,6 @@ from locum.stats.selective import START_SHARE, certify_selective, choose_start_s
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-VALID_DAYS = 180
 
 
 _FIGURES = ("threshold", "n", "accepted", "errors", "observed", "upper_bound", "local_share")
@@ -66,6 +65,7 @@ def certify(
     valid_days: int = VALID_DAYS,
     right_means: str | None = None,
     judge: JudgeReport | None = None,
+    llm: LlmIdentity | None = None,
     answers: Sequence[str | None] = (),
     labels: Sequence[str] = (),
     drawn: Drawn | None = None,
@@ -83,10 +83,10 @@ def certify(
         rare_labels: labels with too few rows for a statement about them alone.
         reference: dev rows, for the selective guarantee's start.
         statements: certificates that are to hold together with the stated confidence; δ is split among them.
-        valid_days: after so many days it is stale.
+        valid_days: after so many days it is stale; more than 180 are never in force.
         right_means: what makes an answer right, in words; None where that needs no saying.
-        judge: the LLM by whose verdict an answer is right; the certificate then speaks of its verdicts, whoever gave
-            the labels, and says how far these are people's.
+        judge: by whose verdict an answer is right; the statement is then about these, and says if people agree.
+        llm: whom it compares with, or whose labels or verdicts are right; without that such a one is never in force.
         answers: the student's, on the same rows, where they are labels: the sentence says which ones are given locally.
         labels: all that it may answer.
         drawn: which of the rows are independent draws, and of what; None: all of them, of the traffic.
@@ -107,6 +107,7 @@ def certify(
     missing = None
     if bound.threshold is None and bound.reason != "copies-left-out":
         missing = label_counts.labels_missing(bound, confidence, correct, llm_correct)
+    named = dict(hashes) if llm is None else {**hashes, "llm": llm.hash()}
     issued = now.astimezone(UTC).replace(microsecond=0)
     by = labels_from if judge is None else "judge"
     given = label_counts.given_locally(bound.threshold, confidence, answers, labels)
@@ -117,9 +118,10 @@ def certify(
         **{name: getattr(bound, name) for name in _FIGURES},
         method=bound.method if statements == 1 else f"{bound.method}, δ shared by {statements}",
         statement=wording.statement(guarantee, bound, by, missing, right_means, judge, given, sampling),
-        assumptions=wording.assumptions(guarantee, by, rare_labels, statements, judge, sampling),
-        voided_by=wording.voided_by(hashes, valid_days),
-        hashes=dict(sorted(hashes.items())),
+        assumptions=wording.assumptions(guarantee, by, rare_labels, statements, judge, sampling, llm),
+        voided_by=wording.voided_by(named, valid_days),
+        hashes=dict(sorted(named.items())),
+        llm=llm,
         sampling=sampling,
         labels_from=by,
         labels_missing=missing,

@@ -1,7 +1,7 @@
 """``decide``: where one input goes, as a pure function of policy, certificate, confidence and clock.
 
-Notable: it fails closed. A certificate that is absent, stale, void, or whose hashes are not those of what is
-running lets nothing be answered locally; so does a confidence that is no number. A stage cannot answer below
+Notable: it fails closed. A certificate that is absent, stale, flawed (``soundness``), or whose hashes are not those of
+what is running lets nothing be answered locally; so does a confidence that is no number. A stage cannot answer below
 the certified threshold, whatever the policy's file says. Not here: carrying the decision out
 (``cascade.router``); drawing the lot for audits, which is passed in.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
+from locum.cascade.soundness import flaw, instant
 from locum.schema.certificate import Certificate, Decision, Policy, Stage
 
 AUDIT_RATE = 0.01
@@ -40,8 +41,16 @@ def make_policy(certificate: Certificate, model: str, *, has_llm: bool, audit_ra
     )
 
 
+def answering_threshold(policy: Policy, certificate: Certificate) -> float | None:
+    """The confidence from which the one stage of a policy answers under a certificate in force; None: it never does."""
+    stage = policy.stages[0].threshold
+    if stage is None or certificate.threshold is None or math.isnan(stage):
+        return None
+    return max(stage, certificate.threshold)
+
+
 def void_reason(
-    certificate: Certificate | None, *, now: datetime, hashes: Mapping[str, str], drift: bool = False
+    certificate: Certificate | None, *, now: datetime, hashes: Mapping[str, str], ended: str | None = None
 ) -> str | None:
     """Why a certificate covers nothing now; None while it is in force.
 
@@ -49,7 +58,7 @@ def void_reason(
         certificate: None when there is none.
         now: the time, with a time zone.
         hashes: SHA-256 of what is running, by the certificate's own names.
-        drift: a drift alarm stands.
+        ended: why it was ended for good, by something that was seen while serving; None when it was not.
 
     Raises:
         ValueError: ``now`` has no time zone.
@@ -58,7 +67,9 @@ def void_reason(
         raise ValueError("now needs a time zone")
     if certificate is None:
         return "there is no certificate"
-    issued, expires = _instant(certificate.issued_at), _instant(certificate.expires_at)
+    if ended is not None:
+        return ended
+    issued, expires = instant(certificate.issued_at), instant(certificate.expires_at)
     if issued is None or expires is None:
         return "the certificate's dates cannot be read"
     if now >= expires:
@@ -72,22 +83,9 @@ def void_reason(
     )
     if changed:
         return f"the certificate speaks of another {', '.join(changed)}"
-    if drift:
-        return "a drift alarm stands"
     if certificate.threshold is None:
         return "no threshold is certified"
-    if not math.isfinite(certificate.threshold):
-        return "the certified threshold is not a number"
-    return None
-
-
-def _instant(text: str) -> datetime | None:
-    """A time with its zone; None when it cannot be read."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return flaw(certificate)
 
 
 def decide(
@@ -97,7 +95,7 @@ def decide(
     *,
     now: datetime,
     hashes: Mapping[str, str],
-    drift: bool = False,
+    ended: str | None = None,
     audited: bool = False,
 ) -> Decision:
     """Where one input goes.
@@ -108,7 +106,7 @@ def decide(
         confidences: of each stage, in order; None or NaN where a stage has none.
         now: the time, with a time zone.
         hashes: SHA-256 of what is running, by the certificate's own names.
-        drift: a drift alarm stands.
+        ended: why the certificate was ended for good; None when it was not.
         audited: this input was drawn to be sent to the LLM as well, should it be answered locally.
 
     Returns:
@@ -119,7 +117,7 @@ def decide(
     """
     if len(confidences) != len(policy.stages):
         raise ValueError(f"{len(policy.stages)} stages need as many confidences, not {len(confidences)}")
-    void = void_reason(certificate, now=now, hashes=hashes, drift=drift)
+    void = void_reason(certificate, now=now, hashes=hashes, ended=ended)
     if void is not None or certificate is None:
         return Decision(route=policy.fallback, stage=None, reason=void or "there is no certificate")
     reason = "no stage has a threshold"

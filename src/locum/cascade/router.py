@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from locum.cascade.identity import other_answering
 from locum.cascade.policy import Mode, decide, void_reason
 from locum.core.errors import LocumError, UpstreamError, UserError
-from locum.core.files import sha256_bytes
 from locum.core.progress import warn
 from locum.data.normalise import NotText, normalise
 from locum.runtime.completion import Completion, CompletionRequest
@@ -53,11 +53,6 @@ class AuditResult:
         return None if self.failed else self.same
 
 
-def llm_hash(model: str) -> str:
-    """SHA-256 of the name that an LLM gives itself: what a certificate may name as ``llm``."""
-    return sha256_bytes(model.encode())
-
-
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -70,8 +65,8 @@ def _as_trained(text: str) -> str:
         return normalise(text.encode("utf-8", "replace").decode())
 
 
-def _no_observer(_result: AuditResult) -> None:
-    """Nobody watches the audits."""
+def _no_observer(_result: object) -> None:
+    """Nobody watches the audits, or the certificate's end."""
 
 
 class Router:
@@ -90,6 +85,8 @@ class Router:
         lots: where the random numbers for audits come from.
         on_audit: told of every audit, from another thread.
         llm_concurrency: requests to the LLM at once, within one ``answer_many``.
+        ended: why the certificate was ended before; None when it was not.
+        on_ended: told once why the certificate is ended for good, because another LLM answered, from any thread.
 
     Raises:
         UserError: the policy has other than one stage.
@@ -109,6 +106,8 @@ class Router:
         lots: random.Random | None = None,
         on_audit: Callable[[AuditResult], None] = _no_observer,
         llm_concurrency: int = 4,
+        ended: str | None = None,
+        on_ended: Callable[[str], None] = _no_observer,
     ) -> None:
         if len(policy.stages) != 1:
             raise UserError("cascade-stages", f"this router serves one student, the policy has {len(policy.stages)}")
@@ -117,7 +116,8 @@ class Router:
         self.certificate = certificate
         self.llm = llm
         self.kind = kind
-        self.drift = False
+        self._ended = ended
+        self._on_ended = on_ended
         self._hashes = dict(hashes)
         self._when_llm_fails = when_llm_fails
         self._clock = clock
@@ -133,7 +133,7 @@ class Router:
 
     def void_reason(self) -> str | None:
         """Why the certificate covers nothing now; None while it is in force."""
-        return void_reason(self.certificate, now=self._clock(), hashes=self._hashes, drift=self.drift)
+        return void_reason(self.certificate, now=self._clock(), hashes=self._hashes, ended=self._ended)
 
     def answer(self, text: str, mode: Mode = "cascade", stop: Stop | None = None) -> Answer:
         """Answer one input.
@@ -194,7 +194,7 @@ class Router:
             [sure],
             now=self._clock(),
             hashes=self._hashes,
-            drift=self.drift,
+            ended=self._ended,
             audited=audited,
         )
 
@@ -251,8 +251,6 @@ class Router:
     def _llm_answer(self, text: str, stop: Stop | None = None) -> tuple[str | None, Completion]:
         """The LLM's answer as read, and as written.
 
-        A change of the name it gives itself ends a certificate that names it.
-
         Raises:
             UpstreamError: the LLM failed, whatever it is: a server, or a file on this machine.
             LocumError: ``runtime-closed``: it was stopped.
@@ -262,9 +260,22 @@ class Router:
                 "cascade-no-llm", "no LLM is configured to answer this", fix="serve with an LLM, or ask NAME@local"
             )
         completion = _read(self.llm, ask(self.kind, text), stop or Stop())
-        if "llm" in self._hashes:
-            self._hashes["llm"] = llm_hash(completion.model)
+        self.watch(completion)
         return answer_of(self.kind, completion, text), completion
+
+    def watch(self, completion: Completion) -> None:
+        """End a certificate that names an LLM for good when another one has answered."""
+        named = self.certificate.llm if self.certificate is not None else None
+        if named is None or self._ended is not None:
+            return
+        why = other_answering(named, completion)
+        if why is None:
+            return
+        with self._lock:
+            first, self._ended = self._ended is None, why
+        if first:
+            warn(f"everything is handed over from now on: {why}")
+            self._on_ended(why)
 
     def _drawn(self) -> bool:
         """Whether this input is drawn for an audit."""

@@ -1,7 +1,8 @@
 """What the cascade does as a whole on a labelled split: share answered locally, their errors, its accuracy.
 
-Notable: the accuracy of the whole system is known only where the LLM's answers are, so it may be measured on
-a sample of the split. Figures here are observations; the promise is the certificate's.
+Notable: whether rows break the promise is tested exactly, against the promise and at its own confidence. The
+accuracy of the whole system is known only where the LLM's answers are, so it may be measured on a sample of the split.
+Figures here are observations; the promise is the certificate's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from locum.schema.certificate import Certificate, PromiseTest
+from locum.stats.distributions import binomial_cdf
+from locum.stats.intervals import clopper_pearson
 from locum.stats.risk import answered_locally
 
 
@@ -63,3 +67,39 @@ def system_summary(
     found["accuracy_system"] = float(np.where(local[rows], right[rows], answered).mean())
     found["accuracy_student_sample"] = float(right[rows].mean())
     return found
+
+
+def check_promise(
+    certificate: Certificate, confidence: NDArray[np.float64], correct: NDArray[np.bool_], threshold: float | None
+) -> PromiseTest | None:
+    """Whether labelled rows break a certificate's promise: a one-sided exact binomial test at its own confidence.
+
+    Args:
+        certificate: what was promised.
+        confidence: of the student on rows that the certificate was not proved on, ``[n]``.
+        correct: whether the student is right, same rows.
+        threshold: from which it answers; None: never.
+
+    Returns:
+        None where there is nothing to test: no answer is given locally, or the promise compares with the LLM, whose
+        answers to these rows are not known.
+    """
+    local = answered_locally(confidence, threshold)
+    if certificate.kind == "regret" or not local.any():
+        return None
+    rows = len(local) if certificate.kind == "marginal" else int(local.sum())
+    errors = int((local & ~np.asarray(correct, dtype=np.bool_)).sum())
+    # P(X ≥ errors) as P(rows − X ≤ rows − errors), so that a small probability keeps its digits
+    p_value = float(binomial_cdf(rows - errors, rows, 1 - certificate.max_error))
+    interval = clopper_pearson(errors, rows)
+    return PromiseTest(
+        kind=certificate.kind,
+        max_error=certificate.max_error,
+        confidence=certificate.confidence,
+        rows=rows,
+        errors=errors,
+        low=interval.low,
+        high=interval.high,
+        p_value=p_value,
+        broken=p_value <= 1 - certificate.confidence,
+    )

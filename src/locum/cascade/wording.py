@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from locum.core.text import one_line
-from locum.schema.certificate import Sampling
+from locum.schema.certificate import LlmIdentity, Sampling
 from locum.schema.judging import JudgeReport
 from locum.schema.task import Guarantee
 from locum.stats.risk import RiskBound
@@ -165,6 +165,7 @@ def assumptions(
     statements: int,
     judge: JudgeReport | None = None,
     sampling: Sampling | None = None,
+    llm: LlmIdentity | None = None,
 ) -> tuple[str, ...]:
     """What must hold for the statement to be true."""
     found = [
@@ -178,6 +179,10 @@ def assumptions(
         found.append("The calibration labels are right.")
     else:
         found.append("The calibration labels were given by the LLM: it speaks of agreement with the LLM, not of truth.")
+    if llm is not None:
+        where = f" at {one_line(llm.base_url, 120)}" if llm.base_url else ""
+        names = ", ".join(one_line(name, 80) for name in (*llm.names, *llm.versions)[:5])
+        found.append(f"The LLM is {one_line(llm.model, 80)}{where}, which calls itself {names or 'nothing'}.")
     if guarantee.kind == "selective":
         found.append(
             f"Answers of falling confidence pass the promised {percent(guarantee.max_error)} of wrong ones once, "
@@ -202,8 +207,7 @@ def assumptions(
 def voided_by(hashes: Mapping[str, str], valid_days: int) -> tuple[str, ...]:
     """What ends it; a voided certificate hands everything over."""
     named = ", ".join(sorted(hashes))
-    return (
-        f"A change of any of: {named}.",
-        f"Age: it is valid for {valid_days} days from its issue.",
-        "A drift alarm on the traffic.",
-    )
+    changed = [f"A change of any of: {named}.", f"Age: it is valid for {valid_days} days from its issue."]
+    if "llm" in hashes:
+        changed.append("Another LLM than it names, configured or answering, once and for good.")
+    return tuple(changed)

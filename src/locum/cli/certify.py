@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from locum.cli.llm_options import FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
-from locum.cli.output import JsonOption, print_json
+from locum.cli.output import JsonOption, plain_line, print_json
 from locum.cli.view import live_view
 from locum.core.errors import CheckFailed, UserError
 from locum.core.registry import nearest
-from locum.schema.task import Guarantee
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -21,11 +20,23 @@ KINDS = ("selective", "marginal", "regret")
 
 @app.command()
 def certify(
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder; its policy and certificate are replaced.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder; policy, certificate and report are replaced.")],
     data: Annotated[Path, typer.Option(help="Fresh labelled rows, none of which the bundle was built on.")],
-    kind: Annotated[str, typer.Option(help="selective, marginal or regret.")] = "selective",
-    max_error: Annotated[float, typer.Option(help="The α (or ε) of the statement.", min=0.0001, max=0.9999)] = 0.05,
-    confidence: Annotated[float, typer.Option(help="Its confidence 1−δ.", min=0.5001, max=0.9999)] = 0.95,
+    kind: Annotated[
+        str | None, typer.Option(help="selective, marginal or regret; default: the task's own.", show_default=False)
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(help="The α (or ε) of the statement; default: the task's own.", min=0.0001, max=0.9999),
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="Its confidence 1−δ; default: the task's own.", min=0.5001, max=0.9999)
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Where nothing certifies, end the certificate in force: hand everything over."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Prove, say what would be, and change nothing.")] = False,
     max_cost: Annotated[
         float | None, typer.Option(help="Most that the LLM may cost; default: llm.max_cost of the task.")
     ] = None,
@@ -36,26 +47,46 @@ def certify(
     llm_key_env: LlmKeyEnv = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Prove the hand-over policy on fresh rows. Exit 3 when nothing certifies; then every input is handed over."""
-    from locum.pipeline.examine import certify_bundle
+    """Prove the hand-over policy on fresh rows; what is proved replaces the certificate in force, which is kept.
 
-    if kind not in KINDS:
+    Exit 3 when nothing certifies; then the certificate in force stays, unless --replace is given.
+    """
+    from locum.bundle.task import read_task
+    from locum.bundle.verify import verify
+    from locum.pipeline.recertify import certify_bundle
+
+    if kind is not None and kind not in KINDS:
         close = nearest(kind, KINDS)
         fix = f"did you mean {close}?" if close else f"known: {', '.join(KINDS)}"
         raise UserError("cli-usage", f"unknown kind {kind!r}", fix=fix)
-    guarantee = Guarantee(kind=kind, max_error=max_error, confidence=confidence)
     llm = llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env)
     with live_view():
-        certificate = certify_bundle(bundle, data, guarantee, max_cost=max_cost, llm=llm, llm_key_env=llm_key_env)
+        verify(bundle)
+        asked = {"kind": kind, "max_error": max_error, "confidence": confidence}
+        own = read_task(bundle).guarantee
+        guarantee = own.model_copy(update={name: value for name, value in asked.items() if value is not None})
+        found = certify_bundle(
+            bundle,
+            data,
+            guarantee,
+            max_cost=max_cost,
+            llm=llm,
+            llm_key_env=llm_key_env,
+            replace=replace,
+            dry_run=dry_run,
+        )
+    certificate = found.certificate
     if as_json:
         print_json(certificate.to_json())
-    else:
-        typer.echo(certificate.statement)
+    for line in found.sentences(dry_run=dry_run):
+        typer.echo(plain_line(line), err=as_json)  # standard output has its one document, the certificate
     if certificate.threshold is None:
         need = certificate.labels_missing
         more = f"label about {need} more rows" if need else "build a better student"
-        failed = CheckFailed("cascade-not-certified", "nothing certifies, so every input is handed over", fix=more)
+        stays = not found.replaced and found.before.threshold is not None
+        became = "so the certificate in force stays" if stays else "so every input is handed over"
+        failed = CheckFailed("cascade-not-certified", f"nothing certifies, {became}", fix=more)
         if not as_json:
             raise failed
-        typer.echo(f"error: {failed}", err=True)  # standard output has its one document, the certificate
+        typer.echo(f"error: {failed}", err=True)
         raise typer.Exit(failed.exit_code)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from locum.cli.llm_options import FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
 from locum.cli.output import JsonOption, print_json
 from locum.cli.view import live_view
+from locum.core.errors import CheckFailed, UserError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -32,9 +33,12 @@ def evaluate(
     llm_url: LlmUrl = None,
     llm_model: LlmModel = None,
     llm_key_env: LlmKeyEnv = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 3 when these rows break what the certificate promises.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a bundle: accuracy and macro-F1 with 95 % intervals, share kept local, latency."""
+    """Measure a bundle: accuracy and macro-F1 with 95 % intervals, share kept local, its promise tested, latency."""
     from locum.pipeline.examine import evaluate_bundle
 
     target = predictions or Path(f"{data.stem}.predictions.jsonl")
@@ -45,13 +49,36 @@ def evaluate(
         )
     if as_json:
         print_json(found)
-        return
+    else:
+        _print(found)
+    promise = found["promise"]
+    if check and promise is None and found["void"] is None and found["local_share"]:
+        raise UserError("cli-usage", "--check cannot test a regret promise: the LLM is not asked")
+    if check and promise is not None and promise["broken"]:
+        failed = CheckFailed("cascade-promise-broken", promise["statement"], fix="certify on these rows' traffic anew")
+        typer.echo(f"error: {failed}", err=True)
+        raise typer.Exit(failed.exit_code)
+
+
+def _print(found: dict[str, Any]) -> None:
+    """The figures, for people."""
     typer.echo(f"rows          {found['n']:,}")
     for name, value in found["metrics"].items():
         low, high = found["intervals"][name]
         typer.echo(f"{name:<13} {value:.1%}  (95 % interval {low:.1%} to {high:.1%})")
     wrong = "" if found["error_local"] is None else f", {found['error_local']:.1%} of them wrong"
     typer.echo(f"local         {found['local_share']:.1%}{wrong}" + (f"  ({found['void']})" if found["void"] else ""))
+    if found["promise"] is not None:
+        mark = "! " if found["promise"]["broken"] else ""
+        typer.echo(f"promise       {mark}{found['promise']['statement']}")
+    seen = found["seen"]
+    if seen is None:
+        typer.echo("seen          unknown: the bundle does not record what its student learned from")
+    elif seen["rows"] or seen["near"]:
+        typer.echo(
+            f"! seen        the student learned from the text of {seen['rows']:,} of these {seen['of']:,} rows, "
+            f"and from near copies of {seen['near']:,}: figures may flatter it"
+        )
     typer.echo(f"latency       p50 {found['latency_ms']['p50']:.1f} ms, p95 {found['latency_ms']['p95']:.1f} ms")
     typer.echo(f"engine        {found['engine']}")
     if found["unknown_labels"]:

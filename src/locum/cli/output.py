@@ -29,6 +29,11 @@ def json_text(document: Any, indent: int | None = None) -> str:
     return text
 
 
+def plain_line(text: str) -> str:
+    """Text for one line of a terminal, its control characters spelled out."""
+    return " ".join(visible(text).split())
+
+
 def plain(text: str) -> str:
     """Text of the user's for rich: its markup escaped, its control characters spelled out."""
     return escape(visible(text))

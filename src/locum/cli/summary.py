@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from locum.core.text import visible
-from locum.report.facts import headline
+from locum.report.facts import headline, in_force, promise_sentence
 from locum.report.terminal import judge_line, ladder_table, multitask_table
 from locum.schema.report import BuildReport
 
@@ -28,6 +28,9 @@ def print_report(report: BuildReport, console: Console) -> None:
     if (judged := judge_line(report)) is not None:
         console.print(f"Judge: {judged}", markup=False)
     console.print(f"Certificate: {report.certificate.statement}", markup=False)
+    console.print(in_force(report), markup=False)
+    if report.promise is not None and report.promise.broken:
+        console.print(f"On test rows: {promise_sentence(report.promise)}", style="bold red", markup=False)
     console.print()
     console.print(visible(headline(report)), style="bold", markup=False)
     for line in report.cautions:

@@ -166,6 +166,7 @@ CODES: dict[str, str] = {
     "bundle-unsafe": "A bundle holds a link or special file, or its manifest a name outside the folder.",
     "bundle-llm": "A bundle that was not built here names an LLM, and nobody accepted it.",
     "bundle-llm-key": "A bundle names an environment variable that does not look like an LLM's key.",
+    "bundle-fingerprint": "A bundle's record of what its student learned from cannot be read.",
     "bundle-layout": "A model cannot be written in the layout that another tool reads.",
     # gateway
     "gateway-host": "The gateway may not listen beyond this machine without a key in LOCUM_API_KEY.",
@@ -174,6 +175,7 @@ CODES: dict[str, str] = {
     "gateway-llm-busy": "As many requests as may be with the LLM at once are there already.",
     # cascade
     "cascade-not-certified": "No threshold can be certified on the calibration rows; everything is handed over.",
+    "cascade-promise-broken": "Labelled rows break what the certificate promises, by an exact test.",
     "cascade-regret-needs-llm": "A regret certificate needs the LLM's answers to the calibration rows.",
     "cascade-stages": "The policy has a number of stages that the router does not serve.",
     "cascade-no-llm": "An answer from the LLM was asked for, and none is configured.",

@@ -7,12 +7,15 @@ Not here: locks (``core.lock``), downloads (``sources``).
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,9 @@ from typing import IO, Any
 from locum.core.errors import DeviceError, LocumError
 
 _CHUNK_BYTES = 1 << 22
+_AT_CWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
+_REPLACING_S = 2.0
+"""For how long a running process may have a folder aside before it is taken as stuck."""
 _NOT_WRITABLE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),  # a file where a folder must be…
@@ -137,28 +143,104 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Generator[Path, None, None]:
-    """Fill a temporary folder and rename it to ``folder`` on success: complete or absent.
+    """Fill a temporary folder and put it in the place of ``folder`` on success: complete or absent.
 
-    A folder that already stands there is replaced; the old one goes only once the new one is whole.
+    A folder that already stands there is exchanged for the new one in one step, where the system can do that, so at any
+    moment one of the two stands there. Elsewhere it takes two; ``recover_folder`` mends a kill between them.
 
     Raises:
         DeviceError: the disk is full, read-only or forbidden.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     with disk_errors(folder):
+        _clear_away(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            if folder.exists():
+            if not folder.exists():
+                temporary.rename(folder)
+            elif not (folder.is_dir() and _exchange(temporary, folder)):
                 old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
                 folder.rename(old)
                 temporary.rename(folder)
                 shutil.rmtree(old)
-            else:
-                temporary.rename(folder)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)  # after an exchange it holds what stood there before
+
+
+def recover_folder(folder: Path) -> bool:
+    """Put back a folder that a killed process had moved aside to replace it, when none stands in its place.
+
+    Returns:
+        Whether it was put back.
+    """
+    until_s = time.monotonic() + _REPLACING_S
+    while not folder.exists():
+        aside = _left_behind(folder, "old")
+        if not aside:
+            return False
+        alive = [path for path, pid in aside if _is_running(pid)]
+        if not alive or time.monotonic() > until_s:
+            try:
+                aside[0][0].rename(folder)
+            except OSError:  # another process was faster, or may write here and this one may not
+                return folder.exists()
+            return True
+        time.sleep(0.01)  # it is being replaced this very moment
+    return False
+
+
+def _clear_away(folder: Path) -> None:
+    """Remove what killed processes left beside a folder that stands."""
+    recover_folder(folder)
+    for ending in ("partial", "old"):
+        for path, pid in _left_behind(folder, ending):
+            if not _is_running(pid):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _left_behind(folder: Path, ending: str) -> list[tuple[Path, int]]:
+    """Temporary neighbours of a folder, and the processes that made them; the latest first."""
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.(\d+)\.{ending}")
+    try:
+        near = [(path, match) for path in folder.parent.iterdir() if (match := pattern.fullmatch(path.name))]
+        near.sort(key=lambda each: each[0].stat().st_mtime, reverse=True)
+    except OSError:
+        return []
+    return [(path, int(match[1])) for path, match in near]
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process of this machine has the number; this one counts as gone, since it asks."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it is another user's
+    return True
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two folders in one step (Linux: ``renameat2`` with RENAME_EXCHANGE); False where that cannot be.
+
+    Source: https://man7.org/linux/man-pages/man2/rename.2.html
+    """
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    rename.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    if rename(_AT_CWD, os.fsencode(first), _AT_CWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    fault = ctypes.get_errno()
+    if fault in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False  # the kernel or the file system does not know it
+    raise OSError(fault, os.strerror(fault), str(second))
 
 
 def link_or_copy(source: Path, target: Path) -> None:

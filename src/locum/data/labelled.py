@@ -32,10 +32,12 @@ class Labelled:
     Attributes:
         rows: in the file's order.
         copies_left_out: rows that are not among them, because they are copies that no independent draws explain.
+        every: all usable rows as they came.
     """
 
     rows: list[Row]
     copies_left_out: int = 0
+    every: Sequence[Row] = ()
 
 
 def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> Labelled:
@@ -76,10 +78,10 @@ def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> Labelle
 def _counted(rows: list[Row], task: Task, path: Path) -> Labelled:
     """All rows; one of each input, drawn by a hash of its place, where copies are no independent draws."""
     if task.duplicates == "keep" or task.data.group is not None:
-        return Labelled(rows)
+        return Labelled(rows, every=rows)
     size = strange_count(Counter(row.input for row in rows).values())
     if size is None:
-        return Labelled(rows)
+        return Labelled(rows, every=rows)
     drawn: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: input_hash(row.id)):
         drawn.setdefault(row.input, row)
@@ -89,7 +91,7 @@ def _counted(rows: list[Row], task: Task, path: Path) -> Labelled:
         "what belongs together under data.group, or say that these are separate messages with data.duplicates: keep",
         rows=len(rows) - len(kept),
     )
-    return Labelled([row for row in rows if row.id in kept], len(rows) - len(kept))
+    return Labelled([row for row in rows if row.id in kept], len(rows) - len(kept), rows)
 
 
 def _in_known_spelling(rows: list[Row], labels: Sequence[str], path: Path) -> list[Row]:

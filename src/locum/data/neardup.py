@@ -82,15 +82,16 @@ def shingles(folded: str) -> Words:
     codes = np.frombuffer(folded.encode("utf-32-le"), dtype=np.uint32)
     if len(codes) < SHINGLE_CHARS:
         codes = np.concatenate([codes, np.zeros(SHINGLE_CHARS - len(codes), dtype=np.uint32)])
-    mixed = _mix(codes)
-    count = len(mixed) - SHINGLE_CHARS + 1
+    spread = mixed(codes)
+    count = len(spread) - SHINGLE_CHARS + 1
     hashes = np.zeros(count, dtype=np.uint32)
     for offset in range(SHINGLE_CHARS):
-        hashes = hashes * np.uint32(0x01000193) + mixed[offset : offset + count]
-    return _mix(hashes)
+        hashes = hashes * np.uint32(0x01000193) + spread[offset : offset + count]
+    return mixed(hashes)
 
 
-def _mix(values: Words) -> Words:
+def mixed(values: Words) -> Words:
+    """Each value with its bits spread over all others: the finaliser of MurmurHash3."""
     values = (values ^ (values >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     values = (values ^ (values >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return values ^ (values >> np.uint32(16))

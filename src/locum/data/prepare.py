@@ -2,8 +2,8 @@
 
 The steps: read and normalise every file into a staging file; settle what stands in several files (``dedupe``); draw
 the splits that have no file (``splits``); leave copies and contradictions out of train; write ``train.jsonl``,
-``dev.jsonl``, ``calibration.jsonl``, ``test.jsonl``,
-``labels.json``, ``card.html`` and, last, ``card.json``. The folder appears whole or not at all.
+``dev.jsonl``, ``calibration.jsonl``, ``test.jsonl``, ``labels.json``, ``card.html`` and,
+last, ``card.json``. The folder appears whole or not at all.
 
 Notable: rows wait in SQLite, so memory hardly grows: about 30 bytes a row beside fixed buffers, whatever the length
 of the texts. Everything but the rows' own ids is independent of their order in the files. A label is text without
@@ -27,6 +27,7 @@ from locum.data import card as card_page
 from locum.data.belonging import given_away
 from locum.data.dedupe import Findings, NearSearch, check_leakage, find_exact, settle_contradictions
 from locum.data.examples import ExampleReader
+from locum.data.fingerprint import write_fingerprint
 from locum.data.label_sets import check_known, same_otherwise, spellings
 from locum.data.load import iterate
 from locum.data.readers import open_table, wanted_columns
@@ -61,7 +62,12 @@ class _Reading:
 
 
 def prepare(
-    task: Task, files: Mapping[SplitName, Path], out: Path, *, addresses: Mapping[SplitName, str] | None = None
+    task: Task,
+    files: Mapping[SplitName, Path],
+    out: Path,
+    *,
+    addresses: Mapping[SplitName, str] | None = None,
+    learned: Path | None = None,
 ) -> DataCard:
     """Read the user's files, clean them, and write the splits.
 
@@ -70,6 +76,7 @@ def prepare(
         files: local file or folder by split; ``train`` must be there, the others are carved out of it.
         out: the folder to write; replaced when it exists.
         addresses: where each file came from, for the card; default: its name.
+        learned: file for the fingerprint of what a student learns from and is chosen on; None writes none.
 
     Returns:
         The data card, also written as ``card.json`` and ``card.html``.
@@ -99,6 +106,8 @@ def prepare(
             settle_contradictions(staging, findings)
         _limit(task, staging, findings, labelled)
         splits = _write_splits(task, staging, folder, left_out)
+        if learned is not None:
+            write_fingerprint(learned, staging.learned())
         if labelled and task.data.group is None:
             warnings += _look_for_groups(folder, reading.unused)
         card = _make_card(task, reading, findings, splits, warnings)

@@ -178,6 +178,15 @@ class Staging:
         for record in self._db.execute(statement, values):
             yield Entry(*record)
 
+    def learned(self) -> Iterator[tuple[str, int]]:
+        """Texts that a student learns from or is chosen on, and how often they came, copies left out there included."""
+        splits = ", ".join(str(ORDER.index(split)) for split in ("train", "dev"))
+        same = "'near', 'exact', 'copy', 'contradiction'"
+        yield from self._db.execute(
+            "SELECT e.input, count(*) FROM draws d JOIN entries e ON e.i = d.i "  # noqa: S608
+            f"WHERE d.final IN ({splits}) AND (d.fate IS NULL OR d.fate IN ({same})) GROUP BY d.i"
+        )
+
     def texts(self, numbers: list[int]) -> dict[int, str]:
         """Inputs of entries by number."""
         texts: dict[int, str] = {}

@@ -41,7 +41,7 @@ _ROW_FAULTS = frozenset({"runtime-too-long"})  # faults of one input, not of the
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """What the LLM wrote for one input, as it stands in the cache."""
+    """What the LLM wrote for one input, as it stands in the cache; ``version`` is the fingerprint that it sent."""
 
     text: str
     finish_reason: str
@@ -49,6 +49,7 @@ class StoredAnswer:
     output_tokens: int
     model: str
     seconds: float
+    version: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ class LlmRun:
     """The LLM's answers to a set of rows.
 
     Attributes:
-        model: the name it was asked by; ``fingerprints`` the names it gave itself.
+        model: the name it was asked by; ``names`` those it gave itself, ``versions`` the fingerprints it sent.
         kind: asked, read and scores.
         rows: what it was asked about, with the right answers.
         outputs: what was read out of each answer, in the rows' order; None where that is no answer, or none came.
@@ -68,7 +69,8 @@ class LlmRun:
     """
 
     model: str
-    fingerprints: tuple[str, ...]
+    names: tuple[str, ...]
+    versions: tuple[str, ...]
     kind: TaskKind
     split: SplitName
     rows: tuple[Row, ...]
@@ -255,6 +257,7 @@ def _ask_timed(generator: Generator, kind: TaskKind, text: str, spending: Spendi
         answer.output_tokens,
         answer.model,
         time.perf_counter() - start_s,
+        answer.extra.get("system_fingerprint", ""),
     )
 
 
@@ -315,7 +318,8 @@ def _run(
     came = [answer for answer in answers if answer is not None]
     return LlmRun(
         model=model,
-        fingerprints=tuple(sorted({answer.model for answer in came})),
+        names=tuple(sorted({answer.model for answer in came})),
+        versions=tuple(sorted({answer.version for answer in came} - {""})),
         kind=kind,
         split=split,
         rows=tuple(rows),

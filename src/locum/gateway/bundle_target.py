@@ -10,6 +10,7 @@ refused for the cascade and NAME@local, and passed on by NAME@llm. Not here: the
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +32,7 @@ from locum.schema.certificate import Answer
 from locum.schema.kinds import Kind
 from locum.schema.task import Task
 
+_LOG = logging.getLogger("locum.gateway")
 _FORMS: dict[Kind, str] = {
     "classify": "a label",
     "tag": "a JSON list of spans",
@@ -89,6 +91,13 @@ class BundleTarget:
             partial(LimitedGenerator, limit=settings.llm_concurrency),
         )
         self._student.audits = self._count_audit
+        self._student.alarms = self._alarm
+
+    def _alarm(self, reason: str) -> None:
+        """The certificate was ended while serving: a line in the log, and a count that an alert can watch."""
+        _LOG.error("certificate ended, everything is handed over: %s", reason)
+        if self._metrics is not None:
+            self._metrics.certificate_ended.inc()
 
     def names(self) -> list[str]:
         """The cascade, the student alone, and the LLM where there is one."""

@@ -50,6 +50,11 @@ class Metrics:
             "1 while the certificate holds; 0 when void or when nothing is certified.",
             registry=self.registry,
         )
+        self.certificate_ended = Counter(
+            "locum_certificate_ended",
+            "Certificates ended for good while serving, because another LLM answered than they name.",
+            registry=self.registry,
+        )
         self.llm_failures = Counter(
             "locum_llm_failures", "Failures of the LLM by code.", ["code"], registry=self.registry
         )

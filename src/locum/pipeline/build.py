@@ -19,6 +19,7 @@ from locum.core.cpu import usable_cores
 from locum.core.errors import Interrupted
 from locum.core.lock import folder_lock
 from locum.core.progress import note, track, warn
+from locum.data.fingerprint import NAME as LEARNED
 from locum.data.graded import Graded
 from locum.data.verify import verify_splits
 from locum.evaluate.spending import purse_of
@@ -27,7 +28,7 @@ from locum.pipeline.built import Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.conclude import Conclusion, conclude
 from locum.pipeline.held_out import answer_held_out
-from locum.pipeline.judge import examine_judge, lent_judge, read_human
+from locum.pipeline.judge import Judges, examine_judge, lent_judge, read_human
 from locum.pipeline.ladder import data_size, decide_ladder
 from locum.pipeline.llm import ask_llm, resolve_llm
 from locum.pipeline.llm_forecast import forecast_llm
@@ -100,8 +101,8 @@ def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool
             purse=purse_of(task.llm, "llm.max_cost in the task file"),
         )
         judge_file = work.out / "judge-answers.jsonl"
-        with lent_judge(task, resolve_llm(work), judge_file, work.purse, threads=work.threads):
-            return _build(work)
+        with lent_judge(task, resolve_llm(work), judge_file, work.purse, threads=work.threads) as judges:
+            return _build(work, judges)
 
 
 @contextmanager
@@ -115,7 +116,7 @@ def _graceful() -> Generator[None, None, None]:
         ) from None
 
 
-def _build(work: Workspace) -> Run:
+def _build(work: Workspace, judges: Judges) -> Run:
     graded = read_human(work)
     data, card = prepare_data(work)
     data = add_mixture(work, data, card)
@@ -128,7 +129,7 @@ def _build(work: Workspace) -> Run:
     llm = ask_llm(work, data)
     verify_splits(data.folder)
     with track("certify and report"):
-        result = conclude(work, data, card, device, climbed, chosen, llm, judge, datetime.now(UTC))
+        result = conclude(work, data, card, device, climbed, chosen, llm, judge, judges, datetime.now(UTC))
         bundle = _bundle(work, data, result)
     return Run(bundle, result.report)
 
@@ -170,9 +171,18 @@ def _bundle(work: Workspace, data: Prepared, result: Conclusion) -> Path:
         card=model_card(report, licence),
         licence=licence,
         hashes={"data": data.key},
+        learned=_learned(data, report),
     )
     remember_built(task_hash(work.task_text), work.task.llm)
     return out
+
+
+def _learned(data: Prepared, report: BuildReport) -> list[Path]:
+    """Fingerprints of what the served student learned from: the task's own rows, and those of others where it did."""
+    folders = [data.folder]
+    if data.mixture is not None and any(each.student == report.chosen for each in report.multitask):
+        folders += data.mixture.others
+    return [folder.parent / LEARNED for folder in folders]
 
 
 def _licence(base: str | None) -> str:

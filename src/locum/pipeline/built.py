@@ -42,6 +42,7 @@ class Mixture:
         card: what is in it.
         sizes: of each task's training rows.
         temperature: T, by which the tasks are mixed.
+        others: prepared data of the other tasks.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Mixture:
     card: MixtureCard
     sizes: Mapping[str, DataSize]
     temperature: float
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from locum.bundle.write import model_hash
 from locum.cascade.certify import Reference, certify
 from locum.cascade.policy import make_policy
 from locum.cascade.sampling import independent_draws
-from locum.cascade.summary import system_summary
+from locum.cascade.summary import check_promise, system_summary
 from locum.core.files import content_hash
 from locum.data.load import iterate
 from locum.evaluate import cost
@@ -28,12 +28,13 @@ from locum.evaluate.llm import decoding_hash
 from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.cautions import baseline, cautions, longer_than_read
 from locum.pipeline.climb import Climb, Outcome
-from locum.pipeline.llm import LlmAnswers, said_of_right, task_kind
+from locum.pipeline.judge import Judges
+from locum.pipeline.llm import LlmAnswers, resolve_llm, said_of_right, speaks_of, task_kind
 from locum.pipeline.pick import Chosen
 from locum.pipeline.transfer import multitask_reports
 from locum.pipeline.workspace import Workspace
-from locum.report.text import metric_name
-from locum.schema.certificate import Certificate, Policy
+from locum.report.facts import verdict
+from locum.schema.certificate import Certificate, Policy, PromiseTest
 from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import Comparison
@@ -73,6 +74,7 @@ def conclude(
     chosen: Chosen,
     llm: LlmAnswers | None,
     judge: JudgeReport | None,
+    judges: Judges,
     now: datetime,
 ) -> Conclusion:
     """Certify and report.
@@ -86,13 +88,14 @@ def conclude(
         chosen: the student that is served.
         llm: the LLM's answers, when one is configured.
         judge: how far the judge's verdicts are people's, where an LLM judges.
+        judges: who gave the verdicts, where an LLM judges.
         now: the certificate's date of issue.
 
     Raises:
         LocumError: the predictions of two students are not about the same rows.
     """
     target, student = work.task.target, chosen.student
-    certificate = _certify(work, data, card, student, llm, judge, now)
+    certificate = _certify(work, data, card, student, llm, judge, judges, now)
     policy = make_policy(certificate, student.spec.name, has_llm=work.task.llm is not None)
     system = _system(student, certificate, llm)
     constant = baseline(student)
@@ -100,6 +103,7 @@ def conclude(
     longer = longer_than_read(
         [student, *(each for each in climbed.students if each.candidate != student.candidate)], card
     )
+    promise = _promise(work, student, certificate)
     saving = cost.cost(llm.report.cost_per_1000 if llm else None, system["local_share"] or 0.0, policy.audit_rate)
     report = BuildReport(
         task=work.task.name,
@@ -109,7 +113,7 @@ def conclude(
         judge=judge,
         metric=work.task.metric,
         target=target.at_least,
-        verdict=" ".join([_verdict(student, work.task.metric, certificate, target.at_least), *told]),
+        verdict=" ".join([_verdict(student, work.task.metric, certificate, target.at_least, promise), *told]),
         cautions=told,
         baseline=constant,
         chosen=student.candidate.name,
@@ -122,6 +126,7 @@ def conclude(
         comparisons=_comparisons(climbed, student, llm, work.task.metric),
         multitask=multitask_reports(climbed.students, data.mixture, work.task.metric),
         certificate=certificate,
+        promise=promise,
         system=system,
         cost=saving,
         wrong=student.wrong("test", _WRONG_SHOWN),
@@ -160,15 +165,19 @@ def _certify(
     student: BuiltStudent,
     llm: LlmAnswers | None,
     judge: JudgeReport | None,
+    judges: Judges,
     now: datetime,
 ) -> Certificate:
     dev, calibration = student.scored("dev"), student.scored("calibration")
     kind = task_kind(work, data)
+    compared = llm.calibration if llm else None
+    llm_correct = compared.correct_at_best if compared else None  # before it is asked who judged
     return certify(
         work.task.guarantee,
         calibration.confidence,
         calibration.correct,
-        llm_correct=llm.calibration.correct_at_best if llm and llm.calibration else None,
+        llm_correct=llm_correct,
+        llm=speaks_of(resolve_llm(work), work.task.guarantee, compared, judges),
         hashes={
             "model": model_hash(student.served),
             "task": work.task_hash,
@@ -199,6 +208,12 @@ def _system(student: BuiltStudent, certificate: Certificate, llm: LlmAnswers | N
         llm_correct=llm.test.correct[answered] if llm else None,
         llm_rows=llm.positions[answered] if llm else None,
     )
+
+
+def _promise(work: Workspace, student: BuiltStudent, certificate: Certificate) -> PromiseTest | None:
+    """What the test rows, as far as they are independent draws, say of what calibration proved."""
+    test, drawn = student.scored("test"), independent_draws(student.rows("test"), work.task).positions
+    return check_promise(certificate, test.confidence[drawn], test.correct[drawn], certificate.threshold)
 
 
 def _candidate_report(outcome: Outcome, served: BuiltStudent) -> CandidateReport:
@@ -243,21 +258,8 @@ def _comparisons(climbed: Climb, student: BuiltStudent, llm: LlmAnswers | None, 
     return tuple(found)
 
 
-def _verdict(student: BuiltStudent, metric: str, certificate: Certificate, target: float | None) -> str:
-    test = student.evaluation("test")
-    score = test.metrics[metric]
-    size = f"{student.measured.size_mb:.0f} MB" if student.measured.size_mb >= 1 else "under 1 MB"
-    answer = (
-        f"{student.candidate.name} ({size}) {_achieved(metric, score.value)} {test.n:,} test rows"
-        f" (95 % interval {score.low:.1%} to {score.high:.1%})"
-    )
-    met = "" if target is None else (", above" if score.value >= target else ", below") + f" the target of {target:.1%}"
-    if certificate.threshold is None:
-        return f"{answer}{met}; nothing is certified yet, so every input is handed over."
-    return f"{answer}{met}; it may answer {certificate.local_share:.0%} of the traffic by itself under its certificate."
-
-
-def _achieved(metric: str, value: float) -> str:
-    if metric == "accuracy":
-        return f"is right on {value:.1%} of"
-    return f"reaches {value:.1%} {metric_name(metric)} on"
+def _verdict(
+    student: BuiltStudent, metric: str, certificate: Certificate, target: float | None, promise: PromiseTest | None
+) -> str:
+    test, size_mb = student.evaluation("test"), student.measured.size_mb
+    return verdict(student.candidate.name, size_mb, metric, test, certificate, target, promise)

@@ -12,6 +12,7 @@ import math
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from locum.core.appended import AppendedLines, read_lines
@@ -35,10 +36,18 @@ VERDICT_TOKENS = 200
 """Most that a judge may write."""
 
 
+@dataclass
+class Judges:
+    """Who gave the verdicts so far: names that it gave itself, and fingerprints that it sent."""
+
+    names: set[str] = field(default_factory=set[str])
+    versions: set[str] = field(default_factory=set[str])
+
+
 @contextmanager
 def lent_judge(
     task: Task, llm: LlmSpec | None, cache: Path, purse: Spending, *, threads: int | None = None
-) -> Generator[None, None, None]:
+) -> Generator[Judges, None, None]:
     """Let the task's LLM judge what is scored within; without ``scorer: judge`` nothing is opened.
 
     Args:
@@ -48,13 +57,19 @@ def lent_judge(
         purse: that its verdicts are paid from.
         threads: CPU threads for a local file.
 
+    Yields:
+        Who gave the verdicts that were asked for within, as it called itself; kept verdicts that do not say who gave
+        them are asked for again.
+
     Raises:
         UpstreamError: the LLM may not be used (on entering), does not answer or could pass its cap (while scoring).
     """
+    seen = Judges()
     if task.scorer != "judge" or llm is None:
-        yield
+        yield seen
         return
-    found = {str(line["key"]): str(line["text"]) for line in read_lines(cache) if "key" in line and "text" in line}
+    needed = {"key", "text", "model", "version"}
+    found = {str(line["key"]): line for line in read_lines(cache) if needed <= set(line)}
     lock = threading.Lock()
     grammar = None if llm.base_url else rubric(task).grammar  # a service may not take one, and says so with an error
     with ExitStack() as stack:
@@ -66,14 +81,18 @@ def lent_judge(
             key = content_hash([generator.model, asked, *([grammar] if grammar else [])])
             if key not in found:
                 request = CompletionRequest(tuple(messages), max_tokens=VERDICT_TOKENS, grammar=grammar, whole=True)
-                text = purse.complete(generator, request).text
+                answer = purse.complete(generator, request)
+                version = answer.extra.get("system_fingerprint", "")
                 with lock:
-                    found[key] = text
-                    kept.append({"key": key, "text": text})
-            return found[key]
+                    found[key] = {"key": key, "text": answer.text, "model": answer.model, "version": version}
+                    kept.append(found[key])
+            with lock:
+                seen.names.add(str(found[key]["model"]))
+                seen.versions.add(str(found[key]["version"]))
+            return str(found[key]["text"])
 
         with judging(complete):
-            yield
+            yield seen
 
 
 def read_human(work: Workspace) -> Graded | None:

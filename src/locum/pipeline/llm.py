@@ -10,18 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from locum.cascade.identity import identify
 from locum.core.text import one_line
 from locum.data.load import iterate
 from locum.evaluate.cost import cost_per_1000
 from locum.evaluate.llm import LlmRun, evaluate_llm, sample_positions
 from locum.pipeline.built import Prepared
+from locum.pipeline.judge import Judges
 from locum.pipeline.workspace import Workspace
 from locum.runtime.open import open_generator
+from locum.schema.certificate import LlmIdentity
 from locum.schema.data import Row, SplitName
 from locum.schema.judging import JudgeReport
 from locum.schema.kinds import judged_right_means, right_means
 from locum.schema.report import LlmReport
-from locum.schema.task import LlmSpec, Task
+from locum.schema.task import Guarantee, LlmSpec, Task
 from locum.tasks import open_kind
 from locum.tasks.protocol import TaskKind
 
@@ -54,6 +57,22 @@ def said_of_right(task: Task, judge: JudgeReport | None) -> str | None:
     if judge is not None:
         return judged_right_means(one_line(judge.model, 80), judge.right_from, judge.grades)
     return None if task.kind == "classify" else right_means(task.form, task.correct_at)
+
+
+def speaks_of(llm: LlmSpec | None, guarantee: Guarantee, run: LlmRun | None, judges: Judges) -> LlmIdentity | None:
+    """The LLM that a certificate depends on: that it compares with, and that judged; None where it depends on none.
+
+    Args:
+        llm: how it is configured, with the path of a local file.
+        guarantee: what is proved.
+        run: its answers to the calibration rows, for regret.
+        judges: who gave the verdicts.
+    """
+    compared = run if guarantee.kind == "regret" else None
+    if llm is None or (compared is None and not judges.names):
+        return None
+    names, versions = (compared.names, compared.versions) if compared is not None else ((), ())
+    return identify(llm, {*names, *judges.names}, {*versions, *judges.versions})
 
 
 def resolve_llm(work: Workspace) -> LlmSpec | None:

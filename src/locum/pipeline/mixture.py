@@ -66,7 +66,8 @@ def add_mixture(work: Workspace, data: Prepared, card: DataCard) -> Prepared:
     folder = work.steps.run(step, lambda out: _mix(parts, out))
     mixed = MixtureCard.from_json((folder / CARD).read_bytes(), str(folder / CARD))
     sizes = {each.task: DataSize(each.train, each.chars, labels=0) for each in mixed.tasks}
-    return replace(data, mixture=Mixture(folder, step.key, mixed, sizes, multitask.mixing))
+    folders = tuple(each.folder for _, each, _ in parts[1:])
+    return replace(data, mixture=Mixture(folder, step.key, mixed, sizes, multitask.mixing, folders))
 
 
 def _mix(parts: Sequence[Part], out: Path) -> None:

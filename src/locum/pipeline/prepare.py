@@ -11,6 +11,7 @@ from pathlib import Path
 
 from locum.core.files import content_hash, sha256_file
 from locum.core.progress import track
+from locum.data.fingerprint import NAME as LEARNED
 from locum.data.load import label_names
 from locum.data.prepare import prepare
 from locum.pipeline.built import Prepared
@@ -44,6 +45,7 @@ def prepare_data(work: Workspace, other: str | None = None) -> tuple[Prepared, D
             "kind": task.kind,
             "guarantee": task.guarantee.to_json(),
             "seed": task.seed,
+            "fingerprint": 1,  # of what is written beside the splits: what was prepared without it is prepared again
         },
     )
     addresses: dict[SplitName, str] = {split: tried[0] for split, tried in split_addresses(task).items()}
@@ -55,7 +57,7 @@ def prepare_data(work: Workspace, other: str | None = None) -> tuple[Prepared, D
 
 
 def _prepare(work: Workspace, files: dict[SplitName, Path], addresses: dict[SplitName, str], out: Path) -> None:
-    prepare(work.task, files, out / "splits", addresses=addresses)
+    prepare(work.task, files, out / "splits", addresses=addresses, learned=out / LEARNED)
 
 
 def _fetch(work: Workspace) -> dict[SplitName, Path]:

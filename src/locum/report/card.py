@@ -126,8 +126,9 @@ def _certificate(report: BuildReport) -> str:
     certificate = report.certificate
     assumptions = "\n".join(f"- {markdown(line)}" for line in certificate.assumptions)
     ends = "\n".join(f"- {markdown(line)}" for line in certificate.voided_by)
+    kept = f"{markdown(facts.promise_sentence(report.promise))}\n\n" if report.promise else ""
     return (
-        f"## Certificate\n\n{facts.certificate_sentence(certificate)}\n\n"
+        f"## Certificate\n\n{facts.certificate_sentence(certificate)}\n\n{markdown(facts.in_force(report))}\n\n{kept}"
         f"It holds if:\n\n{assumptions}\n\nIt ends when any of these changes or happens:\n\n{ends}\n\n"
         f"Issued {certificate.issued_at[:10]}, valid until {certificate.expires_at[:10]}. "
         f"Method: {markdown(certificate.method)}.\n"

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from locum.cascade.wording import by_label
+from locum.core.text import one_line
 from locum.report import text
-from locum.schema.certificate import Certificate
+from locum.schema.certificate import Certificate, PromiseTest
 from locum.schema.evaluation import Evaluation, LabelScore, WrongExample
 from locum.schema.multitask import MultitaskReport
 from locum.schema.report import BuildReport, CandidateReport
@@ -77,6 +78,70 @@ def certificate_sentence(certificate: Certificate) -> str:
 def headline(report: BuildReport) -> str:
     """The verdict's first sentence; what it hides stands in ``report.cautions``."""
     return report.verdict.removesuffix(" ".join(("", *report.cautions)))
+
+
+def promise_sentence(test: PromiseTest) -> str:
+    """What rows say of a promise that was proved on others, in one sentence."""
+    what = "of the answers given locally are wrong" if test.kind == "selective" else "of all rows are local and wrong"
+    share = f"{text.percent(test.errors / test.rows)} {what} ({text.count(test.errors)} of {text.count(test.rows)}"
+    share += f"; 95 % interval {text.percent(test.low)} to {text.percent(test.high)})"
+    if test.broken:
+        return f"The promise is broken on these rows: {share}, where at most {text.level(test.max_error)} is promised."
+    return f"These rows do not speak against the promise: {share}; at most {text.level(test.max_error)} is promised."
+
+
+def in_force(report: BuildReport) -> str:
+    """Since when the certificate is in force, and on which rows it was proved."""
+    certificate, proof = report.certificate, report.proof
+    state = "In force" if certificate.threshold is not None else "It is so"
+    since = f"{state} since {certificate.issued_at[:16].replace('T', ' ')} UTC"
+    if proof is None:
+        return f"{since}, by the build, from its {text.count(certificate.n)} calibration rows."
+    said = f"{since}, by `locum certify`, from {text.count(proof.rows)} rows of {one_line(proof.file, 120)}"
+    if proof.seen is None:
+        said += "; nobody could check whether the student had learned from them"
+    elif proof.seen or proof.near:
+        said += (
+            f"; the student had learned from the text of {text.count(proof.seen)} of them, as traffic repeats itself, "
+        )
+        said += f"and from near copies of {text.count(proof.near)}"
+    return said + "." + (f" {proof.weaker}" if proof.weaker else "")
+
+
+def verdict(
+    name: str,
+    size_mb: float | None,
+    metric: str,
+    test: Evaluation,
+    certificate: Certificate,
+    target: float | None,
+    promise: PromiseTest | None = None,
+) -> str:
+    """A build in one sentence that a manager can read, and another where the test rows break the promise.
+
+    Args:
+        name: of the student.
+        size_mb: of what is served.
+        metric: the task's.
+        test: on the test rows.
+        certificate: what is in force.
+        target: what was asked for.
+        promise: what the test rows say of the certificate's promise.
+    """
+    score = test.metrics[metric]
+    size = "of unknown size" if size_mb is None else f"{size_mb:.0f} MB" if size_mb >= 1 else "under 1 MB"
+    reached = f"reaches {score.value:.1%} {text.metric_name(metric)} on"
+    achieved = f"is right on {score.value:.1%} of" if metric == "accuracy" else reached
+    answer = f"{name} ({size}) {achieved} {test.n:,} test rows (95 % interval {score.low:.1%} to {score.high:.1%})"
+    if target is not None:
+        answer += (", above" if score.value >= target else ", below") + f" the target of {target:.1%}"
+    if certificate.threshold is None:
+        return f"{answer}; nothing is certified yet, so every input is handed over."
+    may = f"it may answer {certificate.local_share:.0%} of the traffic by itself under its certificate"
+    if promise is not None and promise.broken:
+        broken = promise_sentence(promise).replace("these rows", "the test rows")
+        return f"{answer}; {may}. {broken} Find out why before it is served: do both splits come from one traffic?"
+    return f"{answer}; {may}."
 
 
 def key_figures(report: BuildReport) -> list[Figure]:

@@ -33,6 +33,24 @@ class Sampling(Document):
     copies_left_out: int = 0
 
 
+class LlmIdentity(Document):
+    """An LLM by all that it tells of itself; another one by any of it ends a certificate that names it.
+
+    Attributes:
+        model: the name that it is asked by; of a local file the file's name.
+        base_url: where; None for a local file.
+        file: SHA-256 of the local file; None behind a URL.
+        names: what it called itself in its answers.
+        versions: its ``system_fingerprint`` in these; empty where it tells none.
+    """
+
+    model: str
+    base_url: str | None = None
+    file: str | None = None
+    names: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+
+
 class Certificate(Document):
     """The statement proved on the calibration split.
 
@@ -46,7 +64,9 @@ class Certificate(Document):
         statement: one sentence for people.
         assumptions: what must hold for it to be true.
         voided_by: what ends it.
-        hashes: SHA-256 by ``model``, ``task``, ``calibration``, ``decoding``, ``redaction``.
+        hashes: SHA-256 by ``model``, ``task``, ``calibration``, ``decoding``, ``redaction``; ``llm`` where it depends
+            on one.
+        llm: the LLM that it compares with, or whose labels or verdicts it speaks of; None where it depends on none.
         sampling: what each of the n rows stands for.
         labels_from: gold labels; labels given by the LLM (then it certifies agreement with the LLM); or the verdicts
             of a judge (then it certifies those).
@@ -73,12 +93,36 @@ class Certificate(Document):
     voided_by: tuple[str, ...]
     hashes: dict[str, str]
     sampling: Sampling = Sampling()
+    llm: LlmIdentity | None = None
     labels_from: Literal["gold", "llm", "judge"] = "gold"
     labels_missing: int | None = None
     slices: tuple[str, ...] = ()
     local_labels: dict[str, int] = Field(default={})
     issued_at: str
     expires_at: str
+
+
+class PromiseTest(Document):
+    """A certificate's promise against labelled rows that it was not proved on.
+
+    Attributes:
+        max_error, confidence: what was promised.
+        rows: rows that count: answers given locally (selective), or all (marginal); ``errors`` of them given locally
+            and wrong.
+        low, high: exact 95 % interval of their share (Clopper & Pearson 1934).
+        p_value: P(at least so many errors), were the share exactly what was promised.
+        broken: whether that is at most 1 − ``confidence``.
+    """
+
+    kind: GuaranteeKind
+    max_error: float
+    confidence: float
+    rows: int
+    errors: int
+    low: float
+    high: float
+    p_value: float
+    broken: bool
 
 
 class Stage(Document):
@@ -93,14 +137,14 @@ class Policy(Document):
 
     Attributes:
         fallback: who answers when no stage does.
-        audit_rate: share of local answers also sent to the LLM at random, so that drift is seen on
+        audit_rate: share of local answers also sent to the LLM at random, so that agreement is seen on
             unbiased traffic; 0 without an LLM.
     """
 
     schema_version: Literal[1] = 1
     stages: tuple[Stage, ...]
     fallback: Literal["llm", "abstain"]
-    audit_rate: float = 0.0
+    audit_rate: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
 class Decision(Document):

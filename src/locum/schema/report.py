@@ -7,7 +7,7 @@ from typing import Literal
 from locum.schema.answers import AnswerLimit
 from locum.schema.base import Document
 from locum.schema.candidate import Candidate
-from locum.schema.certificate import Certificate
+from locum.schema.certificate import Certificate, PromiseTest
 from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
 from locum.schema.evaluation import Comparison, EngineChoice, Evaluation, Latency, WrongExample
@@ -86,6 +86,25 @@ class Baseline(Document):
     p: float
 
 
+class Proof(Document):
+    """The rows that a certificate was proved on after the build, by ``locum certify``.
+
+    Attributes:
+        file: its name; ``sha256`` of its content.
+        rows: labelled rows that were used.
+        seen: of these, rows with a text that the student learned from, as traffic repeats itself; ``near`` those nearly
+            so. None when the bundle does not record what was learned, so that nobody could check.
+        weaker: how the promise is weaker than the task's own, in words; None where it is not.
+    """
+
+    file: str
+    sha256: str
+    rows: int
+    seen: int | None
+    near: int | None
+    weaker: str | None = None
+
+
 class BuildReport(Document):
     """The whole result of one build.
 
@@ -102,6 +121,9 @@ class BuildReport(Document):
         stopped_early: why the ladder ended before its last rung, if it did.
         refit: whether the chosen student was trained again on train and dev together, in one sentence; empty for kinds
             where that is not done.
+        certificate: what is in force.
+        proof: where it comes from, when that is not the build; ``system`` then says nothing of routes.
+        promise: whether the test rows break what the certificate promises; None where that cannot be told.
         multitask: one for each student that was tuned on several tasks.
     """
 
@@ -126,6 +148,8 @@ class BuildReport(Document):
     comparisons: tuple[Comparison, ...]
     multitask: tuple[MultitaskReport, ...] = ()
     certificate: Certificate
+    proof: Proof | None = None
+    promise: PromiseTest | None = None
     system: dict[str, float | None]
     cost: Cost
     wrong: tuple[WrongExample, ...]

@@ -12,6 +12,8 @@ from locum.bundle.operator_llm import remember_built
 from locum.bundle.student import NO_REDACTION
 from locum.bundle.write import model_hash, task_hash, write_bundle
 from locum.cascade.policy import make_policy
+from locum.data.fingerprint import NAME as LEARNED
+from locum.data.fingerprint import write_fingerprint
 from locum.evaluate.llm import decoding_hash
 from locum.report.card import model_card
 from locum.report.page import render
@@ -73,6 +75,8 @@ def pico_bundle(
         "redaction": NO_REDACTION,
     }
     certificate = _certificate(threshold, running | (hashes or {}), now)
+    learned = folder.parent / f"{folder.name}-{LEARNED}"
+    write_fingerprint(learned, ((f"{label}: {' '.join(words)}", 1) for label, words in WORDS.items()))
     report = example_report(2, certified=threshold is not None).model_copy(update={"task": task.name})
     if built_here:
         remember_built(task_hash(text), task.llm)
@@ -88,6 +92,7 @@ def pico_bundle(
         card=model_card(report, "Apache-2.0"),
         licence="Apache-2.0",
         hashes={"data": "0" * 64},
+        learned=[learned],
     )
 
 
