@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import locum
 from locum.core import child
 from locum.core.errors import CheckFailed
 from locum.core.files import sha256_file
-from locum.pipeline.steps import FileHashes
+from locum.pipeline.llm import answers_file
+from locum.pipeline.steps import FileHashes, StepCache
+from locum.pipeline.workspace import Workspace
+from locum.schema.taskfile import parse_task
 
 LINEAR, FROZEN = "tfidf", "base/head"
 
@@ -196,3 +200,18 @@ def test_all_parts_of_a_model_in_several_files_count(tmp_path: Path) -> None:
     (tmp_path / "other-00001-of-00001.gguf").write_bytes(b"x")
     found = FileHashes(tmp_path / "hashes.json").of(tmp_path / "model-00001-of-00002.gguf")
     assert sorted(found) == ["model-00001-of-00002.gguf", "model-00002-of-00002.gguf"]
+
+
+def test_answers_of_a_local_llm_are_those_of_its_weights(tmp_path: Path) -> None:
+    text = (
+        "version: 1\nname: t\nkind: classify\ninstruction: Which?\n"
+        "data: {train: t.csv, input: text, output: label}\nllm: {model: llm.gguf}\n"
+    )
+    work = Workspace(parse_task(text), text, tmp_path, tmp_path / "out", StepCache(tmp_path / "out" / "work"), 1)
+    names: list[str] = []
+    for weights in (b"GGUF one", b"GGUF two", b"GGUF one"):
+        (tmp_path / "llm.gguf").write_bytes(weights)
+        names.append(answers_file(work, "llm-answers").name)
+    assert names[0] == names[2] != names[1]
+    there = text.replace("model: llm.gguf", "model: m, base_url: 'http://127.0.0.1:9/v1'")
+    assert answers_file(replace(work, task=parse_task(there)), "llm-answers").name == "llm-answers.jsonl"

@@ -15,6 +15,7 @@ import pytest
 from locum.core.errors import LocumError, UserError
 from locum.runtime.completion import CompletionRequest, Tool
 from locum.runtime.llama_client import EngineRefusedError
+from locum.runtime.llama_embed import TextVectors
 from locum.runtime.llama_process import LlamaProcess
 from locum.runtime.llama_request import Answer, bounded, chat_fields, check_options, refusal, sampling_fields
 from locum.runtime.llama_score import token_tree
@@ -276,3 +277,29 @@ def test_a_server_that_ends_at_once_is_not_started_again(tmp_path: Path, said: s
         assert caught.value.code == code
     assert (tmp_path / "count").read_text() == "x\n"
     process.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [([101], [102]), ([1], []), ([], [2]), ([], [])], ids=["cls-sep", "bos", "eos", "none"]
+)
+def test_a_text_over_the_limit_keeps_what_ends_every_text(
+    monkeypatch: pytest.MonkeyPatch, before: list[int], after: list[int]
+) -> None:
+    """As a tokenizer.json cuts: the first tokens that fit, between the ones that begin and end every text."""
+    sent: list[Any] = []
+
+    def post(self: TextVectors, path: str, body: dict[str, Any], *, slot: bool = False) -> dict[str, Any]:
+        if path == "/tokenize":
+            return {"tokens": [*before, *(500 + k for k, _ in enumerate(body["content"].split())), *after]}
+        sent.append(body["input"])
+        return {"data": [{"embedding": ""}], "usage": {"prompt_tokens": len(body["input"])}}
+
+    monkeypatch.setattr(TextVectors, "_post", post)
+    vectors = TextVectors.__new__(TextVectors)
+    vectors.max_tokens, vectors._normalise, vectors._frame = 8, -1, None
+    around = len(before) + len(after)
+    _, read, dropped = vectors.vector("a b c d e f g h i j k l")
+    assert sent[-1] == [*before, *range(500, 508 - around), *after]
+    assert (read, dropped) == (8, 12 + around - 8)
+    vectors.vector("one two three four")  # more bytes than tokens are allowed, and yet it fits
+    assert sent[-1] == [*before, 500, 501, 502, 503, *after]

@@ -30,7 +30,7 @@ from locum.pipeline.conclude import Conclusion, conclude
 from locum.pipeline.held_out import answer_held_out
 from locum.pipeline.judge import Judges, examine_judge, lent_judge, read_human
 from locum.pipeline.ladder import data_size, decide_ladder
-from locum.pipeline.llm import ask_llm, resolve_llm
+from locum.pipeline.llm import answers_file, ask_llm, resolve_llm
 from locum.pipeline.llm_forecast import forecast_llm
 from locum.pipeline.mixture import add_mixture
 from locum.pipeline.others import read_tasks
@@ -100,8 +100,9 @@ def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool
             files.others,
             purse=purse_of(task.llm, "llm.max_cost in the task file"),
         )
-        judge_file = work.out / "judge-answers.jsonl"
-        with lent_judge(task, resolve_llm(work), judge_file, work.purse, threads=work.threads) as judges:
+        llm = resolve_llm(work) if task.scorer == "judge" else None
+        judge_file = answers_file(work, "judge-answers") if llm else work.out / "judge-answers.jsonl"
+        with lent_judge(task, llm, judge_file, work.purse, threads=work.threads) as judges:
             return _build(work, judges)
 
 

@@ -1,16 +1,19 @@
 """The prompted LLM on the task's rows: the reference row of the ladder, and what a regret certificate compares with.
 
-Notable: its answers are kept in ``llm-answers.jsonl`` of the build's folder, so nothing is paid for twice.
+Notable: its answers are kept in ``llm-answers.jsonl`` of the build's folder, so nothing is paid for twice; those of a
+local file under the hash of its weights, since other weights of that name give other answers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from locum.cascade.identity import identify
+from locum.core.files import content_hash
 from locum.core.text import one_line
 from locum.data.load import iterate
 from locum.evaluate.cost import cost_per_1000
@@ -25,6 +28,7 @@ from locum.schema.judging import JudgeReport
 from locum.schema.kinds import judged_right_means, right_means
 from locum.schema.report import LlmReport
 from locum.schema.task import Guarantee, LlmSpec, Task
+from locum.sources.bases import changing_base
 from locum.tasks import open_kind
 from locum.tasks.protocol import TaskKind
 
@@ -84,6 +88,21 @@ def resolve_llm(work: Workspace) -> LlmSpec | None:
     return llm.model_copy(update={"model": str(local)}) if local.is_file() else llm
 
 
+def answers_file(work: Workspace, name: str) -> Path:
+    """Where what the task's LLM wrote is kept: ``NAME.jsonl``, with the hash of a local file's weights in it.
+
+    Raises:
+        SourceError: the file cannot be had.
+    """
+    llm = resolve_llm(work)
+    if llm is None or llm.base_url is not None:
+        return work.out / f"{name}.jsonl"
+    model = Path(llm.model).expanduser() if Path(llm.model).suffix == ".gguf" else llm.model
+    path = changing_base(model, format="gguf", offline=work.offline)
+    weights = f"-{content_hash(work.steps.hashes.of(path))[:12]}" if path else ""
+    return work.out / f"{name}{weights}.jsonl"
+
+
 def ask_llm(work: Workspace, data: Prepared) -> LlmAnswers | None:
     """Ask the configured LLM about a sample of the test split, and about calibration for a regret guarantee.
 
@@ -100,7 +119,7 @@ def ask_llm(work: Workspace, data: Prepared) -> LlmAnswers | None:
     kind = task_kind(work, data)
     test_rows = list(iterate(data.folder, "test"))
     positions = sample_positions(test_rows, llm.examples or len(test_rows), work.task.seed)
-    cache = work.out / "llm-answers.jsonl"
+    cache = answers_file(work, "llm-answers")
     concurrency = _CONCURRENCY if llm.base_url else 1
     generator = open_generator(llm, threads=work.threads)
 

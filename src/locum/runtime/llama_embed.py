@@ -65,6 +65,7 @@ class TextVectors:
         templates = templates_of(header)
         self.max_tokens = max_tokens
         self._normalise = _LENGTH_ONE if normalise else _RAW
+        self._frame: list[int] | None = None
         self.process = LlamaProcess(
             ChildSettings(
                 str(path.resolve()),
@@ -93,7 +94,7 @@ class TextVectors:
         if not clean or len(clean.encode()) + _SPECIAL_TOKENS > self.max_tokens:
             ids = self.tokens(clean) or self.tokens(" ")  # nothing at all has no embedding
             dropped = max(dropped, len(ids) - self.max_tokens)
-            content = ids[: self.max_tokens]
+            content = self._cut(ids)
         body = {"input": content, "encoding_format": "base64", "embd_normalize": self._normalise}
         answer = self._post("/v1/embeddings", body, slot=True)
         vector = np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), dtype="<f4")
@@ -102,6 +103,17 @@ class TextVectors:
     def close(self) -> None:
         """End the child process."""
         self.process.close()
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        """The first tokens, with the one that ends every text in the last place, as a ``tokenizer.json`` cuts."""
+        if len(ids) <= self.max_tokens:
+            return ids
+        if self._frame is None:
+            self._frame = self.tokens("")  # of a text without words: what stands around every text
+        kept = ids[: self.max_tokens]
+        if self._frame[-1:] == ids[-1:]:
+            kept[-1] = ids[-1]
+        return kept
 
     def _post(self, path: str, body: dict[str, Any], *, slot: bool = False) -> dict[str, Any]:
         try:
