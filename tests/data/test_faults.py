@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -283,6 +285,47 @@ def test_fault_14_gzip_that_expands_too_far(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b"text,label\n" + b"a,b\n" * (FREE_EXPANSION_BYTES // 2)))
     error = refused(tmp_path, path)
     assert error.code == "data-expands"
+
+
+READ_GZIP = """
+import gzip, json, sys
+from pathlib import Path
+from locum.core.errors import DataError
+from locum.data.prepare import prepare
+from locum.runtime.memory import peak_resident_mb
+from locum.schema.task import Task
+produced, read = [0], gzip.GzipFile.read
+def counted(self, *size):
+    chunk = read(self, *size)
+    produced[0] += len(chunk)
+    return chunk
+gzip.GzipFile.read = counted
+task = Task.model_validate({"version": 1, "name": "bomb", "kind": "classify", "instruction": "?",
+    "data": {"train": "x", "input": "text", "output": "label"}})
+before, code = peak_resident_mb(), ""
+try:
+    prepare(task, {"train": Path(sys.argv[1])}, Path(sys.argv[2]))
+except DataError as error:
+    code = error.code
+print(json.dumps({"produced": produced[0], "grown_mb": peak_resident_mb() - before, "code": code}))
+"""
+
+
+@pytest.mark.parametrize("members", [1, 40])
+@pytest.mark.parametrize("line", [b"a,b\n", b"x" * 4096, b"\0"], ids=["rows", "one line", "zeros"])
+def test_fault_14_no_more_than_the_cap_is_unpacked_and_memory_stays_flat(
+    tmp_path: Path, members: int, line: bytes
+) -> None:
+    part = gzip.compress(line * ((400 << 20) // members // len(line)))
+    path = tmp_path / "train.csv.gz"
+    path.write_bytes(gzip.compress(b"text,label\n") + part * members)  # 400 MiB from about 400 KB
+    cap_bytes = max(FREE_EXPANSION_BYTES, 200 * path.stat().st_size)
+    command = [sys.executable, "-c", READ_GZIP, str(path), str(tmp_path / "out")]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
+    assert found["code"] == "data-expands"
+    assert found["produced"] <= cap_bytes + (1 << 20)  # one buffer more
+    assert found["grown_mb"] < 60
+    assert not (tmp_path / "out").exists()
 
 
 def test_fault_14_honest_gzip_is_read_and_a_truncated_one_is_named(tmp_path: Path) -> None:

@@ -222,3 +222,12 @@ def test_a_scorer_that_is_not_installed_is_told_when_the_data_are_read(tmp_path:
     judged = make_task("generate", "custom", scorer="judge", llm={"model": "judge.gguf"})
     _, found = prepared(tmp_path, judged, [{"text": text, "answer": "x"} for text in SENTENCES])
     assert len(found) == len(SENTENCES)
+
+
+def test_an_answer_that_is_nested_too_deeply_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    deep = "[" * 900 + "]" * 900
+    path.write_text('{"text": "a", "label": "b"}\n{"text": "c", "label": ' + deep + "}\n")
+    task = make_task("generate", "qa", data={"output": "label"})
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: too deeply nested"):
+        read_labelled(path, task)

@@ -2,8 +2,8 @@
 
 Notable: pyarrow alone is enough; ``datasets`` is not needed. A folder saved with ``save_to_disk`` is read
 through its ``state.json``, a folder of several splits by the split's name (``train``, ``validation``,
-``test``), and class numbers become the names that the data set's own features give them. Batches of 1,024
-rows keep memory flat.
+``test``), and class numbers become the names that the data set's own features give them. Batches of at most 1,024
+rows keep memory flat, and what columns unpack to has the same cap as gzip.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from locum.core.errors import DataError, UserError
+from locum.data.cells import bounded_rows, unpacked_bytes
+from locum.data.opening import Expansion
 from locum.data.rows import Faults, RawRow
 
 _BATCH_ROWS = 1024
+_FEW_ROWS = 4
+_BATCH_BYTES = 16 << 20
 _SPLIT_NAMES: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "dev": ("validation", "valid", "val", "dev", "eval"),
@@ -76,11 +80,13 @@ def read(paths: Sequence[Path], root: Path, names: Sequence[str] | None, _faults
     for path in paths:
         file = path.relative_to(root).as_posix() if path != root else path.name
         number = 0
-        for batch, classes in _batches(path, names):
+        expansion = Expansion(path, path.suffix[1:])
+        for batch, classes in _batches(path, names, expansion):
             wanted = [column for column in batch.schema.names if names is None or column in names]
-            for record in batch.select(wanted).to_pylist():
-                number += 1
-                yield RawRow(file, number, _name_classes(record, classes))
+            with _arrow_errors(path):
+                for record in bounded_rows(batch.select(wanted), expansion, str(path), number + 1):
+                    number += 1
+                    yield RawRow(file, number, _name_classes(record, classes))
 
 
 def columns(path: Path) -> tuple[tuple[str, ...], ClassNames]:
@@ -101,7 +107,7 @@ def _split_folder(folder: Path, split: str) -> Path:
         return folder
     try:
         seen = [str(name) for name in json.loads(index.read_bytes())["splits"]]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         cause = f"cannot be read: {error}"
         raise DataError("data-damaged", cause, where=str(index), fix="save the data set again") from error
     for name in seen:
@@ -114,7 +120,7 @@ def _split_folder(folder: Path, split: str) -> Path:
 def _state_files(state: Path) -> tuple[Path, ...]:
     try:
         names = [str(entry["filename"]) for entry in json.loads(state.read_bytes())["_data_files"]]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         cause = f"cannot be read: {error}"
         raise DataError("data-damaged", cause, where=str(state), fix="save the data set again") from error
     for name in names:
@@ -136,9 +142,11 @@ def _split_of(path: Path) -> str | None:
     return None
 
 
-def _batches(path: Path, names: Sequence[str] | None) -> Iterator[tuple[Any, ClassNames]]:
+def _batches(path: Path, names: Sequence[str] | None, expansion: Expansion) -> Iterator[tuple[Any, ClassNames]]:
     with _arrow_errors(path):
         if path.suffix == ".arrow":
+            for size in _unpacked_sizes(path):
+                expansion.count(size)
             with _arrow_reader(path) as reader:
                 classes = _class_names(reader.schema.metadata)
                 for batch in reader:
@@ -148,15 +156,56 @@ def _batches(path: Path, names: Sequence[str] | None) -> Iterator[tuple[Any, Cla
         file = _parquet(path)
         present = None if names is None else [name for name in names if name in file.schema_arrow.names]
         classes = _class_names(file.schema_arrow.metadata)
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=present, use_threads=False):
+        texts, rows = _plan(file.metadata, present, Expansion(path, "parquet"))
+        file = _parquet(path, texts)
+        for batch in file.iter_batches(batch_size=rows, columns=present, use_threads=False):
             yield batch, classes
 
 
-def _parquet(path: Path) -> Any:
+def _plan(metadata: Any, names: Sequence[str] | None, expansion: Expansion) -> tuple[list[str], int]:
+    """Columns of text to read as dictionaries, which unpacks none of them, and how many rows to read at once.
+
+    Texts inside of lists and objects, and those that are written as differences from the one before, cannot be read so,
+    and few of them are read at once.
+    """
+    texts: dict[str, None] = {}
+    rows = _BATCH_ROWS
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        size = 0
+        for column in map(group.column, range(group.num_columns)):
+            top = column.path_in_schema.split(".")[0]
+            if names is not None and top not in names and column.path_in_schema not in names:
+                continue
+            size += column.total_uncompressed_size
+            if column.physical_type == "BYTE_ARRAY":
+                if "." in column.path_in_schema or any("DELTA" in encoding for encoding in column.encodings):
+                    rows = min(rows, _FEW_ROWS)
+                else:
+                    texts[column.path_in_schema] = None
+        expansion.count(size)
+        rows = max(1, min(rows, _BATCH_BYTES * max(1, group.num_rows) // max(1, size)))
+    return list(texts), rows
+
+
+def _unpacked_sizes(path: Path) -> Iterator[int]:
+    """What each message of an Arrow file unpacks to; the file form is a stream behind eight bytes, with an index."""
+    arrow = _pyarrow(path)
+    with arrow.memory_map(str(path)) as source:
+        source.seek(8 if source.read(6) == b"ARROW1" else 0)
+        for message in arrow.ipc.MessageReader.open_stream(source):
+            try:
+                yield unpacked_bytes(message)
+            except ValueError as error:
+                raise arrow.ArrowInvalid(str(error)) from error
+
+
+def _parquet(path: Path, as_dictionaries: Sequence[str] = ()) -> Any:
     _pyarrow(path)
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    return pyarrow.parquet.ParquetFile(
+        path, buffer_size=1 << 20, pre_buffer=False, read_dictionary=list(as_dictionaries)
+    )
 
 
 def _arrow_reader(path: Path) -> Any:
@@ -195,6 +244,11 @@ class _arrow_errors:  # noqa: N801  (a context manager, used as a statement)
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         import pyarrow
 
+        if isinstance(error, RecursionError):
+            cause = "values or a schema that are nested too deeply"
+            raise DataError(
+                "data-damaged", cause, where=str(self._path), fix="give the data in flat columns"
+            ) from error
         if isinstance(error, pyarrow.ArrowException | OSError):
             cause = f"damaged, or not a {self._path.suffix[1:]} file: {str(error).splitlines()[0][:200]}"
             raise DataError("data-damaged", cause, where=str(self._path), fix="get the file again") from error

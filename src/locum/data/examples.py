@@ -83,6 +83,9 @@ class ExampleReader:
             reason, detail = problem.args
             self._faults.add(row.place, reason, detail)
             return None
+        except RecursionError:
+            self._faults.add(row.place, "too deeply nested")
+            return None
         for name in self._inputs:
             if row.columns.get(name) is None:
                 self.missing.add(row.place, name)

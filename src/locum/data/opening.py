@@ -2,8 +2,8 @@
 
 Notable: the file is read once before anything is parsed, which gives its SHA-256 (checked again after
 reading, so a file that changes meanwhile is noticed) and proves or disproves UTF-8 over its whole length.
-A gzip stream may expand 200 times and no further, once it is past 16 MiB. Archives (zip, tar) are never
-unpacked here, so a member named ``../../x`` has no chance; ``sources`` unpacks, with its own rules.
+A file may expand 200 times and no further, once it is past 16 MiB (gzip here, columns in ``columnar``). Archives
+(zip, tar) are never unpacked here, so a member named ``../../x`` has no chance; ``sources`` has rules of its own.
 Not here: what the text means (``delimited``, ``jsonlines``).
 """
 
@@ -21,7 +21,7 @@ from locum.core.errors import DataError
 from locum.core.files import sha256_file
 from locum.data.encoding import Utf8Check, guess_encoding, known_encoding, with_mark
 
-MAX_GZIP_RATIO = 200
+MAX_RATIO = 200
 FREE_EXPANSION_BYTES = 16 << 20
 MAX_LINE_CHARS = 64 << 20
 """A line, or a quoted field, longer than this is refused: it would have to stand in memory at once."""
@@ -63,6 +63,37 @@ class Survey:
     tabs: int | None
 
 
+class Expansion:
+    """Counts what a file unpacks to, and stops it where that is out of proportion.
+
+    Args:
+        path: the file.
+        what: what it is packed as, for the message.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path = path
+        self._what = what
+        self._packed_bytes = path.stat().st_size
+        self._count_bytes = 0
+
+    def count(self, size_bytes: int) -> None:
+        """Add unpacked bytes.
+
+        Raises:
+            DataError: ``data-expands``: they are more than 200 times the file, once past 16 MiB.
+        """
+        self._count_bytes += size_bytes
+        limit_bytes = max(FREE_EXPANSION_BYTES, self._packed_bytes * MAX_RATIO)
+        if self._count_bytes > limit_bytes:
+            raise DataError(
+                "data-expands",
+                f"{self._packed_bytes:,} bytes of {self._what} unpack to more than {limit_bytes:,}, as a zip bomb does",
+                where=str(self._path),
+                fix="unpack it yourself if you trust it, and give the data as CSV or JSON Lines",
+            )
+
+
 class _CappedGzip(io.RawIOBase):
     """A gzip stream that stops when it expands too far."""
 
@@ -70,8 +101,7 @@ class _CappedGzip(io.RawIOBase):
         self._path = path
         self._raw = path.open("rb")
         self._file = gzip.GzipFile(fileobj=self._raw)
-        self._packed_bytes = path.stat().st_size
-        self._count_bytes = 0
+        self._expansion = Expansion(path, "gzip")
 
     def readable(self) -> bool:
         return True
@@ -83,15 +113,7 @@ class _CappedGzip(io.RawIOBase):
             cause = f"damaged or truncated gzip data: {error}"
             raise DataError("data-damaged", cause, where=str(self._path), fix="get the file again") from error
         buffer[: len(chunk)] = chunk
-        self._count_bytes += len(chunk)
-        limit_bytes = max(FREE_EXPANSION_BYTES, self._packed_bytes * MAX_GZIP_RATIO)
-        if self._count_bytes > limit_bytes:
-            raise DataError(
-                "data-expands",
-                f"{self._packed_bytes:,} bytes of gzip unpack to more than {limit_bytes:,}, as a zip bomb does",
-                where=str(self._path),
-                fix="unpack it yourself if you trust it, and give the unpacked file",
-            )
+        self._expansion.count(len(chunk))
         return len(chunk)
 
     def close(self) -> None:
