@@ -70,6 +70,7 @@ CODES: dict[str, str] = {
     "runtime-closed": "A model was asked after it was closed, or its answer was stopped.",
     "runtime-child-start": "The engine's process did not become ready.",
     "runtime-child-died": "The engine's process ended while it was needed.",
+    "runtime-check": "A check of a model could not run here, so the model is neither taken nor called bad.",
     "runtime-memory": "The engine could not get the memory that a model needs.",
     "runtime-busy": "Others are being served first; ask again.",
     "runtime-timeout": "The engine did not answer in time.",

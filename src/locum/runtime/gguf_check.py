@@ -17,7 +17,7 @@ from locum.core.errors import ModelFileError
 from locum.runtime.gguf_read import QUANTISATIONS as QUANTISATIONS
 from locum.runtime.gguf_read import GgufHeader as GgufHeader
 from locum.runtime.gguf_read import Malformed, Unsupported, read_header
-from locum.runtime.model_files import refuse_unsafe
+from locum.runtime.model_files import mapped, refuse_unsafe
 
 _INT32, _FLOAT32, _STRING = 5, 6, 8
 _TOKENS = "tokenizer.ggml.tokens"
@@ -110,7 +110,7 @@ def _check_one(path: Path) -> GgufHeader:
         refuse_unsafe(path)
         if path.stat().st_size == 0:  # cannot be mapped
             return parse_gguf(b"", str(path))
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with mapped(path) as data:
             return parse_gguf(data, str(path))
     except OSError as error:
         raise ModelFileError("runtime-file-missing", f"cannot read it: {error.strerror}", where=str(path)) from error

@@ -7,7 +7,7 @@ its process is killed over it. Processor time is counted and not the clock, so t
 A later conversation that never ends is silence of the engine, which ``llama_process`` kills. Not here: messages.
 
 Run as a program (``python -m locum.runtime.llama_template``), this module is the guarded process: a template as JSON
-on standard input, ``{"refused"}`` on standard output, null when nothing speaks against it.
+on standard input, ``{"refused", "unable"}`` on standard output, null when nothing speaks against it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from locum.core.environment import without_secrets
-from locum.core.errors import ModelFileError
+from locum.core.errors import DeviceError, ModelFileError
 from locum.core.text import one_line
 from locum.runtime.llama_client import EngineGoneError, EngineRefusedError, LlamaClient
 
@@ -37,6 +37,7 @@ RENDER_CPU_S = 0.25
 _RENDER_WALL_S = 30.0
 _LOOK_S = 0.02
 _MEMORY_BYTES = 1 << 30
+_TIME_IS_UP = () if sys.platform == "win32" else (-signal.SIGPROF, -signal.SIGXCPU)
 _PARAMETER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 _FUNCTION = {"name": "weather", "description": "The weather.", "parameters": _PARAMETER}
 _USER = {"role": "user", "content": "Hello."}
@@ -64,6 +65,7 @@ def check_template(templates: Sequence[str], where: str) -> None:
 
     Raises:
         ModelFileError: ``runtime-chat-template``: it never ends, takes too much memory, or reaches for Python.
+        DeviceError: ``runtime-check``: the check itself could not run, for example for want of memory.
     """
     for template in templates:
         try:
@@ -76,12 +78,19 @@ def check_template(templates: Sequence[str], where: str) -> None:
                 timeout=_RENDER_WALL_S,  # with the interpreter's start, on a busy machine
                 check=False,
             )
-            status, said = finished.returncode, finished.stdout
         except subprocess.TimeoutExpired:
-            status, said = 1, ""
-        refused = json.loads(said)["refused"] if status == 0 else f"rendering took over {RENDER_CPU_S * 1000:g} ms"
-        if refused:
-            raise _refused(refused, where)
+            raise _refused(f"rendering took over {_RENDER_WALL_S:g} s", where) from None
+        except OSError as error:
+            raise _not_checked(str(error), where) from error
+        if finished.returncode in _TIME_IS_UP:
+            raise _refused(f"rendering took over {RENDER_CPU_S * 1000:g} ms", where)
+        if finished.returncode != 0:
+            raise _not_checked(finished.stderr.strip().rsplit("\n", 1)[-1] or "its process was ended", where)
+        said = json.loads(finished.stdout)
+        if said["unable"]:
+            raise _not_checked(said["unable"], where)
+        if said["refused"]:
+            raise _refused(said["refused"], where)
 
 
 def probe_template(process: LlamaProcess, client: LlamaClient, pid: int) -> None:
@@ -166,6 +175,15 @@ def _refused(why: str, where: str) -> ModelFileError:
     )
 
 
+def _not_checked(why: str, where: str) -> DeviceError:
+    return DeviceError(
+        "runtime-check",
+        f"its chat template could not be checked ({one_line(why)}), so the model is not loaded",
+        where=where,
+        fix=f"let processes have {_MEMORY_BYTES >> 20:,} MiB of address space (ulimit -v)",
+    )
+
+
 def main() -> int:
     """Render the probes within the limits; the system ends this process when one is passed."""
     from jinja2 import TemplateError
@@ -179,7 +197,8 @@ def main() -> int:
     known: dict[str, Any] = environment.globals
     known.update(raise_exception=_raise, strftime_now=time.strftime)
     refused: str | None = None
-    _limit_memory()
+    unable: str | None = None
+    memory_bytes = _limit_memory()
     for probe in PROBES:
         _limit_time(RENDER_CPU_S)
         try:
@@ -187,21 +206,31 @@ def main() -> int:
             compiled.render(**probe, add_generation_prompt=True, bos_token="<s>", eos_token="</s>")  # noqa: S106
         except SecurityError as error:
             refused = f"it reaches for what no template needs: {error}"
-        except (MemoryError, RecursionError, OverflowError) as error:
+        except MemoryError:
+            if memory_bytes < _MEMORY_BYTES:
+                unable = f"it needs more than the {memory_bytes >> 20:,} MiB of address space that are allowed here"
+            else:
+                refused = "it takes too much: MemoryError"
+        except (RecursionError, OverflowError) as error:
             refused = f"it takes too much: {type(error).__name__}"
         except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError):
             pass  # refuses the conversation, or is not for Jinja: llama.cpp's word counts
         finally:
             _limit_time(0)
-    print(json.dumps({"refused": refused}))  # noqa: T201
+    print(json.dumps({"refused": refused, "unable": None if refused else unable}))  # noqa: T201
     return 0
 
 
-def _limit_memory() -> None:
-    if sys.platform != "win32":
-        import resource
+def _limit_memory() -> int:
+    """Limit the address space, to less where the system allows less; how many bytes it is now."""
+    if sys.platform == "win32":
+        return _MEMORY_BYTES
+    import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    allowed = [each for each in resource.getrlimit(resource.RLIMIT_AS) if each != resource.RLIM_INFINITY]
+    most = min([_MEMORY_BYTES, *allowed])
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    return most
 
 
 def _limit_time(processor_s: float) -> None:

@@ -8,12 +8,16 @@ inside an ONNX (``onnx_check``) or GGUF (``gguf_check``) file.
 
 from __future__ import annotations
 
+import errno
+import mmap
 import re
 import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from locum.core.errors import ModelFileError
+from locum.core.errors import DeviceError, ModelFileError
 from locum.core.files import hash_folder, sha256_file, write_json
 from locum.schema.model import ModelSpec
 
@@ -40,6 +44,28 @@ _ARCHIVES = {
 }
 _TAR_MARK = slice(257, 262)
 _START_BYTES = 512
+
+
+@contextmanager
+def mapped(path: Path) -> Generator[mmap.mmap, None, None]:
+    """A file's bytes, mapped for reading while it is checked.
+
+    Raises:
+        DeviceError: ``runtime-check``: the check could not run for want of memory, so nothing is known of the file.
+        OSError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            raise
+        raise DeviceError(
+            "runtime-check",
+            f"the file could not be checked: its {path.stat().st_size:,} bytes need more address space than there is",
+            where=str(path),
+            fix="close other programs, or allow this process more memory (ulimit -v)",
+        ) from error
 
 
 def seal(folder: Path, **fields: Any) -> ModelSpec:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from locum.core.errors import ModelFileError
-from locum.runtime.model_files import resolve_inside
+from locum.runtime.model_files import mapped, resolve_inside
 
 OPERATOR_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Operator sets that the plain build of ONNX Runtime has; "" is ONNX's own."""
@@ -91,7 +91,7 @@ def check_onnx(path: Path, named: frozenset[str] | set[str]) -> OnnxFacts:
     size = path.stat().st_size
     if size < 2:
         raise _damaged(path, f"{size} bytes are no model")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with mapped(path) as data:
         try:
             _walk(data, 0, size, "Model", facts, 0)
         except _Malformed as problem:

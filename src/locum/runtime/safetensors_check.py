@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from locum.core.errors import ModelFileError
 from locum.core.strict_json import NotStrictJson, parse_object
+from locum.runtime.model_files import mapped
 
 MAX_HEADER_BYTES = 25_000_000
 MAX_TENSORS = 1 << 18
@@ -117,7 +118,7 @@ def nonfinite_tensors(path: Path, header: SafetensorsHeader) -> list[str]:
     """
     if not any(entry.end > entry.begin for entry in header.tensors.values()):
         return []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with mapped(path) as data:
         return [name for name, entry in header.tensors.items() if _holds_nonfinite(data, entry)]
 
 
