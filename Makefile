@@ -6,12 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check optimised bench docs clean
 
 help:
 	@echo "make demo    build, prove and bundle a prompt-injection guard on real data (about 10 minutes)"
 	@echo "make test    install what the tests need and run them (about 12 minutes on two cores after the downloads)"
 	@echo "make check   lint, types, layers, budgets, generated documentation"
+	@echo "make optimised  the tests of what must be refused, as python -O runs them"
 	@echo "make bench   measure everything the README claims (hours; see bench/README.md)"
 	@echo "make docs    write the generated documentation again"
 
@@ -38,6 +39,14 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_budgets.py
 	$(BIN)/python tools/write_docs.py --check
+
+# python -O drops asserts in the code; pytest rewrites those of the tests, so they still count.
+optimised: $(VENV)/.dev
+	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  tests/core/test_supply_chain.py tests/schema tests/bundle/test_verify.py tests/bundle/test_operator_llm.py \
+	  tests/data/test_faults.py tests/runtime/test_gguf_check.py tests/runtime/test_safetensors_check.py \
+	  tests/runtime/test_model_files.py tests/runtime/test_grammar_check.py tests/sources/test_archive.py \
+	  tests/sources/test_wheel.py tests/gateway/test_access.py tests/gateway/test_requests.py tests/cascade/test_policy.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/run_all.py
