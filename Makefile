@@ -42,8 +42,8 @@ check: $(VENV)/.dev
 
 # python -O drops asserts in the code; pytest rewrites those of the tests, so they still count.
 optimised: $(VENV)/.dev
-	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-	  tests/core/test_supply_chain.py tests/schema tests/bundle/test_verify.py tests/bundle/test_operator_llm.py \
+	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -W "ignore:assertions not in test modules" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  tests/schema tests/bundle/test_verify.py tests/bundle/test_operator_llm.py \
 	  tests/data/test_faults.py tests/runtime/test_gguf_check.py tests/runtime/test_safetensors_check.py \
 	  tests/runtime/test_model_files.py tests/runtime/test_grammar_check.py tests/sources/test_archive.py \
 	  tests/sources/test_wheel.py tests/gateway/test_access.py tests/gateway/test_requests.py tests/cascade/test_policy.py

@@ -316,9 +316,9 @@ print(json.dumps({"produced": produced[0], "grown_mb": peak_resident_mb() - befo
 def test_fault_14_no_more_than_the_cap_is_unpacked_and_memory_stays_flat(
     tmp_path: Path, members: int, line: bytes
 ) -> None:
-    part = gzip.compress(line * ((400 << 20) // members // len(line)))
+    part = gzip.compress(line * ((200 << 20) // members // len(line)))
     path = tmp_path / "train.csv.gz"
-    path.write_bytes(gzip.compress(b"text,label\n") + part * members)  # 400 MiB from about 400 KB
+    path.write_bytes(gzip.compress(b"text,label\n") + part * members)  # 200 MiB from about 200 KB
     cap_bytes = max(FREE_EXPANSION_BYTES, 200 * path.stat().st_size)
     command = [sys.executable, "-c", READ_GZIP, str(path), str(tmp_path / "out")]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)

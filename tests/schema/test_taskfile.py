@@ -147,7 +147,7 @@ def test_fault_19_hard_texts_take_bounded_time_and_memory_and_are_faults_of_the_
     assert faults(text)  # a TaskFileError, and so never a recursion error
     seconds, peak_bytes = time.process_time() - started_s, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 20
+    assert seconds < 15
     assert peak_bytes < 64 << 20
 
 

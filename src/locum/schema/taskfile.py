@@ -23,6 +23,8 @@ MAX_BYTES = 256 * 1024
 MAX_VALUES = 10_000
 MAX_DEPTH = 20
 CURRENT_VERSION = 1
+_MOST_OPEN = 500
+"""Brackets in the texts of a file count as well, so this is far beyond what any file has."""
 
 Path = tuple[str | int, ...]
 Look = Callable[[dict[str, Any]], Iterable[tuple[Path, str]]]
@@ -118,6 +120,8 @@ def _check_version(values: dict[str, Any], lines: dict[Path, int], where: str) -
 
 def _compose(text: str, where: str) -> tuple[Any, dict[Path, int], list[Fault]]:
     """Plain values, the line of every path, and the faults of the YAML itself."""
+    if _open_brackets(text) > _MOST_OPEN:
+        raise _too_large(f"more than {MAX_DEPTH} levels", where)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as problem:
@@ -133,6 +137,18 @@ def _compose(text: str, where: str) -> tuple[Any, dict[Path, int], list[Fault]]:
     walker = _Walker(where)
     values = walker.value(root, ())
     return values, walker.lines, walker.faults
+
+
+def _open_brackets(text: str) -> int:
+    """The most brackets that stand open at once: PyYAML takes minutes for ten thousand of them."""
+    depth = most = 0
+    for character in text:
+        if character in "[{":
+            depth += 1
+            most = max(most, depth)
+        elif character in "]}" and depth:
+            depth -= 1
+    return most
 
 
 def _too_large(what: str, where: str) -> TaskFileError:
