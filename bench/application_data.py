@@ -223,7 +223,7 @@ APPLICATIONS: dict[str, Application] = {
             "kind": "generate",
             "profile": "qa",
             "instruction": "Answer the question from the passage.",
-            "data": {"input": ["question", "passage"], "output": "answers"},
+            "data": {"input": ["question", "passage"], "output": "answers", "group": "passage"},
         },
         max_chars=900,
     ),

@@ -398,3 +398,14 @@ def test_a_row_without_its_group_is_bad(tmp_path: Path) -> None:
         prepare(make_task(group="talk"), {"train": path}, tmp_path / "out")
     with pytest.raises(DataError, match="no column 'tlak'.*did you mean 'talk'"):
         prepare(make_task(group="tlak"), {"train": path}, tmp_path / "out")
+
+
+def test_a_limit_keeps_a_row_of_as_many_groups_as_it_can(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "talks.csv", grouped(400), header=("text", "label", "talk"))
+    card = prepare(make_task(group="talk", max_held_out=60, max_rows=200), {"train": path}, tmp_path / "out")
+    assert {name: (split.rows, split.groups) for name, split in card.splits.items()} == {
+        "train": (200, 160),
+        "dev": (60, 60),
+        "calibration": (60, 60),
+        "test": (60, 60),
+    }

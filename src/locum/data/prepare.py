@@ -190,7 +190,7 @@ def _limit(task: Task, staging: Staging, findings: Findings, labelled: bool) -> 
     for split in ORDER:
         name = "max_rows" if split == "train" else "max_held_out"
         most = task.data.max_rows if split == "train" else task.max_held_out
-        if most and (left := limit(staging, split, most, by_label=labelled)):
+        if most and (left := limit(staging, split, most, by_label=labelled, grouped=task.data.group is not None)):
             findings.dropped_counts[f"beyond data.{name}"] += left
 
 

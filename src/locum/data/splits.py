@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -143,12 +144,18 @@ def _bounds(weights: dict[str, int], shares: dict[SplitName, float]) -> dict[str
     return bounds
 
 
-def limit(staging: Staging, split: SplitName, most: int, *, by_label: bool = True) -> int:
-    """Keep at most ``most`` rows of a split, evenly over labels where there are any; how many were left out."""
+def limit(staging: Staging, split: SplitName, most: int, *, by_label: bool = True, grouped: bool = False) -> int:
+    """Keep at most ``most`` rows of a split, evenly over labels where there are any; how many were left out.
+
+    Of groups as many as possible keep a row: a certificate counts groups, and a student learns more from many.
+    """
     position = ORDER.index(split)
     total = staging.weight(position)
     if total <= most:
         return 0
+    if grouped:
+        staging.end([("limit", number) for number in islice(staging.by_turns(position), most, None)])
+        return total - staging.weight(position)
 
     def fates() -> Iterator[tuple[str, int]]:
         credit = 0.5

@@ -254,6 +254,15 @@ class Staging:
         )
         yield from self._db.execute(statement, (final,))
 
+    def by_turns(self, final: int) -> Iterator[int]:
+        """Numbers of the draws of a split: one of each unit, then a second of each, at random among these."""
+        statement = (
+            "SELECT d FROM (SELECT d, unit, row_number() OVER (PARTITION BY unit ORDER BY rank, d) AS turn FROM draws "
+            "WHERE fate IS NULL AND final = ?) ORDER BY turn, unit_rank(unit), unit"
+        )
+        for (number,) in self._db.execute(statement, (final,)):
+            yield number
+
     def units(self, final: int, *, by_label: bool) -> Iterator[tuple[Any, str]]:
         """Units of a split with the label of their first row ("" unless ``by_label``), by label and at random."""
         # beside min(), SQLite takes the other columns from the row that has the least rank
