@@ -48,7 +48,8 @@ from locum.stats.marginal import certify_marginal
 from locum.stats.regret import RegretMethod, certify_regret
 from locum.stats.risk import distinct_thresholds, prefix_length
 from locum.stats.sample_size import allowed_at, labels_needed
-from locum.stats.selective import START_SHARE, certify_selective
+from locum.stats.selective import certify_selective
+from locum.stats.starts import START_SHARE
 
 ALPHA = DELTA = 0.05
 EPSILON_REGRET, LLM_ACCURACY = 0.02, 0.90

@@ -11,7 +11,8 @@ from locum.stats.marginal import certify_marginal
 from locum.stats.regret import certify_regret
 from locum.stats.risk import answered_locally
 from locum.stats.sample_size import errors_allowed, rungs
-from locum.stats.selective import certify_selective, choose_start_share, fixed_thresholds
+from locum.stats.selective import certify_selective, fixed_thresholds
+from locum.stats.starts import choose_start_share
 
 NAN = float("nan")
 

@@ -28,7 +28,8 @@ from locum.stats.marginal import certify_marginal
 from locum.stats.multiplicity import split_delta
 from locum.stats.regret import certify_regret
 from locum.stats.risk import RiskBound, no_threshold
-from locum.stats.selective import START_SHARE, certify_selective, choose_start_share
+from locum.stats.selective import certify_selective
+from locum.stats.starts import START_SHARE, choose_start_share
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

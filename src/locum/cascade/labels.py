@@ -22,7 +22,7 @@ from locum.stats.sample_size import (
     labels_for_regret,
     labels_needed,
 )
-from locum.stats.selective import START_SHARE
+from locum.stats.starts import START_SHARE
 
 _SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _MOST = 10_000_000  # an estimate beyond this says: not by labels

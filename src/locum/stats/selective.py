@@ -26,14 +26,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from locum.stats.distributions import binomial_cdf
 from locum.stats.inputs import Floats, Ints, as_floats, as_outcomes, check_open_unit, floats, input_error
 from locum.stats.intervals import clopper_pearson
 from locum.stats.risk import RiskBound, degenerate_reason, distinct_thresholds, no_threshold, prefix_length
 from locum.stats.sample_size import allowed_at, rungs
+from locum.stats.starts import START_SHARE
 
 METHOD = "fixed-sequence-binomial"
-START_SHARE = 0.2
 
 
 def ladder_of_counts(rows: int, n: int, alpha: float, delta: float, start_share: float = START_SHARE) -> Ints:
@@ -165,39 +164,3 @@ def fixed_thresholds(
     aimed = counts + np.sqrt(counts * np.maximum(0.0, 1 - counts / n))
     rank = np.ceil(aimed / n * len(score)).astype(np.int64)
     return np.unique(answerable[np.clip(rank, 1, len(answerable)) - 1])[::-1]
-
-
-def choose_start_share(
-    reference_confidence: ArrayLike, reference_wrong: ArrayLike, n: int, alpha: float, delta: float
-) -> float:
-    """Where to start testing, from labelled rows outside the calibration split: the rung most likely to pass.
-
-    For every rung k of n calibration rows the error rate is read off the reference at the same share
-    (smoothed, (e+½)/(k+1): Krichevsky & Trofimov 1981), and P(Binomial(k, rate) ≤ allowed) compared. The
-    choice cannot harm validity, since no calibration label is seen.
-
-    Args:
-        reference_confidence: of dev rows, NaN allowed, shape (m,).
-        reference_wrong: whether the student is wrong, same rows.
-        n: calibration rows.
-        alpha: the promise.
-        delta: 1 − confidence.
-
-    Returns:
-        A share in (0, 1] for ``certify_selective``; START_SHARE when nothing can be told.
-
-    Raises:
-        UserError: unequal lengths, outcomes not 0/1, a probability outside (0, 1).
-    """
-    check_open_unit("alpha", alpha)
-    check_open_unit("delta", delta)
-    score = as_floats("reference_confidence", reference_confidence, nan=True)
-    loss = as_outcomes("reference_wrong", reference_wrong, n=len(score)).astype(np.float64)
-    _, accepted, errors = distinct_thresholds(score, loss)
-    steps = rungs(n, alpha, delta)
-    if len(steps) == 0 or len(accepted) == 0:
-        return START_SHARE
-    at = np.minimum(np.searchsorted(accepted / len(score), steps / n), len(accepted) - 1)
-    rate = (errors[at] + 0.5) / (accepted[at] + 1)
-    power = binomial_cdf(np.arange(len(steps)), steps, rate)
-    return float(steps[int(np.argmax(power))] / n)
