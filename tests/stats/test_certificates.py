@@ -12,7 +12,6 @@ from locum.stats.regret import certify_regret
 from locum.stats.risk import answered_locally
 from locum.stats.sample_size import errors_allowed, rungs
 from locum.stats.selective import certify_selective, fixed_thresholds
-from locum.stats.starts import choose_start_share
 
 NAN = float("nan")
 
@@ -171,16 +170,6 @@ def test_fixed_thresholds_are_tested_as_given():
     assert handed_over(empty, 1000)
     above_all = certify_selective(score, wrong, alpha=0.05, delta=0.05, thresholds=[2.0, 0.9])
     assert handed_over(above_all, 1000)  # nothing accepted proves nothing, and the sequence stops there
-
-
-def test_the_start_is_where_the_reference_says_it_is_safest():
-    rng = np.random.default_rng(4)
-    score = rng.random(4000)
-    wrong = rng.random(4000) < np.where(score > 0.7, 0.001, 0.3)
-    share = choose_start_share(score, wrong, 1000, 0.05, 0.05)
-    assert 0.2 < share <= 0.31
-    assert choose_start_share([], [], 1000, 0.05, 0.05) == 0.2
-    assert choose_start_share(score, wrong, 10, 0.05, 0.05) == 0.2
 
 
 def test_regret_credits_the_student_where_the_llm_is_wrong():

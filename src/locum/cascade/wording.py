@@ -18,7 +18,7 @@ _WHY_NOT = {
     "no-confidence": "the student gives no usable confidence",
     "constant-confidence": "the student's confidence is the same for every row, so it cannot say when to hand over",
     "too-few-labels": "there are too few calibration labels, even if none of the answers were wrong",
-    "risk-too-high": "the share of wrong answers could not be shown to be low enough at any threshold",
+    "risk-too-high": "already of the surest answers too many were wrong for a proof",
 }
 _WRONG = {"gold": "wrong", "llm": "other than the LLM's", "judge": "wrong by the judge's verdict"}
 """By who says what is right."""
@@ -64,6 +64,12 @@ def statement(
             more = (
                 "take the copies out of the file, name what belongs together under data.group, or say that they are "
                 "separate messages with data.duplicates: keep"
+            )
+        elif bound.failed is not None:
+            accepted, errors, allowed = bound.failed
+            why = (
+                f"testing began with the {accepted:,} surest answers, of which {errors:,} were {wrong} where "
+                f"{allowed:,} may be, and looser thresholds are tested only after a stricter one has passed"
             )
         else:
             why = _WHY_NOT[bound.reason] if bound.n else "there are no calibration labels"

@@ -24,6 +24,7 @@ from locum.data.neardup import NearIndex, near_pairs
 from locum.data.rows import MAX_PLACES
 from locum.data.staging import BATCH_CHARACTERS, ORDER, Group, Staging
 from locum.schema.task import Task
+from locum.stats.reuse import Reuse, find_reuse
 
 EXACT_TOLERANCE = 0.01
 NEAR_TOLERANCE = 0.05
@@ -274,7 +275,7 @@ class NearSearch:
                         gone[number] = near[number]
 
 
-def check_leakage(task: Task, findings: Findings, rows: dict[str, int]) -> list[str]:
+def check_leakage(task: Task, findings: Findings, staging: Staging, rows: dict[str, int]) -> list[str]:
     """Stop when the user's own files leak into each other; else say what was removed.
 
     More than 1 % of the test rows exactly, or 5 % nearly, in a file that a student learns from put in doubt how the
@@ -283,6 +284,7 @@ def check_leakage(task: Task, findings: Findings, rows: dict[str, int]) -> list[
     Args:
         task: its ``allow_leakage`` and ``duplicates``; with ``keep``, copies across files are traffic.
         findings: overlaps between the files as given.
+        staging: holds the entries.
         rows: rows read, by split.
 
     Returns:
@@ -291,11 +293,14 @@ def check_leakage(task: Task, findings: Findings, rows: dict[str, int]) -> list[
     Raises:
         DataError: ``data-calibration-leak`` or ``data-leakage``.
     """
+    reuse = _reuse(staging) if task.duplicates == "keep" else None
     for other in ("train", "dev"):
-        if count := findings.overlap["calibration", other]:
+        count = findings.overlap["calibration", other]
+        if count and (task.duplicates != "keep" or reuse is not None):
+            why = "" if reuse is None else f" ({reuse.rows:,} {reuse.why}: more than messages that repeat explain)"
             raise DataError(
                 "data-calibration-leak",
-                f"{count:,} calibration rows also stand in {other}: {_listed(findings, 'calibration', other)}",
+                f"{count:,} calibration rows also stand in {other}{why}: {_listed(findings, 'calibration', other)}",
                 fix=f"take them out of the {other} file; the certificate's proof needs rows no student has seen. Where "
                 "messages repeat in traffic, give one file, or say data.duplicates: keep",
             )
@@ -320,6 +325,18 @@ def check_leakage(task: Task, findings: Findings, rows: dict[str, int]) -> list[
             )
         warnings.append(f"{seen}; {gone} left out of {other}")
     return warnings
+
+
+def _reuse(staging: Staging) -> Reuse | None:
+    """Why the rows of a calibration file cannot be fresh, where messages may stand in several files."""
+    wanted = dict(staging.copies_by_input([ORDER.index("calibration")]))
+    counts: list[int] = []
+    hits: list[int] = []
+    for key, copies in staging.copies_by_input([ORDER.index("dev"), _TRAIN]):
+        hits += [len(counts)] * wanted.pop(key, 0)
+        counts.append(copies)
+    hits += [-1] * sum(wanted.values())
+    return find_reuse(np.array(counts, dtype=np.int64), np.array(hits, dtype=np.int64))
 
 
 def _listed(findings: Findings, home: str, other: str) -> str:

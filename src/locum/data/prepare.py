@@ -101,7 +101,7 @@ def prepare(
         if task.duplicates == "near":
             near.leave_in_train(findings)
         index_file.unlink()
-        warnings += check_leakage(task, findings, reading.rows)
+        warnings += check_leakage(task, findings, staging, reading.rows)
         if labelled and task.duplicates != "keep":
             settle_contradictions(staging, findings)
         _limit(task, staging, findings, labelled)

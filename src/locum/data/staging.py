@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +186,12 @@ class Staging:
             "SELECT e.input, count(*) FROM draws d JOIN entries e ON e.i = d.i "  # noqa: S608
             f"WHERE d.final IN ({splits}) AND (d.fate IS NULL OR d.fate IN ({same})) GROUP BY d.i"
         )
+
+    def copies_by_input(self, splits: Sequence[int]) -> Iterator[tuple[bytes, int]]:
+        """Every distinct input of some files and how often it came there."""
+        marks = ",".join("?" * len(splits))
+        statement = f"SELECT key, sum(copies) FROM entries WHERE split IN ({marks}) GROUP BY key"  # noqa: S608
+        yield from self._db.execute(statement, tuple(splits))
 
     def texts(self, numbers: list[int]) -> dict[int, str]:
         """Inputs of entries by number."""

@@ -42,6 +42,8 @@ class RiskBound:
             without an error, a risk that could not be shown to be low enough, or more rows left out than it may have
             wrong.
         tested: thresholds tested until the first failure, that one included.
+        failed: the first test where it failed and so nothing certifies: rows accepted, errors among them, and errors
+            that were allowed; None where the kind is not tested so.
     """
 
     kind: RiskKind
@@ -56,6 +58,7 @@ class RiskBound:
     method: str
     reason: Reason
     tested: int
+    failed: tuple[int, int, int] | None = None
 
     @property
     def local_share(self) -> float:
@@ -64,10 +67,17 @@ class RiskBound:
 
 
 def no_threshold(
-    kind: RiskKind, n: int, alpha: float, delta: float, method: str, reason: Reason, tested: int = 0
+    kind: RiskKind,
+    n: int,
+    alpha: float,
+    delta: float,
+    method: str,
+    reason: Reason,
+    tested: int = 0,
+    failed: tuple[int, int, int] | None = None,
 ) -> RiskBound:
     """The result when nothing certifies: everything is handed over."""
-    return RiskBound(kind, None, n, 0, 0, None, None, alpha, delta, method, reason, tested)
+    return RiskBound(kind, None, n, 0, 0, None, None, alpha, delta, method, reason, tested, failed)
 
 
 def answered_locally(confidence: ArrayLike, threshold: float | None) -> Bools:

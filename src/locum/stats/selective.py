@@ -12,10 +12,10 @@ Why it is valid. At a threshold t fixed in advance, errors among the accepted ar
 so P(Binomial(accepted, α) ≤ errors) is a p-value for R(t) > α (Clopper & Pearson 1934). Tests in an order
 that does not depend on labels, stopping at the first failure, keep the chance of any false rejection at δ
 (Bauer 1991; Angelopoulos et al. 2021, fixed-sequence testing): the first true null must be rejected to get
-past it. The order here is by rank, from the first rung with at least ``start_share`` of the rows. Ranks are
-taken among calibration scores, without labels: then t moves with the sample, and the argument holds when
-R(t) ≤ α from the start down to some threshold and above α below it (the accepted rows above *that* fixed
-threshold are an i.i.d. sample). Pass ``thresholds`` made from other unlabelled rows (``fixed_thresholds``)
+past it. The order here is by rank, from the first rung with at least ``start_share`` of the rows (``starts``
+chooses it from dev). Ranks are taken among calibration scores, without labels: then t moves with the sample, and
+the argument holds when R(t) ≤ α from the start down to some threshold and above α below it (the accepted rows above
+*that* fixed threshold are an i.i.d. sample). Pass ``thresholds`` made from other unlabelled rows (``fixed_thresholds``)
 to need no such condition. Selective classification: Geifman & El-Yaniv 2017.
 
 Not here: what happens with the other answers (``cascade``).
@@ -105,7 +105,8 @@ def certify_selective(
     if reach == 0:
         enough = len(allowed) > 0 and allowed[0] >= 0
         why = "risk-too-high" if enough else "too-few-labels"
-        return no_threshold("selective", n, alpha, delta, METHOD, why, min(1, len(chosen)))
+        first = (int(accepted[chosen[0]]), int(errors[chosen[0]]), int(allowed[0])) if enough else None
+        return no_threshold("selective", n, alpha, delta, METHOD, why, min(1, len(chosen)), first)
     at = chosen[reach - 1]
     rows, mistakes = int(accepted[at]), int(errors[at])
     return RiskBound(

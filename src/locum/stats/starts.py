@@ -30,7 +30,9 @@ _SILENCE = 0.3
 _POWERS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _FLOORS = (0.0, 0.1, 0.4)
 _MEANS = np.geomspace(0.08, 16, 16)
-_BREAKS = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
+_BREAKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+_WIDTHS = (0.01, 0.25)
+"""How fast a step rises, as a share of the ranks."""
 _FAMILIES = {"flat": 0.2, "step": 0.25, "power": 0.55}
 """How likely each family of risk curves is before dev is seen."""
 
@@ -40,11 +42,11 @@ def choose_start_share(
 ) -> float:
     """The share of calibration rows at which testing starts: a Bayes decision from dev rows.
 
-    Risk by rank is taken to be one of some 350 curves: flat, a step, or a power of the rank over a floor. Dev rows weigh
-    them by their likelihood, tempered by a half (a power posterior: Friel & Pettitt 2008). For each curve and start the
-    share answered locally is simulated with the very tests that certify. Taken is the start with the largest expected
-    share, where a loss against START_SHARE counts several times a gain. Chosen on one set of simulated worlds and
-    judged on another and on real answers (``bench/certificates.py``).
+    Risk by rank is taken to be one of some 500 curves: flat, a step or ramp, or a power of the rank over a floor. Dev
+    rows weigh them by their likelihood, tempered by a half (a power posterior: Friel & Pettitt 2008). For each curve
+    and start the share answered locally is simulated with the very tests that certify. Taken is the start with the
+    largest expected share, where a loss against START_SHARE counts several times a gain. Designed on one set of
+    simulated worlds and judged on another and on real answers (``bench/certificates.py``).
 
     Args:
         reference_confidence: of dev rows, NaN allowed, shape (m,).
@@ -105,8 +107,9 @@ def _curves(alpha: float) -> tuple[Floats, Floats]:
     found: dict[str, list[Floats]] = {
         "flat": [np.full(_GRID, mean) for mean in means],
         "step": [
-            np.where(x < edge, alpha * low, high)
+            alpha * low + (high - alpha * low) * np.clip((x - edge + width / 2) / width, 0.0, 1.0)
             for edge in _BREAKS
+            for width in _WIDTHS
             for low in (0.05, 0.2, 0.5, 0.9)
             for high in (2 * alpha, min(0.9, 5 * alpha), 0.3, 0.6)
         ],
