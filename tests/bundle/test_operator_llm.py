@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from locum.bundle.student import open_bundle
+from locum.cli.llm_options import llm_choice
+from locum.cli.serve import open_target
 from locum.core.errors import LocumError, UserError
 from locum.pipeline.examine import evaluate_bundle
 from locum.pipeline.recertify import certify_bundle
@@ -157,3 +159,34 @@ def test_chat_abstains_and_says_why(tmp_path: Path, upstream: FakeUpstream) -> N
         assert (turn["output"], turn["route"]) == (output, route), done.stderr
         assert ("127.0.0.1" in done.stderr) == (options != ["--no-llm"])
     assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"), [("bundle", "hands over to big at 127.0.0.1"), (None, "was not built here")]
+)
+def test_serve_says_at_its_start_who_gets_which_key(
+    tmp_path: Path,
+    upstream: FakeUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    choice: Any,
+    said: str,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    bundle = stranger(tmp_path / "b", upstream, api_key_env="OPENAI_API_KEY")
+    target = open_target(str(bundle), threads=None, engine=None, draft=None, adapters=(), llm=choice)
+    target.close()
+    shown = capsys.readouterr().err
+    assert said in shown and "OPENAI_API_KEY" in shown and SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    "words", [(True, True, None, None, None), (True, False, "https://x/v1", "m", None), (False, True, None, None, "K")]
+)
+def test_options_that_contradict_each_other_are_a_mistake_of_use(words: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        llm_choice(*words)
+    assert caught.value.code == "cli-usage"
+    assert llm_choice(False, False, "https://x/v1", "m", "K") == LlmSpec(
+        base_url="https://x/v1", model="m", api_key_env="K"
+    )

@@ -200,6 +200,8 @@ def test_a_regret_guarantee_asks_the_llm_about_every_calibration_row(copied: Any
         )
         run = locum.build(copied.tickets.task, out=copied.out)
         asked = len(upstream.received)
+        with locum.open(run.bundle) as student:  # built here, so its LLM needs no word more
+            assert student("card", "llm").output == "billing"
     assert jobs == []
     certificate = run.report.certificate
     assert asked == certificate.n + 5
