@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,11 @@ import pytest
 from locum.core.errors import DeviceError
 from locum.fit.memory import SERVING_LIBRARIES_MB, require_memory
 from locum.fit.text_memory import cache_values, text_memory
+from locum.runtime.completion import CompletionRequest
 from locum.runtime.gguf_check import GgufHeader, check_gguf
 from locum.runtime.llama_settings import EngineSettings
+from locum.runtime.llamacpp import LlamaGenerator
+from locum.runtime.memory import peak_resident_mb
 from locum.testing.pico_gguf import pico_gguf, pico_lora
 
 
@@ -77,3 +82,36 @@ def test_a_refusal_has_the_figures(tmp_path: Path) -> None:
         require_memory(estimate, 20_000, fix="make it smaller")
     for figure in ("137,4", "context 1,048,576", "slots 256", "20,000 MB"):
         assert figure in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept_mb"), [({}, 256), ({"prompt_cache_mb": 40}, 40), ({"prefix_reuse": False}, 0)]
+)
+def test_fault_18_what_is_kept_of_earlier_prompts_is_in_the_estimate(
+    tmp_path: Path, settings: dict[str, Any], kept_mb: float
+) -> None:
+    path = pico_gguf(tmp_path / "m.gguf").path
+    estimate = text_memory(path, check_gguf(path), EngineSettings(**settings))
+    assert estimate.parts_mb.get("prompt cache", 0) == kept_mb
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory of a child is read from /proc")
+def test_fault_18_the_engine_grows_by_as_much_as_the_estimate_says(tmp_path: Path) -> None:
+    """New prompts of half as much again as the cache holds: what the process takes with it, and what without."""
+    path = pico_gguf(tmp_path / "m.gguf", n_ctx=4096).path
+    peaks_mb: list[float] = []
+    estimates_mb: list[float] = []
+    for cache_mb in (0, 60):
+        settings = EngineSettings(n_ctx=4096, slots=2, threads=2, batch_tokens=2048, prompt_cache_mb=cache_mb)
+        estimates_mb.append(text_memory(path, check_gguf(path), settings).total_mb)
+        model = LlamaGenerator(path, settings)
+        letters, tokens = random.Random(0), 0
+        while tokens < 180_000:
+            text = "".join(letters.choices("abcdefghijklmnop ", k=3800))
+            tokens += model.complete(CompletionRequest((), prompt=text, max_tokens=1)).input_tokens
+        peaks_mb.append(peak_resident_mb(model.process.pid) or 0)
+        model.close()
+    assert peaks_mb[1] - peaks_mb[0] == pytest.approx(estimates_mb[1] - estimates_mb[0], rel=0.3)
+    assert peaks_mb[1] == pytest.approx(estimates_mb[1], rel=0.35)

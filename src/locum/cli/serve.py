@@ -208,7 +208,10 @@ def _require_memory(path: Path, header: GgufHeader, settings: EngineSettings) ->
     from locum.fit.memory import free_mb, require_memory
     from locum.fit.text_memory import text_memory
 
-    fix = "make --ctx or --slots smaller, keep keys and values with --kv-type q8_0, or take a smaller file"
+    fix = (
+        "make --ctx or --slots smaller, keep keys and values with --kv-type q8_0, keep no earlier prompts with "
+        "--no-prefix-reuse, or take a smaller file"
+    )
     require_memory(text_memory(path, header, settings), free_mb(profile_device()), fix=fix)
 
 

@@ -28,7 +28,8 @@ _KEEPS_LESS = (
 def text_memory(path: Path, header: GgufHeader, settings: EngineSettings) -> MemoryEstimate:
     """Memory to write text with a GGUF file.
 
-    files + slots · context · values a token · bytes a value, for the model and again for a draft, + adapters
+    files + slots · context · values a token · bytes a value, for the model and again for a draft, + adapters + what is
+    kept of earlier prompts (``prompt_cache_mb``), which the first hours of a service fill
 
     Args:
         path: the file, or the first of a split model.
@@ -58,6 +59,8 @@ def text_memory(path: Path, header: GgufHeader, settings: EngineSettings) -> Mem
         parts["draft"] = _size_mb(settings.draft, draft) + (cache_values(draft) or 0) * cache_bytes / 1e6
     if settings.adapters:
         parts["adapters"] = sum(file.stat().st_size for file in settings.adapters.values()) / 1e6
+    if settings.kept_prompts_mb:
+        parts["prompt cache"] = float(settings.kept_prompts_mb)
     return MemoryEstimate("serving", parts, inputs)
 
 

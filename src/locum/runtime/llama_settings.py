@@ -102,6 +102,11 @@ class EngineSettings:
         """Whether tokens are written ahead and then checked."""
         return self.draft is not None or self.lookup_tokens > 0
 
+    @property
+    def kept_prompts_mb(self) -> int:
+        """What the store of prompts grows to: llama.cpp's does not know which adapter read them."""
+        return self.prompt_cache_mb if self.prefix_reuse and not self.adapters else 0
+
     def binary(self) -> Path | None:
         """The ``llama-server`` to run, or None for the packaged library.
 
@@ -204,8 +209,7 @@ def generation_child(path: Path, settings: EngineSettings, trained_context: int 
         lookup_match=settings.lookup_match,
         prefix_reuse=settings.prefix_reuse,
         reuse_chunk=settings.reuse_chunk,
-        # llama.cpp's store of prompts does not know which adapter read them
-        prompt_cache_mb=settings.prompt_cache_mb if settings.prefix_reuse and not settings.adapters else 0,
+        prompt_cache_mb=settings.kept_prompts_mb,
         adapters=tuple(str(file.resolve()) for file in settings.adapters.values()),
         binary=None if binary is None else str(binary),
     )
