@@ -281,13 +281,13 @@ def test_fault_10_a_text_that_was_too_slow_is_refused_at_once_the_next_time() ->
 def test_fault_10_many_who_ask_for_one_text_wait_for_one_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = constraints._Compiler()
     asked: list[str] = []
-    ask = constraints._Worker.ask
+    ask = constraints.Worker.ask
 
     def counted(self: Any, request: dict[str, Any], wall_s: float) -> dict[str, Any]:
         asked.append(request["kind"])
         return ask(self, request, wall_s)
 
-    monkeypatch.setattr(constraints._Worker, "ask", counted)
+    monkeypatch.setattr(constraints.Worker, "ask", counted)
     with ThreadPoolExecutor(16) as pool:
         found = set(pool.map(lambda _: compiler.compile("grammar", slow_grammar(5), 30.0), range(16)))
     assert found == {slow_grammar(5)} and len(asked) == 2, "once the quick worker, once the slow one"

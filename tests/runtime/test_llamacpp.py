@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -555,3 +555,36 @@ def test_a_damaged_gguf_never_reaches_the_engine(tmp_path: Path, pico: PicoDecod
 def test_no_such_local_model() -> None:
     with pytest.raises(SourceError):
         open_generator(LlmSpec(model="/no/such/file.gguf"))
+
+
+SPIN = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+HOG = "{% set x = 'x' * 999999999 %}{{ x * 9 }}"
+FAR = "{% for a in range(99999999) %}x{% endfor %}"
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("loop", [SPIN, HOG, FAR], ids=["time", "memory", "range"])
+def test_fault_21_a_template_that_never_ends_on_one_message_is_stopped_for_that_one_alone(
+    loop: str, tmp_path: Path
+) -> None:
+    template = "{% if messages[-1]['content'] == 'spin' %}" + loop + "{% endif %}" + CHATML
+    model = open_model(pico_gguf(tmp_path / "m.gguf", template=template, n_ctx=2048).path, replace(SMALL, n_ctx=2048))
+    spinning = replace(TALK, messages=(Message("user", "spin"),))
+    try:
+        text, pid = model.complete(TALK).text, model.process.pid
+        with ThreadPoolExecutor(2) as pool:
+            neighbour = pool.submit(model.complete, replace(RAW, max_tokens=1500))
+            for ask in (model.complete, model.render, model.count_tokens):
+                start_s = time.monotonic()
+                assert code_of_call(ask, spinning) == "runtime-chat-template"
+                assert time.monotonic() - start_s < 4
+                assert model.complete(TALK).text == text
+            assert neighbour.result().output_tokens == 1500 and model.process.pid == pid
+    finally:
+        model.close()
+
+
+def code_of_call(call: Callable[[CompletionRequest], object], request: CompletionRequest) -> str:
+    with pytest.raises(LocumError) as caught:
+        call(request)
+    return caught.value.code

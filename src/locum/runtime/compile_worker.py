@@ -1,9 +1,9 @@
 """The process in which constraints are compiled: it may be killed at any time, and ends when its parent does.
 
 Notable: memory is limited for this process alone, and an alarm ends it even when the parent, which should, is gone. A
-text gets so much processor time and no more, and the process lives on. One JSON object a line each way: ``{"kind":
-"schema" | "grammar", "text": …, "processor_s": …}`` in; ``{"text": …}``, ``{"error": …}`` or ``{"late": true}`` out.
-Not here: who starts and kills it (``constraints``).
+text gets so much processor time and no more, and the process lives on. One JSON object a line each way: in ``{"kind",
+"text", "processor_s"}``, the kind ``schema``, ``grammar`` or ``conversation``; out ``{"text"}``, ``{"error"}`` or
+``{"late"}``. Not here: who starts and kills it (``constraints``), what a conversation is (``llama_template``).
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ _ALARM_S = 30
 
 
 def compile_text(kind: str, text: str) -> str:
-    """Compile one schema (JSON) or check one grammar; the work itself, in whatever process.
+    """Compile one schema (JSON), check one grammar or render one conversation; the work itself, in whatever process.
 
     Raises:
         UserError: it is refused; the code says why.
     """
+    if kind == "conversation":
+        from locum.runtime.llama_template import render_all
+
+        render_all(text)
+        return ""
     if kind == "grammar":
         read_grammar(text)
         return text

@@ -9,6 +9,7 @@ text waits behind slow ones alone. Outcomes, refusals too, are kept by hash. Not
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import subprocess
@@ -73,7 +74,7 @@ def check_grammar(text: str, *, timeout_s: float = COMPILE_S) -> str:
     return _COMPILER.compile("grammar", text, timeout_s)
 
 
-class _Worker:
+class Worker:
     """One process that compiles, when there is one; those who wait for it come in the order in which they asked.
 
     Args:
@@ -88,6 +89,10 @@ class _Worker:
 
     def ask(self, request: dict[str, Any], wall_s: float) -> dict[str, Any]:
         """Its answer; empty when it was killed, because it took longer than ``wall_s`` or too much memory.
+
+        Args:
+            request: as ``compile_worker`` describes it.
+            wall_s: by the clock; processor time is limited by the request.
 
         Raises:
             LocumError: ``runtime-busy``: too many are there, or their turns took too long.
@@ -118,8 +123,9 @@ class _Worker:
             child.kill()
             child.wait()
             for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
+                with contextlib.suppress(OSError):  # unsent bytes cannot be flushed to a dead process
+                    if pipe is not None:
+                        pipe.close()
 
     def _enter(self) -> None:
         mine = threading.Event()
@@ -168,7 +174,7 @@ class _Compiler:
         self._outcomes: OrderedDict[str, _Outcome] = OrderedDict()
         self._slow: OrderedDict[str, None] = OrderedDict()
         self._under_way: dict[str, threading.Event] = {}
-        self._quick_worker, self._slow_worker = _Worker(QUICK_WAITING), _Worker(SLOW_WAITING)
+        self._quick_worker, self._slow_worker = Worker(QUICK_WAITING), Worker(SLOW_WAITING)
 
     @property
     def _child(self) -> subprocess.Popen[str] | None:

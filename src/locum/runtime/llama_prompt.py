@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -71,10 +71,19 @@ class Prompts:
         process: with the model.
         template: whether the model has a chat template.
         control: names of the control tokens that a message cannot mean; none leaves messages as they are.
+        guard: refuses conversations that the template would take too long for.
     """
 
-    def __init__(self, process: TokenizerProcess, *, template: bool, control: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        process: TokenizerProcess,
+        *,
+        template: bool,
+        control: Sequence[str] = (),
+        guard: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self._process = process
+        self._guard = guard
         self._template = template
         longest_first = sorted(control, key=len, reverse=True)
         self._frame: float | None = None
@@ -107,8 +116,19 @@ class Prompts:
         """
         if request.prompt is not None:
             return request.prompt
+        return self._post("/apply-template", self.conversation(request))["prompt"]
+
+    def conversation(self, request: CompletionRequest) -> dict[str, Any]:
+        """Messages and tools as the engine's template gets them, which it will be done with in time.
+
+        Raises:
+            UserError: no template, or it takes too long for them.
+        """
         self.require_template()
-        return self._post("/apply-template", chat_fields(request))["prompt"]
+        fields = chat_fields(request)
+        if self._guard is not None:
+            self._guard(fields)
+        return fields
 
     def control_in(self, request: CompletionRequest) -> str | None:
         """The name of a control token that a message holds as text; None when there is none, and for a raw prompt."""

@@ -4,7 +4,8 @@ Notable: llama.cpp runs the template in its own interpreter, which has no Python
 and for every conversation. Before it sees one, the template renders a few conversations in Jinja's sandbox in a
 process that Linux ends after 250 ms of processor time; after loading, llama.cpp renders them under the same cap, and
 its process is killed over it. Processor time is counted and not the clock, so that a busy machine refuses nothing.
-A later conversation that never ends is silence of the engine, which ``llama_process`` kills. Not here: messages.
+Each later conversation is rendered in the sandbox first, in a process that gives up on that one alone; one on which
+llama.cpp alone never ends is silence of the engine, which ``llama_process`` kills. Not here: messages.
 
 Run as a program (``python -m locum.runtime.llama_template``), this module is the guarded process: a template as JSON
 on standard input, ``{"refused", "unable"}`` on standard output, null when nothing speaks against it.
@@ -12,21 +13,24 @@ on standard input, ``{"refused", "unable"}`` on standard output, null when nothi
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from locum.core.environment import without_secrets
-from locum.core.errors import DeviceError, ModelFileError
+from locum.core.errors import DeviceError, ModelFileError, UserError
 from locum.core.text import one_line
+from locum.runtime.constraints import QUICK_WAITING, Worker
 from locum.runtime.llama_client import EngineGoneError, EngineRefusedError, LlamaClient
 
 if TYPE_CHECKING:
@@ -35,7 +39,11 @@ if TYPE_CHECKING:
 
 RENDER_CPU_S = 0.25
 _RENDER_WALL_S = 30.0
+_RENDER_ONE_WALL_S = 5.0
 _LOOK_S = 0.02
+_GIVEN = {"add_generation_prompt": True, "bos_token": "<s>", "eos_token": "</s>"}
+_RENDERER = Worker(QUICK_WAITING)
+atexit.register(_RENDERER.close)
 _MEMORY_BYTES = 1 << 30
 _TIME_IS_UP = () if sys.platform == "win32" else (-signal.SIGPROF, -signal.SIGXCPU)
 _PARAMETER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -91,6 +99,76 @@ def check_template(templates: Sequence[str], where: str) -> None:
             raise _not_checked(said["unable"], where)
         if said["refused"]:
             raise _refused(said["refused"], where)
+
+
+class RenderGuard:
+    """Renders conversations in the sandbox before an engine does, so that one which never ends costs nobody else.
+
+    Args:
+        templates: of the model, all of them: the engine chooses by the request.
+        where: the model's file.
+        start: loads the model when it is not loaded, which refuses it for a template that never ends at all.
+    """
+
+    def __init__(self, templates: Sequence[str], where: str, start: Callable[[], None]) -> None:
+        self._templates = list(templates)
+        self._where = where
+        self._start = start
+
+    def check(self, conversation: dict[str, Any]) -> None:
+        """Refuse a conversation that takes too long.
+
+        Args:
+            conversation: messages and tools, as the engine gets them.
+
+        Raises:
+            UserError: ``runtime-chat-template``.
+            LocumError: ``runtime-busy``: too many are being rendered; or the model cannot be loaded.
+        """
+        if not self._templates:
+            return
+        self._start()
+        text = json.dumps({"templates": self._templates, "conversation": conversation})
+        request = {"kind": "conversation", "text": text, "processor_s": RENDER_CPU_S}
+        if "text" not in _RENDERER.ask(request, _RENDER_ONE_WALL_S):
+            raise UserError(
+                "runtime-chat-template",
+                f"for this conversation the chat template takes over {RENDER_CPU_S * 1000:g} ms or too much memory",
+                where=self._where,
+                fix="ask in other words, or take the model from its publisher",
+            )
+
+
+def render_all(text: str) -> None:
+    """In the guarded process: render a conversation with each template; what one says against it is the engine's word.
+
+    Raises:
+        MemoryError: it takes too much.
+    """
+    asked = json.loads(text)
+    for template in asked["templates"]:
+        try:
+            _compiled(template).render(**{**_GIVEN, **asked["conversation"]})
+        except (MemoryError, OverflowError, RecursionError):
+            raise MemoryError from None
+        except Exception:  # noqa: BLE001, S110 - a program of strangers: what it refuses the engine will refuse, too
+            pass
+
+
+@cache
+def _compiled(template: str) -> Any:
+    return _sandbox().from_string(template)
+
+
+def _sandbox() -> Any:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    known: dict[str, Any] = environment.globals
+    known.update(raise_exception=_raise, strftime_now=time.strftime)
+    return environment
 
 
 def probe_template(process: LlamaProcess, client: LlamaClient, pid: int) -> None:
@@ -188,14 +266,9 @@ def main() -> int:
     """Render the probes within the limits; the system ends this process when one is passed."""
     from jinja2 import TemplateError
     from jinja2.exceptions import SecurityError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     template = json.load(sys.stdin)["template"]
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    known: dict[str, Any] = environment.globals
-    known.update(raise_exception=_raise, strftime_now=time.strftime)
+    environment = _sandbox()
     refused: str | None = None
     unable: str | None = None
     memory_bytes = _limit_memory()
@@ -203,7 +276,7 @@ def main() -> int:
         _limit_time(RENDER_CPU_S)
         try:
             compiled = environment.from_string(template)
-            compiled.render(**probe, add_generation_prompt=True, bos_token="<s>", eos_token="</s>")  # noqa: S106
+            compiled.render(**_GIVEN, **probe)
         except SecurityError as error:
             refused = f"it reaches for what no template needs: {error}"
         except MemoryError:

@@ -33,7 +33,6 @@ from locum.runtime.llama_request import (
     CHAT_PATH,
     TEXT_PATH,
     Answer,
-    chat_fields,
     check_options,
     grammar_of,
     refusal,
@@ -42,7 +41,7 @@ from locum.runtime.llama_request import (
 )
 from locum.runtime.llama_score import score_continuations
 from locum.runtime.llama_settings import EngineSettings, generation_child
-from locum.runtime.llama_template import check_template, has_place_for_tools, probe_template, templates_of
+from locum.runtime.llama_template import RenderGuard, check_template, has_place_for_tools, probe_template, templates_of
 from locum.runtime.protocol import Scores, Stop
 
 _SPARE_TOKENS = 128
@@ -80,7 +79,8 @@ class LlamaGenerator:
             probe=probe_template if self._templates else None,
         )
         control = control_tokens(path, header) if self._templates else ()
-        self._prompts = Prompts(self.process, template=bool(self._templates), control=control)
+        guard = RenderGuard(self._templates, str(path), self.process.start).check
+        self._prompts = Prompts(self.process, template=bool(self._templates), control=control, guard=guard)
         self._takes_tools: bool | None = None
 
     @property
@@ -150,11 +150,11 @@ class LlamaGenerator:
                 fix="take it out of the message, or ask without tools",
             )
         if request.prompt is None and request.logprobs is None and forged is None:
-            self._prompts.require_template()
+            conversation = self._prompts.conversation(request)
             if with_tools:
                 self._require_place_for_tools()
             path = CHAT_PATH
-            body |= chat_fields(request) | {"stream_options": {"include_usage": True}}
+            body |= conversation | {"stream_options": {"include_usage": True}}
         else:
             path = TEXT_PATH
             pieces = self._prompts.pieces(request)

@@ -26,7 +26,7 @@ from locum.runtime.gguf_reencode import reencoded
 from locum.runtime.llama_prompt import Prompts
 from locum.runtime.llama_request import bounded, chat_fields, grammar_of
 from locum.runtime.llama_settings import EngineSettings
-from locum.runtime.llama_template import check_template, templates_of
+from locum.runtime.llama_template import RenderGuard, check_template, templates_of
 from locum.runtime.openvino import import_openvino
 from locum.runtime.openvino_child import OpenVinoSettings
 from locum.runtime.openvino_process import OpenVinoProcess, Turn
@@ -79,7 +79,8 @@ class OpenVinoGenerator:
             check=lambda: check_template(templates, str(path)),
             command=command,
         )
-        self._prompts = Prompts(self._process, template=bool(templates))
+        guard = RenderGuard(templates, str(path), self._process.start).check
+        self._prompts = Prompts(self._process, template=bool(templates), guard=guard)
 
     @property
     def model(self) -> str:
@@ -133,7 +134,7 @@ class OpenVinoGenerator:
         grammar = grammar_of(request)
         request, truncated = self._prompts.fit(request)
         if request.prompt is None:
-            self._prompts.require_template()
+            self._prompts.conversation(request)
         turn = self._process.stream({**request_fields(request), "grammar": grammar}, self._timeout_s)
         call_off = (stop or Stop()).calls(turn.close)
         try:
