@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,6 +275,68 @@ def test_fault_45_leftovers_of_a_killed_save_are_removed(tmp_path: Path) -> None
     assert found is not None
     assert found.facts["step"] == 1
     assert not torn.exists()
+
+
+KILLED_WHILE_SAVING = """
+import os, shutil, signal, sys
+from pathlib import Path
+import torch
+from locum.train.checkpoint import CheckpointFolder
+
+torch.set_num_threads(1)  # a fork has no other threads
+root, countdown = Path(sys.argv[1]), -1
+
+def save(folder, step):
+    best = folder.save_best(step, {"w": torch.full((3,), float(step))})
+    folder.save(step, {"w": torch.full((5000,), float(step))}, {"step": step, "best": best})
+
+def count(event, _arguments):
+    global countdown
+    if countdown >= 0 and event.split(".")[0] in ("open", "os", "shutil"):
+        countdown -= 1  # first: a kill is told here, too
+        if countdown < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
+first = CheckpointFolder(root / "first")
+for step in (1, 2, 3):
+    save(first, step)
+for place in range(500):
+    shutil.copytree(root / "first", root / str(place))
+    pid = os.fork()
+    if pid == 0:
+        countdown = place
+        save(CheckpointFolder(root / str(place)), 4)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if status == 0:
+        break
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
+def test_fault_45_killed_at_any_step_of_a_save_the_previous_checkpoint_is_used(tmp_path: Path) -> None:
+    """The saving process is killed before its first file operation, before its second, … before its last."""
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path)], check=True, timeout=120)
+    places = sorted(int(path.name) for path in tmp_path.iterdir() if path.name != "first")
+    assert len(places) > 10
+    steps: list[int] = []
+    for place in places:
+        events: list[Event] = []
+        with listening(events.append):
+            folder = CheckpointFolder(tmp_path / str(place))
+            found = folder.newest()
+        assert found is not None and events == [], "nothing half written is taken for a checkpoint"
+        step = found.facts["step"]
+        assert set(found.tensors["w"].tolist()) == {float(step)}
+        assert set(folder.load_best(found.facts["best"])["w"].tolist()) == {float(step)}
+        assert not list((tmp_path / str(place)).glob(".*")), "and nothing of it stays"
+        best = folder.save_best(5, {"w": torch.ones(3)})
+        folder.save(5, {"w": torch.ones(2)}, {"step": 5, "best": best})
+        again = CheckpointFolder(tmp_path / str(place)).newest()
+        assert again is not None and again.facts["step"] == 5
+        steps.append(step)
+    assert steps == sorted(steps) and {3, 4} == set(steps) and steps.count(3) > 5
 
 
 def test_two_checkpoints_and_their_best_are_kept(tmp_path: Path) -> None:
