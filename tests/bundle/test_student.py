@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +29,16 @@ def test_locum_open_answers(bundle: Path):
         assert answer.certificate == student.certificate.hash()[:12]
         assert answer.confidence > 0.9
         assert student.name == "pico" and student.labels == ("card", "cash", "pin")
+
+
+def test_opening_and_answering_imports_no_scipy_and_no_fingerprint(bundle: Path):
+    code = (
+        "import sys, locum\n"
+        "student = locum.open(sys.argv[1]); assert student('card arrive').route == 'local'\n"
+        "print(sorted(m for m in sys.modules if m.split('.')[0] == 'scipy' or m == 'locum.data.fingerprint'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(bundle)], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_an_unsure_student_abstains_without_an_llm(bundle: Path):

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.stats import beta, binom
 
 from locum.cascade.certify import certify
 from locum.cascade.policy import decide, make_policy, void_reason
@@ -147,6 +148,28 @@ def test_fault_90_what_was_proved_is_in_force_and_one_more_error_is_not() -> Non
         trials = proved.accepted if kind == "selective" else proved.n
         observed = (proved.observed or 0) + 90 / proved.n if kind == "regret" else more / trials
         assert "do not prove" in str(flaw(proved.model_copy(update={"errors": more, "observed": observed})))
+
+
+@given(st.integers(1, 3000), st.floats(0, 1), st.floats(0.001, 0.6), st.sampled_from([0.8, 0.95, 0.999]))
+def test_counts_rule_out_what_the_exact_binomial_test_rules_out(
+    accepted: int, share: float, most: float, confidence: float
+) -> None:
+    errors = round(share * most * accepted)
+    p_value = float(binom.cdf(errors, accepted, most))
+    assume(abs(p_value - (1 - confidence)) > 1e-9)
+    low = float(beta.ppf(confidence, errors + 1, accepted - errors)) if errors < accepted else 1.0
+    made = certificate(
+        n=accepted,
+        accepted=accepted,
+        errors=errors,
+        observed=errors / accepted,
+        max_error=most,
+        confidence=confidence,
+        upper_bound=min(most, low),
+    )
+    assert (flaw(made) is None) == (p_value <= 1 - confidence)
+    if flaw(made) is None and low < most - 0.002:
+        assert "states a bound" in str(flaw(made.model_copy(update={"upper_bound": low - 0.002})))
 
 
 def test_an_audit_rate_is_a_share() -> None:

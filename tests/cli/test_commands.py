@@ -69,6 +69,37 @@ def test_certify_that_holds(run: Any, bundle: Path) -> None:
     assert shown.stdout.startswith("With 95 % confidence, at most 10 % ")
 
 
+def test_certify_and_report_tell_what_is_in_force(run: Any, bundle: Path) -> None:
+    shown = run("certify", bundle, "--data", "fresh.csv", "--dry-run")
+    assert shown.status == 0 and "at most 5 %" in shown.stdout and "nothing was changed" in shown.stdout
+    before = run("report", bundle).stdout
+    assert "by the build" in before
+    weak = run("certify", bundle, "--data", "fresh.csv", "--max-error", "0.2")
+    assert weak.status == 0 and "weaker than the task's own promise" in weak.stdout
+    told = " ".join(run("report", bundle).stdout.split())
+    assert "at most 20 % of the answers given locally are wrong" in told
+    assert "from 200 rows of fresh.csv" in told and "weaker than the task's own promise" in told
+    failed = run("certify", bundle, "--data", "fresh.csv", "--max-error", "0.001")
+    assert failed.status == 3 and "the certificate in force stays" in failed.stderr
+    assert "at most 20 %" in run("report", bundle).stdout
+    ended = run("certify", bundle, "--data", "fresh.csv", "--max-error", "0.001", "--replace")
+    assert ended.status == 3 and "every input is handed over" in ended.stderr
+    assert run("eval", bundle, "--data", "fresh.csv", "--json").document["local_share"] == 0
+
+
+def test_eval_check_exits_3_when_the_rows_break_the_promise(run: Any, bundle: Path) -> None:
+    assert run("eval", bundle, "--data", "fresh.csv", "--check").status == 0
+    rows = Path("fresh.csv").read_text().splitlines()
+    turned = {"card": "cash", "cash": "pin", "pin": "card"}
+    wrong = [f"{text},{turned[label]}" for text, label in (row.split(",") for row in rows[1:101])]
+    Path("wrong.csv").write_text("\n".join([rows[0], *wrong, *rows[101:]]) + "\n")
+    shown = run("eval", bundle, "--data", "wrong.csv")
+    assert shown.status == 0 and "! The promise is broken on these rows: 5" in shown.stdout
+    checked = run("eval", bundle, "--data", "wrong.csv", "--check", "--json")
+    assert checked.status == 3 and "[cascade-promise-broken]" in checked.stderr
+    assert checked.document["promise"]["broken"] is True
+
+
 def test_fault_91_certify_that_does_not_hold_exits_3_with_one_document(run: Any, bundle: Path) -> None:
     done = run("certify", bundle, "--data", "fresh.csv", "--max-error", "0.001", "--json")
     assert done.status == 3

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,8 +20,11 @@ from locum.core.errors import UserError
 from locum.gateway.bundle_target import BundleTarget
 from locum.gateway.serve import check_exposure, serve
 from locum.gateway.settings import Settings
+from locum.pipeline.recertify import certify_bundle
+from locum.schema.task import Guarantee
 from locum.testing import FakeUpstream, Scripted
 from locum.testing.bundles import pico_bundle, pico_task
+from locum.testing.pico import WORDS
 
 UNSURE = "good morning"
 _CHILD = (
@@ -48,6 +52,39 @@ def _ask(url: str, text: str) -> httpx.Response:
     body = {"model": "pico", "messages": [{"role": "user", "content": text}]}
     with httpx.Client(trust_env=False, timeout=20) as http:
         return http.post(f"{url}/chat/completions", json=body)
+
+
+@pytest.mark.engines
+def test_fault_60_an_llm_that_changes_while_serving_raises_an_alarm(tmp_path: Path):
+    """Certified by the product against one LLM; then the server behind the URL calls itself otherwise."""
+    name = ["big-1"]
+    rows = [(f"{' '.join(words[:3])} {n}", label) for n in range(30) for label, words in WORDS.items()]
+    data = tmp_path / "fresh.csv"
+    data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+
+    def reply(body: dict[str, Any]) -> Scripted:
+        told = str(body["messages"][-1]["content"])
+        label = next((label for label, words in WORDS.items() if words[0] in told), "pin")
+        return Scripted(label, model=name[0])
+
+    with FakeUpstream(reply) as upstream:
+        pico_bundle(tmp_path / "b", threshold=0.5, task_text=pico_task(base_url=upstream.base_url, model="big"))
+        assert certify_bundle(tmp_path / "b", data, Guarantee(kind="regret", max_error=0.1)).replaced
+        child, url = _start(tmp_path / "b")
+        try:
+            covered = _ask(url, rows[0][0]).headers
+            assert covered["x-locum-route"] == "local" and len(covered["x-locum-certificate"]) == 12
+            name[0] = "big-2"
+            assert _ask(url, UNSURE).headers["x-locum-route"] == "llm"
+            after = _ask(url, rows[0][0]).headers
+            assert (after["x-locum-route"], after["x-locum-certificate"]) == ("llm", "void")
+            with httpx.Client(trust_env=False, timeout=20) as http:
+                metrics = http.get(url.removesuffix("/v1") + "/metrics").text
+            assert "locum_certificate_ended_total 1.0" in metrics and "locum_certificate_valid 0.0" in metrics
+        finally:
+            child.send_signal(signal.SIGTERM)
+            _, stderr = child.communicate(timeout=30)
+        assert sum("certificate ended" in line and "big-2" in line for line in stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])

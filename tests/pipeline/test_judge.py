@@ -282,14 +282,16 @@ def test_a_whole_build_says_it_in_report_certificate_and_bundle(
     assert said in report.certificate.statement
     assert any(said in line for line in report.certificate.assumptions)
     assert report.certificate.labels_from == "judge"
+    assert report.certificate.llm is not None and report.certificate.llm.names == ("big",)
+    assert report.certificate.llm.base_url == upstream.base_url
     assert read_report(run.bundle).judge == report.judge
     for name in ("report.html", "README.md"):
         assert "On 20 answers that people graded" in (run.bundle / name).read_text(encoding="utf-8")
 
     fresh = lines(folder.root / "fresh.jsonl", [{"text": f"fresh {n}", "answer": f"answer {n}"} for n in range(12)])
-    assert (
-        said in certify_bundle(run.bundle, fresh).certificate.statement
-    )  # measured at the build, and still the same judge
+    again = certify_bundle(run.bundle, fresh, dry_run=True).certificate
+    assert said in again.statement  # measured at the build, and still the same judge
+    assert again.llm == report.certificate.llm
 
 
 def test_scorers_that_are_not_installed_are_told_before_the_build(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ import locum
 from locum.core import child
 from locum.core.errors import DataError, LocumError, TaskFileError
 from locum.core.progress import Event, listening
+from locum.data.fingerprint import compare, join_fingerprints, read_fingerprint
+from locum.data.load import iterate
 from locum.pipeline.build import Run, summary
 from locum.pipeline.built import Mixture, Prepared
 from locum.pipeline.mixture import add_mixture
@@ -396,6 +398,25 @@ def test_files_of_other_tasks_cannot_certify_a_student_that_learned_from_them(
     served = {chosen: report.model_copy(update={"chosen": chosen}) for chosen in ("tuned/full", "tuned/full-multitask")}
     addresses = {chosen: {file.address for file in learned_files(each)} for chosen, each in served.items()}
     assert addresses == {"tuned/full": {"ask.jsonl"}, "tuned/full-multitask": {"ask.jsonl", "tell.jsonl"}}
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_fault_11_rows_of_other_tasks_stand_in_the_fingerprint_of_a_student_that_learned_from_them(
+    together: tuple[Path, Run], tmp_path: Path
+) -> None:
+    run = together[1]
+    work = run.bundle.parent / "work"
+    (tell,) = work.glob("data-tell-*")
+    ask = next(path for path in work.glob("data-*") if path != tell)
+    inputs = {folder: [row.input for row in iterate(folder / "splits", "train")] for folder in (ask, tell)}
+    multitask = run.report.chosen == "tuned/full-multitask"
+    own = read_fingerprint(run.bundle / "learned.npy")
+    assert len(compare(own, inputs[ask]).exact) == len(inputs[ask])
+    assert len(compare(own, inputs[tell]).exact) == (len(inputs[tell]) if multitask else 0)
+    join_fingerprints(ask / "learned.npy", [tell / "learned.npy"], tmp_path / "both.npy")
+    both = compare(read_fingerprint(tmp_path / "both.npy"), inputs[tell])
+    assert len(both.exact) == len(inputs[tell]) and both.reuse is not None
 
 
 @pytest.mark.engines

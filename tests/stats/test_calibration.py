@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
@@ -147,3 +147,11 @@ def test_risk_coverage_ties_and_nan():
 def test_impossible_inputs_are_refused(call):
     with pytest.raises(UserError):
         call()
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (200, 77), (1, 2), (5,)])
+def test_softmax_is_scipys_to_the_last_bit(shape: tuple[int, ...]) -> None:
+    logits = np.random.default_rng(4).normal(size=shape) * 40
+    for temperature in (0.3, 1.0, 1.7):
+        assert (cal.softmax(logits, temperature) == softmax(logits / temperature, axis=-1)).all()
+    assert np.isnan(cal.softmax([[float("nan"), 0.0]])).all()

@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import locum
 from locum.core.errors import ModelFileError
@@ -25,18 +26,20 @@ from locum.core.files import (
     write_json,
     write_text,
 )
-from locum.data.fingerprint import NAME as LEARNED
-from locum.data.fingerprint import join_fingerprints
 from locum.runtime.model_files import SPEC_NAME, read_spec, refuse_unsafe, resolve_inside
 from locum.schema.bundle import Manifest
 from locum.schema.certificate import Certificate, Policy
-from locum.schema.report import BuildReport
 from locum.schema.task import Task
+
+if TYPE_CHECKING:
+    from locum.schema.report import BuildReport  # opening a bundle reads none
 
 MANIFEST = "manifest.json"
 MODEL = "model"
 TASK, POLICY, CERTIFICATE = "task.yaml", "policy.json", "certificate.json"
 REPORT, PAGE, CARD = "report.json", "report.html", "README.md"
+LEARNED = "learned.npy"
+"""The fingerprint of what the student learned from."""
 PREVIOUS = "previous"
 """Folder of the certificates and policies that were in force before, each in a folder of its own."""
 REQUIRED = (TASK, POLICY, CERTIFICATE, REPORT, PAGE, CARD, f"{MODEL}/{SPEC_NAME}")
@@ -107,6 +110,8 @@ def write_bundle(
         write_text(folder / PAGE, page)
         write_text(folder / CARD, card)
         if learned:
+            from locum.data.fingerprint import join_fingerprints  # opening a bundle needs none of it
+
             join_fingerprints(learned[0], learned[1:], folder / LEARNED)
         manifest = Manifest(
             name=task.name,

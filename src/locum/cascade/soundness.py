@@ -11,9 +11,6 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from locum.schema.certificate import Certificate
-from locum.stats.distributions import binomial_cdf
-from locum.stats.intervals import clopper_pearson
-from locum.stats.trinomial import trinomial_p_value
 
 VALID_DAYS = 180
 """After so many days a certificate is stale; none may claim more."""
@@ -23,6 +20,7 @@ MUST_NAME = ("model", "task", "decoding", "redaction")
 
 _ROWS_MAX = 100_000_000
 _ROUNDING = 1e-9
+_BOUND_ROUNDING = 1e-3  # a bound may be rounded to a tenth of a percent
 
 
 def speaks_of_llm(certificate: Certificate) -> bool:
@@ -90,33 +88,56 @@ def _proof_flaw(
     if not 0 <= errors <= accepted <= n <= _ROWS_MAX or accepted == 0 or observed is None or stated is None:
         return f"the certificate's counts cannot be: {errors} of {accepted} of {n}"
     if kind == "regret":
-        proved, bound = _regret(n, accepted, errors, observed, most, confidence)
+        proved, bounded = _regret(n, accepted, errors, observed, stated, most, confidence)
     else:
         trials = accepted if kind == "selective" else n
-        proved = float(binomial_cdf(errors, trials, most)) <= (1 - confidence) * (1 + _ROUNDING)
-        proved = proved and math.isclose(observed, errors / trials, abs_tol=1e-6)
-        bound = min(most, clopper_pearson(errors, trials, confidence, "upper").high)
+        proved = math.isclose(observed, errors / trials, abs_tol=1e-6) and _rules_out(errors, trials, most, confidence)
+        wider = stated + _BOUND_ROUNDING
+        bounded = wider >= most or _rules_out(errors, trials, wider, confidence)
     if not proved:
         return (
             f"the certificate's counts ({errors:,} of {accepted:,} local answers, {n:,} rows) do not prove "
             f"{100 * most:.4g} % at {100 * confidence:.4g} % confidence"
         )
-    if not bound - 1e-3 <= stated <= most + _ROUNDING:
-        return f"the certificate states a bound of {stated:.4g}, and its counts give {bound:.4g}"
+    if not (bounded and stated <= most + _ROUNDING):
+        return f"the certificate states a bound of {stated:.4g}, and its counts do not give it"
     return None
 
 
-def _regret(n: int, accepted: int, errors: int, observed: float, most: float, confidence: float) -> tuple[bool, float]:
-    """Whether the paired counts prove the promise, and the least bound that they could have.
+def _rules_out(errors: int, trials: int, share: float, confidence: float) -> bool:
+    """Whether counts rule out a share of errors: P(Binomial(trials, share) ≤ errors) ≤ 1 − confidence.
+
+    The tail is summed from its largest term down, in logarithms, until the rest is beyond the digits of a float: about
+    √trials terms. ``stats.distributions`` gives the same, and takes a tenth of a second to import.
+    """
+    if share <= 0.0 or errors >= trials * share:
+        return False  # no more than half of the draws give as few
+    log_term = math.lgamma(trials + 1) - math.lgamma(errors + 1) - math.lgamma(trials - errors + 1)
+    log_term += errors * math.log(share) + (trials - errors) * math.log1p(-share)
+    term = total = 1.0
+    for count in range(errors, 0, -1):
+        term *= count / (trials - count + 1) * ((1 - share) / share)
+        total += term
+        if term < 1e-17 * total:
+            break
+    return log_term + math.log(total) <= math.log(1 - confidence) + _ROUNDING
+
+
+def _regret(
+    n: int, accepted: int, errors: int, observed: float, stated: float, most: float, confidence: float
+) -> tuple[bool, bool]:
+    """Whether the paired counts prove the promise, and whether they give the bound that is stated.
 
     Rows that the LLM alone has right are ``errors``; rows that the student alone has right follow from the mean.
     """
-    if not math.isfinite(observed):
-        return False, most
-    total = round(observed * n)
-    gains = errors - total
+    from locum.stats.trinomial import trinomial_p_value
+
+    total = round(observed * n) if math.isfinite(observed) else 0
+    gains, delta = errors - total, 1 - confidence
     if not math.isclose(observed * n, total, abs_tol=1e-6) or not 0 <= gains <= accepted - errors:
-        return False, most
-    delta = 1 - confidence
-    proved = trinomial_p_value(total, errors + gains, n, most, delta) <= delta * (1 + _ROUNDING)
-    return proved, max(0.0, observed)
+        return False, False
+    level = delta * (1 + _ROUNDING)
+    proved = trinomial_p_value(total, errors + gains, n, most, delta) <= level
+    wider = stated + _BOUND_ROUNDING
+    bounded = wider >= most or (wider > 0 and trinomial_p_value(total, errors + gains, n, wider, delta) <= level)
+    return proved, bounded

@@ -22,7 +22,6 @@ from locum.data.neardup import fold, mixed, shingles
 from locum.data.verify import input_hash
 from locum.stats.reuse import Reuse, find_reuse
 
-NAME = "learned.npy"
 NEAR_TOLERANCE = 0.05
 """Share of rows that may be copies but for case, punctuation and digits, before they are taken for learned ones."""
 

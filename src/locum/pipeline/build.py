@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from locum.bundle.operator_llm import remember_built
-from locum.bundle.write import task_hash, write_bundle
+from locum.bundle.write import LEARNED, task_hash, write_bundle
 from locum.core.cpu import usable_cores
 from locum.core.errors import Interrupted
 from locum.core.lock import folder_lock
 from locum.core.progress import note, track, warn
-from locum.data.fingerprint import NAME as LEARNED
 from locum.data.graded import Graded
 from locum.data.verify import verify_splits
 from locum.evaluate.spending import purse_of

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from locum.bundle.write import LEARNED
 from locum.core.files import content_hash, sha256_file
 from locum.core.progress import track
-from locum.data.fingerprint import NAME as LEARNED
 from locum.data.load import label_names
 from locum.data.prepare import prepare
 from locum.pipeline.built import Prepared

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from locum.stats.inputs import Bools, Floats, Ints, as_outcomes, as_scores, check_open_unit, floats, input_error
 from locum.stats.intervals import wilson
+from locum.stats.special import special
 
 Binning = Literal["equal-width", "equal-mass"]
 
@@ -42,7 +42,9 @@ class ReliabilityBin:
 
 def softmax(logits: ArrayLike, temperature: float = 1.0) -> Floats:
     """Probabilities: softmax of logits / T over the last axis, shape (n, k) → (n, k); stable for large logits."""
-    return floats(special.softmax(floats(logits) / temperature, axis=-1))
+    scaled = floats(logits) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def _checked_logits(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:

@@ -12,10 +12,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from locum.stats.distributions import normal_quantile, poisson_limit
 from locum.stats.inputs import Ints, floats
+from locum.stats.special import special
 
 DOUBT = 0.001
 """How seldom each rule may refuse rows that are fresh."""

@@ -10,9 +10,8 @@ import yaml
 
 from locum.bundle.operator_llm import remember_built
 from locum.bundle.student import NO_REDACTION
-from locum.bundle.write import model_hash, task_hash, write_bundle
+from locum.bundle.write import LEARNED, model_hash, task_hash, write_bundle
 from locum.cascade.policy import make_policy
-from locum.data.fingerprint import NAME as LEARNED
 from locum.data.fingerprint import write_fingerprint
 from locum.evaluate.llm import decoding_hash
 from locum.report.card import model_card
