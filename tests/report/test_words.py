@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from locum.cascade.summary import check_promise
 from locum.report import facts, text
 from locum.report.card import markdown, model_card
+from locum.report.page import render
 from locum.report.terminal import ladder_table
 from locum.schema.report import BuildReport
 from locum.testing.reports import example_certificate, example_report
@@ -114,3 +117,19 @@ def test_fault_83_terminal_shows_no_escape_sequences():
     )
     shown = _printed(report.model_copy(update={"ladder": (hostile, *report.ladder[1:])}))
     assert "\x1b" not in shown and "⟨U+001B⟩" in shown and "[red]x" in shown
+
+
+def test_a_verdict_says_when_the_test_rows_break_what_calibration_proved() -> None:
+    report = example_report(2)
+    test = next(rung.test for rung in report.ladder if rung.chosen)
+    assert test is not None
+    wrong = np.arange(400) >= 300
+    for right, broken in ((wrong, True), (~wrong, True), (np.arange(400) >= 10, False)):
+        promise = check_promise(report.certificate, np.full(400, 0.99), right, report.certificate.threshold)
+        assert promise is not None and promise.broken == broken
+        said = facts.verdict("tfidf", 1.9, "accuracy", test, report.certificate, 0.9, promise)
+        assert ("promise is broken on the test rows" in said) == broken
+        told = report.model_copy(update={"promise": promise, "verdict": said})
+        for page in (render(told), model_card(told, "MIT")):
+            assert ("promise is broken" in page) == broken
+            assert text.percent(promise.low) in page.replace("\u00a0", " ")
