@@ -14,6 +14,7 @@ SCRIPTS = (
     "no_slower.py",
     "fuzz.py",
     "certificates.py",
+    "certificate_worlds.py",
     "classify.py",
     "gateway.py",
     "llm_client.py",

@@ -21,7 +21,6 @@ from locum.cascade.policy import make_policy
 from locum.cascade.sampling import independent_draws
 from locum.cascade.summary import check_promise, system_summary
 from locum.core.files import content_hash
-from locum.data.load import iterate
 from locum.evaluate import cost
 from locum.evaluate.compare import compare, compare_shares
 from locum.evaluate.llm import decoding_hash
@@ -169,6 +168,7 @@ def _certify(
     now: datetime,
 ) -> Certificate:
     dev, calibration = student.scored("dev"), student.scored("calibration")
+    known = independent_draws(student.rows("dev"), work.task).positions
     kind = task_kind(work, data)
     compared = llm.calibration if llm else None
     llm_correct = compared.correct_at_best if compared else None  # before it is asked who judged
@@ -186,14 +186,12 @@ def _certify(
             "redaction": "none",
         },
         rare_labels=tuple(card.rare_labels),
-        reference=Reference(dev.confidence, dev.correct),
+        reference=Reference(dev.confidence[known], dev.correct[known]),
         right_means=said_of_right(work.task, judge),
         judge=judge,
         answers=student.given_labels("calibration"),
         labels=student.spec.labels,
-        drawn=independent_draws(
-            list(iterate(data.folder, "calibration")), work.task, card.splits["calibration"].copies_left_out
-        ),
+        drawn=independent_draws(student.rows("calibration"), work.task, card.splits["calibration"].copies_left_out),
         now=now,
     )
 
