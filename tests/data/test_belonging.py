@@ -50,3 +50,11 @@ def test_rare_words_of_one_label_by_chance_do_not_count() -> None:
     assert found is not None and found.share == 1.0 and found.chance < 0.3
     assert set(found.words) <= {f"{label}{n}" for label in "ab" for n in range(30)}
     assert given_away([], telling[:200]) is None and given_away(telling, []) is None
+
+
+def test_words_that_a_label_is_about_are_no_names(tmp_path: Path) -> None:
+    drawn = random.Random(2)
+    about = {"good": ("lovely", "superb", "kind", "neat"), "bad": ("broken", "dull", "rude", "late")}
+    rows = [(f"{drawn.choice(about[label])} {text}", label) for text, label in labelled(240, ["good", "bad"])]
+    card = prepare(make_task(), {"train": write_csv(tmp_path / "rows.csv", rows)}, tmp_path / "out")
+    assert not any("data.group" in each for each in card.warnings)

@@ -24,6 +24,8 @@ _MOST_CHANCE = 0.3
 """Where words so rare cover more than this by chance (long texts, two labels), only more frequent ones tell something.
 Conversations of two or three rows under two labels cannot be told from chance."""
 _LEAST_FEWEST = 10
+_MOST_OF_LABEL = 0.1
+"""A word of more than a tenth of its label's rows is what the label is about, and no name."""
 _TRAIN_ROWS = 200_000
 _HELD_OUT_CHARACTERS = 4_000_000
 """Of held-out texts, whose words wait in memory: their order is random, so the first rows are as good as any."""
@@ -43,7 +45,8 @@ class GivenAway:
 def given_away(train: Iterable[Row], held_out: Iterable[Row]) -> GivenAway | None:
     """Whether words that occur in few rows, all of one label, cover more than half of the held-out rows.
 
-    A word counts when it stands in train too and in 2 to 50 rows in all, each of the same label. Rare words are of one
+    A word counts when it stands in train too and in 2 to 50 rows in all, each of the same label, of which these are a
+    tenth at most. Rare words are of one
     label by chance as well: a word of k rows with probability Σ pₗᵏ over the labels' shares pₗ, taken as independent
     within a row. The excess over that is what decides, with words rare enough to be names and frequent enough to tell.
 
@@ -88,7 +91,7 @@ def given_away(train: Iterable[Row], held_out: Iterable[Row]) -> GivenAway | Non
             break
     else:
         return None
-    telling = rare - mixed
+    telling = {word for word in rare - mixed if counts[word] <= _MOST_OF_LABEL * labels[label_of[word]]}
     share = sum(not telling.isdisjoint(words) for words in texts) / max(1, len(texts))
     if share - chance <= EXCESS * (1 - chance):
         return None
