@@ -109,7 +109,7 @@ def repeated(share: float) -> World:
     generator = np.random.default_rng(int(1000 * share))
     confidence, wrong = beta_rows(generator, POPULATION, 0.88)
     often = generator.random(POPULATION) < share
-    confidence[often], wrong[often] = 0.97, generator.random(int(often.sum())) < 0.35
+    confidence[often], wrong[often] = 0.999, generator.random(int(often.sum())) < 0.35
     text = np.where(often, -1, np.arange(POPULATION))
     rows = Rows(confidence, wrong, text, np.arange(POPULATION))
     return World(f"one text is {share:.0%}", rows, np.ones(POPULATION), 400, 600)
