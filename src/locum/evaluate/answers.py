@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from locum.core.errors import ModelFileError
 from locum.core.files import atomic_file
 from locum.core.progress import track
-from locum.evaluate.predictions import ids_hash
+from locum.evaluate.predictions import group_codes, ids_hash
 from locum.evaluate.scored import Scored
 from locum.schema.confidence import ConfidenceModel
 from locum.schema.data import Row, SplitName
@@ -41,12 +41,14 @@ class Answers:
         model: the candidate's name.
         ids_hash: SHA-256 of the rows' ids, in order.
         drafts: in the rows' order.
+        groups: codes of ``group_codes``, ``[n]``; None where no rows belong together.
     """
 
     model: str
     split: SplitName
     ids_hash: str
     drafts: tuple[Draft, ...]
+    groups: NDArray[np.int64] | None = None
 
     @property
     def outputs(self) -> list[str | None]:
@@ -76,6 +78,7 @@ class Answers:
             confidence=confidence_of(confidence, self.drafts),
             metrics=metrics,
             fields=fields_and_truth(confidence, self.drafts, self._right_fields(kind, rows)),
+            groups=self.groups,
         )
 
     def fit_confidence(self, kind: TaskKind, rows: Sequence[Row]) -> ConfidenceModel:
@@ -106,20 +109,22 @@ class Answers:
         )
 
     def save(self, path: Path) -> None:
-        """Write the file atomically: a line with model, split and hash, then one a draft.
+        """Write the file atomically: a line with model, split, hash and groups, then one a draft.
 
         Raises:
             DeviceError: the disk is full, read-only or forbidden.
         """
         with atomic_file(path) as file:
-            head = {"model": self.model, "split": self.split, "ids_hash": self.ids_hash}
+            head: dict[str, Any] = {"model": self.model, "split": self.split, "ids_hash": self.ids_hash}
+            if self.groups is not None:
+                head["groups"] = self.groups.tolist()
             file.write(orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE))
             for draft in self.drafts:
                 file.write(orjson.dumps(vars(draft), option=orjson.OPT_APPEND_NEWLINE))
 
     @classmethod
     def load(cls, path: Path) -> Answers:
-        """Read the file.
+        """Read the file. One without groups is one of rows that have none.
 
         Raises:
             ModelFileError: it is absent, damaged, or no file of answers.
@@ -128,7 +133,8 @@ class Answers:
             head, *lines = path.read_bytes().splitlines()
             found = orjson.loads(head)
             drafts = tuple(_draft(orjson.loads(line)) for line in lines)
-            return cls(str(found["model"]), found["split"], str(found["ids_hash"]), drafts)
+            groups = None if found.get("groups") is None else _codes(found["groups"], len(drafts))
+            return cls(str(found["model"]), found["split"], str(found["ids_hash"]), drafts, groups)
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelFileError(
                 "evaluate-predictions",
@@ -149,6 +155,12 @@ class Answers:
     def _require(self, rows: Sequence[Row]) -> None:
         if ids_hash(rows) != self.ids_hash:
             raise ValueError(f"rows of another split than the answers of {self.model!r}")
+
+
+def _codes(stored: list[Any], n: int) -> NDArray[np.int64]:
+    if len(stored) != n or not all(type(code) is int for code in stored):
+        raise ValueError(f"{len(stored)} groups for {n} drafts, or groups that are no whole numbers")
+    return np.array(stored, dtype=np.int64)
 
 
 def _draft(stored: dict[str, Any]) -> Draft:
@@ -182,7 +194,8 @@ def answer_rows(drafter: Drafter, rows: Sequence[Row], split: SplitName) -> Answ
             for index, draft in zip(chosen, drafter.draft([rows[i].input for i in chosen]), strict=True):
                 drafts[index] = draft
             tracker.advance(len(chosen))
-    return Answers(drafter.spec.name, split, ids_hash(rows), tuple(draft for draft in drafts if draft is not None))
+    made = tuple(draft for draft in drafts if draft is not None)
+    return Answers(drafter.spec.name, split, ids_hash(rows), made, group_codes(rows))
 
 
 def answer_timed(drafter: Drafter, rows: Sequence[Row], split: SplitName) -> tuple[Answers, float]:

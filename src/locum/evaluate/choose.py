@@ -19,7 +19,8 @@ Students of one base differ in nothing that serving costs (a frozen body and a t
 sizes within 10 % of each other count as equal. Among equals within one standard error of the best of them the one
 that was trained the least is taken, the first on the ladder: a tuned body that is not shown to be better has lost some
 of what pre-training taught it, and does worse on inputs unlike the training rows (Kumar et al. 2022, arXiv:2202.10054).
-Not here: what the device or the budget rules out (``fit``).
+Where dev rows belong together, standard errors and bounds are those between groups. Not here: what the device or the
+budget rules out (``fit``).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from locum.evaluate.compare import metric_difference
-from locum.evaluate.scored import Scored, require_same_rows
+from locum.evaluate.scored import Scored, require_same_rows, rows_of_groups
 from locum.schema.candidate import Candidate
 from locum.stats.paired import non_inferiority, within_one_standard_error
 from locum.stats.rowwise import Mean, interval
@@ -115,8 +116,9 @@ def _as_good(rung: Rung, best: Rung, metric: str) -> bool:
         return False
     first, second = rung.dev.metrics[metric], best.dev.metrics[metric]
     if isinstance(first, Mean) and isinstance(second, Mean):
-        return within_one_standard_error(first.values, second.values)
-    return metric_difference(best.dev, rung.dev, metric, ONE_SE_LEVEL).low <= 0
+        return within_one_standard_error(first.values, second.values, groups=best.dev.groups)
+    gap = metric_difference(best.dev, rung.dev, metric, ONE_SE_LEVEL)
+    return (gap.low if np.isfinite(gap.low) else gap.value) <= 0  # one group alone has no standard error
 
 
 def _as_sure(candidate: Scored, best: Scored) -> bool:
@@ -130,12 +132,14 @@ def _as_sure(candidate: Scored, best: Scored) -> bool:
     rows = np.isfinite(candidate.log_likelihood) & np.isfinite(best.log_likelihood)
     if not rows.any():
         return True
-    return within_one_standard_error(candidate.log_likelihood[rows], best.log_likelihood[rows])
+    groups = None if best.groups is None else best.groups[rows]
+    return within_one_standard_error(candidate.log_likelihood[rows], best.log_likelihood[rows], groups=groups)
 
 
 def _why(taken: Rung, best: Rung, scores: dict[str, float], metric: str, at_least: float | None, meets: bool) -> str:
     name, top = taken.candidate.name, best.candidate.name
-    score = f"{100 * scores[name]:.1f} % {metric.replace('_', ' ')} on {taken.dev.n} dev rows"
+    rows = rows_of_groups(taken.dev.n, taken.dev.n_groups, "dev rows")
+    score = f"{100 * scores[name]:.1f} % {metric.replace('_', ' ')} on {rows}"
     if meets:
         return f"{name} is the smallest at or above the target of {100 * (at_least or 0):.1f} %: {score}."
     missed = "" if at_least is None else f"No student reached {100 * at_least:.1f} %. "
@@ -184,12 +188,12 @@ def _target_met(best: Rung, metric: str, at_least: float | None) -> str | None:
     if at_least is None:
         return None
     dev = best.dev
-    low = interval(dev.metrics[metric], 0.90).low
+    low = interval(dev.metrics[metric], 0.90, groups=dev.groups).low
     if low < at_least:
         return None
     return (
         f"{best.candidate.name} meets the target of {100 * at_least:.1f} % with 95 % confidence "
-        f"(lower bound {100 * low:.1f} % on {dev.n} dev rows)"
+        f"(lower bound {100 * low:.1f} % on {rows_of_groups(dev.n, dev.n_groups, 'dev rows')})"
     )
 
 
@@ -259,6 +263,8 @@ def _no_gain(cheaper: Rung, costlier: Rung, metric: str) -> bool:
     """
     first, second = cheaper.dev.metrics[metric], costlier.dev.metrics[metric]
     if isinstance(first, Mean) and isinstance(second, Mean):
-        return non_inferiority(first.values, second.values, margin=WORTH_POINTS, alpha=ONE_SE_ALPHA).passed
+        groups = cheaper.dev.groups
+        shown = non_inferiority(first.values, second.values, margin=WORTH_POINTS, alpha=ONE_SE_ALPHA, groups=groups)
+        return shown.passed
     low = metric_difference(cheaper.dev, costlier.dev, metric, ONE_SE_LEVEL).low
     return not np.isnan(low) and low > -WORTH_POINTS

@@ -28,6 +28,7 @@ from locum.core.files import content_hash, sha256_bytes
 from locum.core.progress import Tracker, track
 from locum.evaluate import metrics
 from locum.evaluate.answers import right
+from locum.evaluate.predictions import group_codes
 from locum.evaluate.spending import CAP, Spending
 from locum.runtime.protocol import Generator
 from locum.schema.data import Row, SplitName
@@ -111,13 +112,15 @@ class LlmRun:
         """
         kept = np.flatnonzero(self.answered)
         outputs, rows = [self.outputs[i] for i in kept], [self.rows[i] for i in kept]
+        groups = group_codes(rows)
         if self.kind.name == "classify":
             column = {label: index for index, label in enumerate(self.labels)}
             gold = np.array([column.get(row.output, -1) for row in rows], dtype=np.int64)
             said = np.array([-1 if o is None else column.get(o, -1) for o in outputs], dtype=np.int64)
-            return metrics.evaluation(self.model, self.split, self.labels, gold, said)
+            return metrics.evaluation(self.model, self.split, self.labels, gold, said, groups=groups)
         scores = self.kind.score(outputs, rows) if outputs else {}
-        return metrics.scored_evaluation(self.model, self.split, scores, len(kept), invalid=outputs.count(None))
+        invalid = outputs.count(None)
+        return metrics.scored_evaluation(self.model, self.split, scores, len(kept), invalid=invalid, groups=groups)
 
     def latency(self) -> Latency | None:
         """Per answer, as it was asked (several at once where it was); None without an answer."""

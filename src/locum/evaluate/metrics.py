@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locum.core.errors import UserError
+from locum.evaluate.scored import count_groups
 from locum.schema import evaluation as documents
 from locum.schema.data import Row, SplitName
 from locum.scoring.translation import Translations
@@ -36,6 +37,7 @@ def evaluation(
     predicted: Ints,
     *,
     confidence_of: tuple[NDArray[np.float32], float] | None = None,
+    groups: Ints | None = None,
 ) -> documents.Evaluation:
     """Everything that is said about one model on one split.
 
@@ -46,6 +48,7 @@ def evaluation(
         gold: right column per row, ``[n]``; -1 where the gold label is none of ``labels``.
         predicted: answered column per row, ``[n]``; -1 where the answer is no label.
         confidence_of: logits ``[n, labels]`` and temperature, when the model has them.
+        groups: a number per row, the same for rows that belong together; intervals are then about groups.
 
     Raises:
         UserError: no rows.
@@ -59,16 +62,26 @@ def evaluation(
         split=split,
         n=len(gold),
         labels=labels,
-        metrics={
-            "accuracy": document(intervals.wilson(int(((gold == predicted) & (gold >= 0)).sum()), len(gold))),
-            "macro_f1": document(bootstrap.confusion_interval(matrix, confusion.macro_f1_of_labels)),
-        },
+        metrics=_label_metrics(gold, predicted, matrix, groups),
         per_label=_per_label(matrix, labels),
         confusion=tuple(tuple(int(count) for count in row[:-1]) for row in matrix[:-1]),
         calibration=calibrated,
         risk_coverage=risk,
         invalid=int((predicted < 0).sum()),
+        groups=count_groups(groups),
     )
+
+
+def _label_metrics(gold: Ints, predicted: Ints, matrix: Ints, groups: Ints | None) -> dict[str, documents.Interval]:
+    right = (gold == predicted) & (gold >= 0)
+    if groups is None:
+        accuracy = intervals.wilson(int(right.sum()), len(gold))
+        macro_f1 = bootstrap.confusion_interval(matrix, confusion.macro_f1_of_labels)
+    else:
+        statistic = rowwise.Coded(confusion.macro_f1_of_rows(gold, predicted, len(matrix) - 1), len(gold))
+        accuracy = rowwise.interval(rowwise.Mean(right.astype(np.float64)), groups=groups)
+        macro_f1 = rowwise.interval(statistic, groups=groups)
+    return {"accuracy": document(accuracy), "macro_f1": document(macro_f1)}
 
 
 def scored_evaluation(
@@ -81,6 +94,7 @@ def scored_evaluation(
     correct: NDArray[np.bool_] | None = None,
     fields: tuple[Floats, NDArray[np.bool_]] | None = None,
     invalid: int = 0,
+    groups: Ints | None = None,
 ) -> documents.Evaluation:
     """What is said about one model on one split when its answers are no labels.
 
@@ -93,6 +107,7 @@ def scored_evaluation(
         correct: whether each answer is right, same rows; given with ``confidence``.
         fields: confidence of every field of the answers and whether it is right, when fields have one.
         invalid: answers that are none.
+        groups: a number per row, the same for rows that belong together; intervals are then about groups.
 
     Raises:
         UserError: no rows.
@@ -109,7 +124,7 @@ def scored_evaluation(
         split=split,
         n=n,
         labels=(),
-        metrics={name: document(rowwise.interval(metric)) for name, metric in scores.items()},
+        metrics={name: document(rowwise.interval(metric, groups=groups)) for name, metric in scores.items()},
         per_label=(),
         confusion=(),
         calibration=calibrated,
@@ -117,6 +132,7 @@ def scored_evaluation(
         risk_coverage=risk,
         invalid=invalid,
         signatures={name: metric.signature for name, metric in scores.items() if isinstance(metric, Translations)},
+        groups=count_groups(groups),
     )
 
 

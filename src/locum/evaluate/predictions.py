@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class Predictions:
         ids_hash: SHA-256 of the rows' ids, in order.
         logits: ``[n, labels]``, before temperature.
         gold: column of the right label, ``[n]``; -1 where the gold label is none of ``labels``.
+        groups: codes of ``group_codes``, ``[n]``; None where no rows belong together.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Predictions:
     ids_hash: str
     logits: NDArray[np.float32]
     gold: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
 
     @property
     def n(self) -> int:
@@ -78,6 +81,7 @@ class Predictions:
                 "macro_f1": Coded(macro_f1_of_rows(self.gold, self.predicted, len(self.labels)), self.n),
             },
             log_likelihood=self._log_likelihood(temperature),
+            groups=self.groups,
         )
 
     def _log_likelihood(self, temperature: float) -> NDArray[np.float64]:
@@ -95,6 +99,7 @@ class Predictions:
             DeviceError: the disk is full, read-only or forbidden.
         """
         buffer = io.BytesIO()
+        groups: dict[str, Any] = {} if self.groups is None else {"groups": self.groups.astype(np.int64)}
         np.savez_compressed(
             buffer,
             model=np.array(self.model),
@@ -103,12 +108,13 @@ class Predictions:
             ids_hash=np.array(self.ids_hash),
             logits=self.logits.astype(np.float32),
             gold=self.gold.astype(np.int64),
+            **groups,
         )
         write_bytes(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read the npz file; pickled content is refused.
+        """Read the npz file; pickled content is refused. A file without groups is one of rows that have none.
 
         Raises:
             ModelFileError: the file is absent, damaged, or not predictions.
@@ -116,13 +122,16 @@ class Predictions:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 logits, gold = arrays["logits"], arrays["gold"]
+                groups = arrays.get("groups")
                 labels = tuple(str(label) for label in arrays["labels"])
                 model, split, ids_hash = (str(arrays[name]) for name in ("model", "split", "ids_hash"))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
             raise _damaged(path, str(problem)) from problem
         if split not in SPLITS or logits.shape != (len(gold), len(labels)) or logits.dtype != np.float32:
             raise _damaged(path, f"logits {logits.dtype}{list(logits.shape)} for {len(gold)} rows of split {split!r}")
-        return cls(model, split, labels, ids_hash, logits, gold.astype(np.int64))
+        if groups is not None and (groups.shape != gold.shape or groups.dtype != np.int64):
+            raise _damaged(path, f"groups {groups.dtype}{list(groups.shape)} for {len(gold)} rows")
+        return cls(model, split, labels, ids_hash, logits, gold.astype(np.int64), groups)
 
 
 def _damaged(path: Path, why: str) -> ModelFileError:
@@ -140,3 +149,16 @@ def gold_index(rows: Sequence[Row], labels: Sequence[str]) -> NDArray[np.int64]:
     """Column of each row's label, ``[n]``; -1 where it is none of ``labels``."""
     column = {label: index for index, label in enumerate(labels)}
     return np.array([column.get(row.output, -1) for row in rows], dtype=np.int64)
+
+
+def group_codes(rows: Sequence[Row]) -> NDArray[np.int64] | None:
+    """A number per row, the same for rows of one group, ``[n]``; a row without a group is one of its own.
+
+    Returns:
+        The numbers, from 0 on in the order that groups come; None where no row has a group.
+    """
+    if all(row.group is None for row in rows):
+        return None
+    codes: dict[tuple[bool, str], int] = {}
+    keys = [(row.group is None, row.id if row.group is None else row.group) for row in rows]
+    return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=np.int64)

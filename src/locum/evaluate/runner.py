@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from locum.core.progress import track
 from locum.evaluate import metrics
-from locum.evaluate.predictions import Predictions, gold_index, ids_hash
+from locum.evaluate.predictions import Predictions, gold_index, group_codes, ids_hash
 from locum.runtime.protocol import Classifier
 from locum.schema.data import Row, SplitName
 from locum.schema.evaluation import Evaluation, WrongExample
@@ -67,6 +67,7 @@ def predict_rows(
         ids_hash=ids_hash(rows),
         logits=predict(classifier, [row.input for row in rows], batch_size=batch_size),
         gold=gold_index(rows, classifier.spec.labels),
+        groups=group_codes(rows),
     )
     if path is not None:
         predictions.save(path)
@@ -90,6 +91,7 @@ def evaluate(predictions: Predictions, temperature: float) -> Evaluation:
         predictions.gold,
         predictions.predicted,
         confidence_of=(predictions.logits, temperature),
+        groups=predictions.groups,
     )
 
 

@@ -2,7 +2,7 @@
 
 Notable: it is the same for every kind of task. What an answer is (a label, spans, JSON, text, a ranking) is settled
 before; here each row is right or wrong, has a confidence, and adds to the metrics. Only answers to the same rows may
-be compared. Not here: making the answers (``evaluate.runner``, ``evaluate.answers``).
+be compared; where rows belong together their groups are drawn. Not here: making answers (``evaluate.runner``).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Scored:
             model gives no probabilities of answers.
         fields: confidence of every field of all answers and whether it is right, ``[fields]`` each; None where fields
             have none.
+        groups: a number per row, the same for rows that belong together, ``[n]``; None where none do.
     """
 
     model: str
@@ -42,15 +43,31 @@ class Scored:
     metrics: Mapping[str, Metric]
     log_likelihood: NDArray[np.float64] | None = None
     fields: tuple[NDArray[np.float64], NDArray[np.bool_]] | None = None
+    groups: NDArray[np.int64] | None = None
 
     @property
     def n(self) -> int:
         """Rows."""
         return len(self.correct)
 
+    @property
+    def n_groups(self) -> int | None:
+        """Groups that the rows are of; None where none belong together."""
+        return count_groups(self.groups)
+
     def score(self, metric: str) -> float:
         """A metric over all rows."""
         return value(self.metrics[metric])
+
+
+def count_groups(groups: NDArray[np.int64] | None) -> int | None:
+    """How many groups there are, by their codes."""
+    return None if groups is None else len(np.unique(groups))
+
+
+def rows_of_groups(n: int, groups: int | None, rows: str = "rows") -> str:
+    """How many rows, and of how many groups, in words: ``600 dev rows of 60 groups``."""
+    return f"{n} {rows}" if groups is None else f"{n} {rows} of {groups} group{'' if groups == 1 else 's'}"
 
 
 def require_same_rows(first: Scored, second: Scored) -> None:

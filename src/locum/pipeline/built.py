@@ -135,6 +135,7 @@ class BuiltStudent:
             correct=scored.correct,
             fields=scored.fields,
             invalid=self._drafts(split).outputs.count(None),
+            groups=scored.groups,
         )
         if self.task.kind != "tag":
             return found

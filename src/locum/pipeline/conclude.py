@@ -252,7 +252,9 @@ def _comparisons(climbed: Climb, student: BuiltStudent, llm: LlmAnswers | None, 
     if llm is not None:
         kept = llm.test.answered
         rows: NDArray[np.int64] = llm.positions[kept]
-        found.append(compare_shares(test.model, test.correct[rows], llm.test.model, llm.test.correct[kept]))
+        ours, theirs = test.correct[rows], llm.test.correct[kept]
+        groups = None if test.groups is None else test.groups[rows]
+        found.append(compare_shares(test.model, ours, llm.test.model, theirs, groups=groups))
     return tuple(found)
 
 

@@ -102,4 +102,4 @@ def verdict_of(comparison: Comparison | None) -> Verdict:
 
 
 def _score(scored: Scored, metric: str) -> Interval:
-    return document(interval(scored.metrics[metric]))
+    return document(interval(scored.metrics[metric], groups=scored.groups))

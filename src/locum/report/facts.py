@@ -161,7 +161,7 @@ def _quality(report: BuildReport, rung: CandidateReport | None) -> Figure:
     score = text.headline(evaluation, report.metric)
     if score is None or evaluation is None:
         return Figure(text.metric_name(report.metric), text.UNKNOWN, "nothing was built", good=False)
-    note = f"95 % interval {text.interval(score)}, {text.count(evaluation.n)} {evaluation.split} rows"
+    note = f"95 % interval {text.interval(score)}, {text.rows_of(evaluation)}"
     llm = text.headline(report.llm.test, report.metric) if report.llm else None
     if llm is not None:
         note += f"; the LLM {text.percent(llm.value)}"

@@ -37,6 +37,8 @@ _FILTERS = {
     "cell": text.cell,
     "excerpt": text.excerpt,
     "metric": text.metric_name,
+    "rows_of": text.rows_of,
+    "rows_compared": text.rows_compared,
 }
 
 

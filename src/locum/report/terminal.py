@@ -13,6 +13,7 @@ from locum.core.text import visible
 from locum.report import text
 from locum.report.facts import certificate_sentence, transfer_sentence
 from locum.report.judge import judge_line
+from locum.schema.evaluation import Evaluation
 from locum.schema.multitask import MultitaskReport
 from locum.schema.report import BuildReport, CandidateReport
 
@@ -36,7 +37,7 @@ def ladder_table(report: BuildReport) -> Table:
         score = text.headline(report.llm.test, report.metric)
         p50 = text.milliseconds(report.llm.latency.p50_ms if report.llm.latency else None)
         shown = text.percent(score.value if score else None)
-        note = f"LLM, {text.count(report.llm.test.n)} rows"
+        note = f"LLM, {text.rows_of(report.llm.test, 'rows')}"
         table.add_row("", Text(visible(report.llm.model)), shown, text.interval(score), "", p50, "", note, style="red")
     reasons = [_reason(rung) for rung in report.ladder if rung.status != "built" or rung.reason]
     table.caption, table.caption_justify, table.caption_style = Text("\n".join(reasons)), "left", "dim"
@@ -81,5 +82,14 @@ def _cells(report: BuildReport, rung: CandidateReport) -> tuple[str | Text, ...]
         text.megabytes(rung.size_mb),
         text.milliseconds(rung.latency.p50_ms if rung.latency else None),
         text.seconds(rung.trained.train_s if rung.trained else None),
-        "" if evaluation is None or evaluation.split == "test" else f"on {evaluation.split}",
+        _measured_on(evaluation),
     )
+
+
+def _measured_on(evaluation: Evaluation | None) -> str:
+    """Rows and groups where rows belong together; else nothing but a split that is not test."""
+    if evaluation is None:
+        return ""
+    if evaluation.groups is not None:
+        return text.rows_of(evaluation)
+    return "" if evaluation.split == "test" else f"on {evaluation.split}"

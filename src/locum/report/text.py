@@ -10,7 +10,7 @@ import math
 import re
 
 from locum.core.text import one_line, visible
-from locum.schema.evaluation import Evaluation, Interval
+from locum.schema.evaluation import Comparison, Evaluation, Interval
 
 UNKNOWN = "–"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -107,6 +107,22 @@ def seconds(value: float | None) -> str:
 def count(value: int | None) -> str:
     """A count with thousands grouped."""
     return UNKNOWN if value is None else f"{value:,}".replace("-", "−")
+
+
+def rows_of(evaluation: Evaluation, what: str | None = None) -> str:
+    """How many rows were measured, and of how many groups: ``600 test rows (60 groups)``."""
+    rows = f"{count(evaluation.n)} {f'{evaluation.split} rows' if what is None else what}"
+    return rows if evaluation.groups is None else f"{rows} ({_groups(evaluation.groups)})"
+
+
+def rows_compared(comparison: Comparison) -> str:
+    """How many rows two models were compared on, for a column of counts: ``600 (60 groups)``."""
+    rows = count(comparison.n)
+    return rows if comparison.groups is None else f"{rows} ({_groups(comparison.groups)})"
+
+
+def _groups(number: int) -> str:
+    return f"{count(number)} group{'' if number == 1 else 's'}"
 
 
 def parameters(value: int | None) -> str:

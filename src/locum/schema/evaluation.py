@@ -84,6 +84,8 @@ class Evaluation(Document):
         field_calibration: of the confidence of single fields, where answers have fields.
         invalid: answers that are no label (only a prompted model gives them); they count as wrong.
         signatures: how metrics were computed that others compute in other ways (sacreBLEU's), by name.
+        groups: how many groups the n rows are of, which is what the intervals are about; None where no rows belong
+            together.
     """
 
     model: str
@@ -98,10 +100,11 @@ class Evaluation(Document):
     risk_coverage: tuple[RiskPoint, ...] = ()
     invalid: int = 0
     signatures: dict[str, str] = Field(default={})
+    groups: int | None = None
 
 
 class Comparison(Document):
-    """Two models on the same rows: ``difference`` is a minus b, in the metric's own unit."""
+    """Two models on the same n rows of ``groups``: ``difference`` is a minus b, in the metric's own unit."""
 
     a: str
     b: str
@@ -109,8 +112,9 @@ class Comparison(Document):
     n: int
     difference: Interval
     p_value: float | None
-    test: Literal["mcnemar-midp", "paired-bootstrap"]
+    test: Literal["mcnemar-midp", "paired-bootstrap", "sign-flip-exact", "sign-flip-drawn"]
     verdict: str
+    groups: int | None = None
 
 
 class WrongExample(Document):

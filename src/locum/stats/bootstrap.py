@@ -3,7 +3,8 @@
 Notable: a statistic is vectorised, it takes an array of resampled row numbers, shape (b, n), and
 returns one value per resample, shape (b,); resamples come in blocks, so memory stays flat. A confusion
 matrix is resampled as one multinomial draw, which is the same distribution as resampling its rows and
-needs n numbers fewer. Not here: paired differences (``stats.paired``).
+needs n numbers fewer. Rows that belong together are drawn as whole groups.
+Not here: paired differences (``stats.paired``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from locum.stats import clusters
 from locum.stats.distributions import normal_cdf, normal_quantile
 from locum.stats.inputs import Floats, Ints, check_open_unit, floats, input_error
 from locum.stats.intervals import Interval
@@ -41,21 +43,27 @@ def bootstrap_interval(
     method: BootstrapMethod = "bca",
     resamples: int = 2000,
     seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> Interval:
     """Bootstrap interval of a statistic of n rows (Efron 1979; BCa: Efron 1987, DiCiccio & Efron 1996).
 
+    With groups these are drawn, all rows of each (Davison & Hinkley 1997, §3.8), and the interval is the percentile
+    one of ``clusters.expanded``, whatever ``method`` says.
+
     Args:
-        statistic: row numbers, shape (b, m) → values, shape (b,); m is n, or n−1 for the jackknife.
+        statistic: row numbers, shape (b, m) → values, shape (b,); m is n, or n−1 for the jackknife, or as many as the
+            drawn groups have.
         n: number of rows.
         level: coverage, reached asymptotically.
         method: percentile, or BCa, which corrects bias and skew.
         resamples: how many draws.
         seed: of the draws.
+        groups: a whole number per row, the same for rows that belong together; None where all are drawn singly.
 
     Returns:
-        The interval. Degenerate: resamples that are NaN (an undefined statistic) are left out; a statistic
-        that never varies gives a width of 0; where BCa is undefined (all draws on one side, no jackknife
-        spread) the percentile interval is returned, and ``method`` says so.
+        The interval. Degenerate: one group alone gives (−∞, ∞); resamples that are NaN (an undefined statistic) are
+        left out; a statistic that never varies gives a width of 0; where BCa is undefined (all draws on one side, no
+        jackknife spread) the percentile interval is returned, and ``method`` says so.
 
     Raises:
         UserError: no rows, or the statistic is undefined on every resample.
@@ -64,10 +72,23 @@ def bootstrap_interval(
     if n < 1 or resamples < 1:
         raise input_error(f"a bootstrap needs rows and resamples, got n={n}, resamples={resamples}")
     value = float(statistic(np.arange(n, dtype=np.int64)[None, :])[0])
+    if groups is not None:
+        return _over_groups(statistic, value, clusters.as_groups(groups, n), level, resamples, seed)
     draws = np.concatenate([floats(statistic(rows)) for rows in _row_blocks(n, resamples, seed)])
     if method == "percentile" or n < 2:
         return interval_of_draws(value, draws, level)
     return _bca(value, draws, _jackknife(statistic, n), level)
+
+
+def _over_groups(
+    statistic: RowStatistic, value: float, codes: Ints, level: float, resamples: int, seed: int
+) -> Interval:
+    count = int(codes.max()) + 1
+    if count < 2:
+        return Interval(value, -math.inf, math.inf, "bootstrap-groups")
+    draws = np.array([float(statistic(rows[None])[0]) for rows in clusters.resampled_rows(codes, resamples, seed)])
+    low, high = np.quantile(_defined(draws), clusters.expanded(level, count))
+    return Interval(value, float(low), float(high), "bootstrap-groups")
 
 
 def interval_of_draws(value: float, draws: Floats, level: float) -> Interval:
@@ -76,11 +97,15 @@ def interval_of_draws(value: float, draws: Floats, level: float) -> Interval:
     Raises:
         UserError: every draw is NaN.
     """
+    low, high = np.quantile(_defined(draws), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), "bootstrap-percentile")
+
+
+def _defined(draws: Floats) -> Floats:
     kept = draws[~np.isnan(draws)]
     if len(kept) == 0:
         raise input_error("the statistic is undefined on every resample")
-    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high), "bootstrap-percentile")
+    return kept
 
 
 def _jackknife(statistic: RowStatistic, n: int) -> Floats:
@@ -120,7 +145,8 @@ def confusion_interval(
     """Percentile bootstrap of a statistic of a confusion matrix, rows drawn with replacement.
 
     Drawing n rows with replacement makes the matrix a Multinomial(n, cells/n); only cells that are not
-    zero are drawn.
+    zero are drawn. A matrix does not say which rows belong together: where some do, resample the rows
+    (``confusion.macro_f1_of_rows`` with ``bootstrap_interval``).
 
     Args:
         confusion: counts, rows gold and columns predicted, shape (k, k).

@@ -44,15 +44,20 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
         UserError: the counts or the level are out of range.
     """
     check_counts(successes, n)
-    z = float(normal_quantile(0.5 + check_open_unit("level", level) / 2))
+    check_open_unit("level", level)
     if n == 0:
         return Interval(math.nan, 0.0, 1.0, "wilson")
     share = successes / n
+    low, high = wilson_at(share, n, level)
+    return Interval(share, low, high, "wilson")
+
+
+def wilson_at(share: float, n: float, level: float) -> tuple[float, float]:
+    """Both ends of Wilson's interval of a share of n rows; n need not be whole (an effective number of rows)."""
+    z = float(normal_quantile(0.5 + level / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
-    return Interval(share, low, high, "wilson")
+    return 0.0 if share == 0 else max(0.0, centre - half), 1.0 if share == 1 else min(1.0, centre + half)
 
 
 def clopper_pearson(successes: int, n: int, level: float = 0.95, side: Side = "two") -> Interval:

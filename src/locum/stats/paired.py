@@ -1,7 +1,8 @@
 """Two models on the same rows: which is better, and is the smaller one good enough.
 
 Notable: pairs are compared by their differences, so what is easy for both cancels. ``within_one_standard_error``
-is the rule by which the smallest student is chosen. Not here: more than two models.
+is the rule by which the smallest student is chosen. Where rows belong together, standard errors are those between
+groups, with G−1 degrees of freedom. Not here: more than two models.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from locum.stats.bootstrap import BootstrapMethod, bootstrap_interval
+from locum.stats.clusters import mean_error
 from locum.stats.distributions import binomial_cdf, binomial_pmf, student_cdf, student_quantile
 from locum.stats.inputs import Floats, Ints, as_floats, as_outcomes, check_open_unit, input_error
 from locum.stats.intervals import Interval, standard_error
@@ -67,7 +69,8 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, method: Literal["exact", "mi
     """McNemar's test on two models' rights and wrongs (McNemar 1947; mid-p: Fagerland, Lydersen & Laake 2013).
 
     Given b + c discordant pairs, the smaller count is Binomial(b + c, ½): exact p = 2·P(X ≤ min), at most 1;
-    mid-p takes off P(X = min), which is far less conservative and keeps its level in practice.
+    mid-p takes off P(X = min), which is far less conservative and keeps its level in practice. Rows that belong
+    together are no coins of their own: ``clusters.sign_flip`` is the test for these.
 
     Args:
         right_a: whether a is right, shape (n,).
@@ -92,16 +95,21 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, method: Literal["exact", "mi
     return McNemar(only_a, only_b, min(1.0, p_value), f"mcnemar-{method}")
 
 
-def paired_difference(scores_a: ArrayLike, scores_b: ArrayLike, level: float = 0.95) -> PairedDifference:
-    """Mean of a − b with its standard error and Student interval (n−1 degrees of freedom).
+def paired_difference(
+    scores_a: ArrayLike, scores_b: ArrayLike, level: float = 0.95, *, groups: ArrayLike | None = None
+) -> PairedDifference:
+    """Mean of a − b with its standard error and Student interval (n−1 degrees of freedom; G−1 with G groups).
+
+    With groups the standard error is ``clusters.mean_error``'s (its degrees of freedom: Cameron & Miller 2015, §VI.D).
 
     Args:
         scores_a: score of a on each row, shape (n,); 0/1 rights give the difference of accuracies.
         scores_b: score of b, same rows.
         level: coverage of the interval.
+        groups: a whole number per row, the same for rows that belong together; None where all were drawn singly.
 
     Returns:
-        The difference. Degenerate: one row has no standard error (NaN) and an infinite interval;
+        The difference. Degenerate: one row, or one group, has no standard error (NaN) and an infinite interval;
         identical scores have a standard error of 0.
 
     Raises:
@@ -109,9 +117,15 @@ def paired_difference(scores_a: ArrayLike, scores_b: ArrayLike, level: float = 0
     """
     difference = _differences(scores_a, scores_b)
     check_open_unit("level", level)
-    mean, error = float(difference.mean()), standard_error(difference)
-    half = student_quantile(0.5 + level / 2, len(difference) - 1) * error if len(difference) > 1 else math.inf
-    return PairedDifference(mean, error, Interval(mean, mean - half, mean + half, "student"), len(difference))
+    mean, (error, drawn) = float(difference.mean()), _error(difference, groups)
+    half = student_quantile(0.5 + level / 2, drawn - 1) * error if drawn > 1 else math.inf
+    method = "student" if groups is None else "student-groups"
+    return PairedDifference(mean, error, Interval(mean, mean - half, mean + half, method), len(difference))
+
+
+def _error(difference: Floats, groups: ArrayLike | None) -> tuple[float, int]:
+    """Standard error of the mean, and how many were drawn independently: rows, or groups."""
+    return (standard_error(difference), len(difference)) if groups is None else mean_error(difference, groups)
 
 
 def _differences(scores_a: ArrayLike, scores_b: ArrayLike) -> Floats:
@@ -131,6 +145,7 @@ def paired_bootstrap(
     method: BootstrapMethod = "percentile",
     resamples: int = 2000,
     seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> Interval:
     """Bootstrap interval of statistic_a − statistic_b, both on the same resampled rows (Efron & Tibshirani 1993).
 
@@ -142,6 +157,7 @@ def paired_bootstrap(
         method: percentile or BCa.
         resamples: how many draws.
         seed: of the draws.
+        groups: a whole number per row, the same for rows that belong together; None where all were drawn singly.
 
     Raises:
         UserError: no rows, or undefined on every resample.
@@ -150,10 +166,10 @@ def paired_bootstrap(
     def difference(rows: Ints) -> Floats:
         return statistic_a(rows) - statistic_b(rows)
 
-    return bootstrap_interval(difference, n, level=level, method=method, resamples=resamples, seed=seed)
+    return bootstrap_interval(difference, n, level=level, method=method, resamples=resamples, seed=seed, groups=groups)
 
 
-def within_one_standard_error(candidate: ArrayLike, best: ArrayLike) -> bool:
+def within_one_standard_error(candidate: ArrayLike, best: ArrayLike, *, groups: ArrayLike | None = None) -> bool:
     """Whether the candidate's mean score is within one standard error of the best's, on the same rows.
 
     The one-standard-error rule (Breiman et al. 1984, CART §3.4.3), with the standard error of the paired
@@ -162,30 +178,36 @@ def within_one_standard_error(candidate: ArrayLike, best: ArrayLike) -> bool:
     Args:
         candidate: score per row, shape (n,).
         best: score per row of the best one, same rows.
+        groups: a whole number per row, the same for rows that belong together; None where all were drawn singly.
 
     Returns:
         mean(best − candidate) ≤ standard error. Degenerate: equal scores → True; a constant gap > 0 → False;
-        one row has no standard error, and counts only if the candidate is at least as good.
+        one row, or one group, has no standard error, and counts only if the candidate is at least as good.
 
     Raises:
         UserError: no rows, unequal lengths, NaN.
     """
     gap = _differences(best, candidate)
-    error = standard_error(gap)
+    error, _ = _error(gap, groups)
     return float(gap.mean()) <= (0.0 if math.isnan(error) else error)
 
 
-def non_inferiority(scores_a: ArrayLike, scores_b: ArrayLike, margin: float, alpha: float = 0.05) -> NonInferiority:
+def non_inferiority(
+    scores_a: ArrayLike, scores_b: ArrayLike, margin: float, alpha: float = 0.05, *, groups: ArrayLike | None = None
+) -> NonInferiority:
     """Is a at most ``margin`` worse than b? One-sided paired t-test (Wellek 2010, §5.2, for the mean).
+
+    With groups as in ``paired_difference``.
 
     Args:
         scores_a: score per row of the one to be accepted, shape (n,).
         scores_b: score per row of the reference, same rows.
         margin: the largest loss to put up with, ≥ 0, in the score's unit.
         alpha: level of the test.
+        groups: a whole number per row, the same for rows that belong together; None where all were drawn singly.
 
     Returns:
-        The verdict. Degenerate: fewer than two rows never pass (p = 1); a difference that never varies
+        The verdict. Degenerate: fewer than two rows, or groups, never pass (p = 1); a difference that never varies
         passes exactly when it lies above −margin, which no t-test can check: use it with n in the tens at least.
 
     Raises:
@@ -195,12 +217,12 @@ def non_inferiority(scores_a: ArrayLike, scores_b: ArrayLike, margin: float, alp
     check_open_unit("alpha", alpha)
     if not margin >= 0:
         raise input_error(f"margin is {margin}, it must be 0 or more")
-    mean, error, n = float(np.mean(difference)), standard_error(difference), len(difference)
-    if n < 2:
+    mean, (error, drawn) = float(np.mean(difference)), _error(difference, groups)
+    if drawn < 2:
         return NonInferiority(mean, -math.inf, 1.0, False)
     if error == 0.0:
         passed = mean > -margin
         return NonInferiority(mean, mean, 0.0 if passed else 1.0, passed)
-    lower = mean - student_quantile(1 - alpha, n - 1) * error
-    p_value = 1 - student_cdf((mean + margin) / error, n - 1)
+    lower = mean - student_quantile(1 - alpha, drawn - 1) * error
+    p_value = 1 - student_cdf((mean + margin) / error, drawn - 1)
     return NonInferiority(mean, lower, p_value, lower > -margin)

@@ -8,11 +8,12 @@ and ``stats.paired`` ask. Not here: scoring a row (``scoring``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from locum.stats.bootstrap import RowStatistic, bootstrap_interval
+from locum.stats.clusters import as_groups, share_interval
 from locum.stats.inputs import Floats, Ints
 from locum.stats.intervals import Interval, wilson
 
@@ -85,16 +86,23 @@ def binary(metric: Metric) -> bool:
     return isinstance(metric, Mean) and bool(np.isin(metric.values, (0.0, 1.0)).all())
 
 
-def interval(metric: Metric, level: float = 0.95) -> Interval:
-    """The metric with an interval: Wilson's for a share, else the BCa bootstrap over rows.
+def interval(metric: Metric, level: float = 0.95, *, groups: Ints | None = None) -> Interval:
+    """The metric with an interval: Wilson's for a share, else the bootstrap (BCa for a mean, else percentile).
 
     Args:
         metric: over some rows; a share of none lies between 0 and 1.
         level: coverage.
+        groups: a whole number per row, the same for rows that belong together: whole groups are drawn
+            (``stats.clusters``). Of one group alone nothing is known but that a metric of a task lies in [0, 1].
 
     Raises:
-        UserError: no rows, of a metric that is no share.
+        UserError: no rows, of a metric that is no share or whose rows have groups.
     """
+    if groups is not None:
+        if isinstance(metric, Mean) and binary(metric):
+            return share_interval(metric.values, groups, level)
+        found = bootstrap_interval(metric, metric.n, level=level, groups=groups)
+        return found if as_groups(groups, metric.n).any() else replace(found, low=0.0, high=1.0)
     if isinstance(metric, Mean) and binary(metric):
         return wilson(int(metric.values.sum()), metric.n, level)
     return bootstrap_interval(metric, metric.n, level=level, method="bca" if isinstance(metric, Mean) else "percentile")
