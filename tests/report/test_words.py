@@ -133,3 +133,17 @@ def test_a_verdict_says_when_the_test_rows_break_what_calibration_proved() -> No
         for page in (render(told), model_card(told, "MIT")):
             assert ("promise is broken" in page) == broken
             assert text.percent(promise.low) in page.replace("\u00a0", " ")
+
+
+def test_groups_stand_beside_the_rows_where_rows_belong_together(report_2: BuildReport):
+    assert "groups" not in _printed(report_2)
+    ladder = tuple(
+        rung.model_copy(update={"test": rung.test.model_copy(update={"groups": 90})}) if rung.test else rung
+        for rung in report_2.ladder
+    )
+    assert report_2.llm is not None
+    llm = report_2.llm.model_copy(update={"test": report_2.llm.test.model_copy(update={"groups": 1})})
+    grouped = report_2.model_copy(update={"ladder": ladder, "llm": llm})
+    printed = _printed(grouped)
+    assert "2,000 test rows (90 groups)" in printed and "LLM, 200 rows (1 group)" in printed
+    assert "2,000 test rows (90 groups)" in facts.key_figures(grouped)[0].note

@@ -177,10 +177,11 @@ def test_of_one_group_nothing_is_known_of_others() -> None:
 
 
 def test_a_gap_that_one_group_makes_is_within_one_standard_error_of_groups_alone() -> None:
-    codes = np.repeat(np.arange(10), 20)
-    best, other = np.ones(200), (codes != 4).astype(float)  # all 20 rows of one conversation
-    assert not within_one_standard_error(other, best)
-    assert within_one_standard_error(other, best, groups=codes)
+    for groups in range(5, 25):
+        codes = np.repeat(np.arange(groups), 12)
+        best, other = np.ones(len(codes)), (codes != 4).astype(float)  # all 12 rows of one conversation
+        assert not within_one_standard_error(other, best)
+        assert within_one_standard_error(other, best, groups=codes)
     assert not within_one_standard_error(best - 0.1, best, groups=codes)  # a gap that is the same everywhere
 
 
