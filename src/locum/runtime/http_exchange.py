@@ -95,7 +95,7 @@ class _Answer:
         self.status = self.parser.get_status_code()
         self.begun = self.status >= 200
         self.keeps = self.parser.should_keep_alive()
-        if self.announced > self.left:
+        if int(self.headers.get(b"content-length", b"0")) > self.left:
             raise SizeError
 
     def on_body(self, piece: bytes) -> None:

@@ -241,8 +241,7 @@ class OpenAiGenerator:
         """Wait out a pause that the server asked for, and ask the circuit."""
         if self._closing.is_set or stop.is_set:
             raise _closed()
-        left_s = self._limit.left_s
-        if left_s > 0:
+        if (left_s := self._limit.left_s) > 0:
             cause = f"the server asked to be left alone, for another {left_s:.0f} s"
             error = self._error("upstream-rate-limited", cause, f"ask again in {left_s:.0f} s")
             error.retry_after_s = left_s

@@ -166,7 +166,11 @@ class Assembler:
             refusal = str(delta.get("refusal") or "")
             calls = tuple(self._call(piece) for piece in delta.get("tool_calls") or ())
         logprobs = read_logprobs(choice.get("logprobs"))
-        self._hold(text, refusal, calls, logprobs)
+        self._held += len(text)
+        if refusal or calls or logprobs:
+            self._hold(refusal, calls, logprobs)
+        if self._held > _HELD_BYTES_MAX:
+            raise SizeError
         self._logprobs.extend(logprobs)
         if text:
             self._texts.append(text)
@@ -176,17 +180,10 @@ class Assembler:
             self.finish_reason = str(choice["finish_reason"])
         return Chunk(text, logprobs, calls, refusal=refusal) if text or refusal or logprobs or calls else None
 
-    def _hold(
-        self, text: str, refusal: str, calls: tuple[ToolCallDelta, ...], logprobs: tuple[TokenLogprob, ...]
-    ) -> None:
-        """Count what is kept of the answer."""
-        self._held += len(text) + len(refusal)
-        if calls:
-            self._held += sum(len(call.arguments) for call in calls)
-        if logprobs:
-            self._held += sum(_LOGPROB_BYTES * (1 + len(token.top)) for token in logprobs)
-        if self._held > _HELD_BYTES_MAX:
-            raise SizeError
+    def _hold(self, refusal: str, calls: tuple[ToolCallDelta, ...], logprobs: tuple[TokenLogprob, ...]) -> None:
+        """Count what is kept of an answer beside its text."""
+        self._held += len(refusal) + sum(len(call.arguments) for call in calls)
+        self._held += sum(_LOGPROB_BYTES * (1 + len(token.top)) for token in logprobs)
 
     def _call(self, piece: Document) -> ToolCallDelta:
         index = int(piece.get("index") or 0)

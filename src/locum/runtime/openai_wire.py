@@ -237,6 +237,8 @@ def _count(usage: Document, name: str) -> int:
         CountError: it is no whole number, negative, or larger than any context.
     """
     value = usage.get(name)
+    if type(value) is int and 0 <= value <= _TOKENS_MAX:  # nearly always
+        return value
     if value is None:
         return 0
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
