@@ -66,7 +66,8 @@ def test_fault_12_a_pause_that_one_caller_was_told_holds_for_all(start, model: s
 def test_fault_13_a_count_that_is_none_ends_a_stream_with_an_error_event(start, path: str, count: int):
     usage = {"prompt_tokens": 1, "completion_tokens": count}
     head = {"choices": [{"index": 0, "delta": {"content": "card"}, "finish_reason": "stop"}]}
-    gateway = start(script=[Scripted(events=[head, {"choices": [], "usage": usage}, b"data: [DONE]\n\n"])])
+    events = [head, {"choices": [], "usage": usage}, b"data: [DONE]\n\n"]
+    gateway = start(script=[Scripted(events=events, drip_s=0.3)])  # else it may be a 502, before anything has left
     asked = {"messages": [{"role": "user", "content": UNSURE}]} if "chat" in path else {"input": UNSURE}
     streamed = gateway.http.post(path, json={"model": "pico@llm", "stream": True, **asked})
     assert streamed.status_code == 200 and "card" in streamed.text
