@@ -249,7 +249,7 @@ def betting(_dev: Rows, calibration: Rows) -> Threshold:
     local = calibration.confidence[:, None] >= thresholds
     excess = local * (calibration.wrong[:, None] - ALPHA)
     means = np.stack([np.bincount(group, weights=column) / size for column in excess.T], axis=1)
-    passed = betting_p_values(means + ALPHA, ALPHA, DELTA) <= DELTA
+    passed = betting_p_values(np.clip(means + ALPHA, 0.0, 1.0), ALPHA, DELTA) <= DELTA
     reach = prefix_length(passed)
     return float(thresholds[reach - 1]) if reach else None
 

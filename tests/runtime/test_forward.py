@@ -141,6 +141,9 @@ def test_giving_up_stops_the_server_and_the_next_request_works() -> None:
         generator.complete(REQUEST)
         sent = generator.forward(REQUEST)
         assert sent is not None
+        until_s = time.monotonic() + 10
+        while len(upstream.received) < 2 and time.monotonic() < until_s:
+            time.sleep(0.01)  # given up before it was read, the next one would get its answer
         sent.arrival.release()
         sent.stream.close()
         assert list(sent.stream) == []
