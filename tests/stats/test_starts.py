@@ -75,3 +75,34 @@ def test_the_order_of_tied_rows_has_no_influence() -> None:
 def test_starts_are_rungs_and_all_rows() -> None:
     assert starts(130, 0.05, 0.05).tolist() == [59, 93, 124, 130]
     assert len(starts(40, 0.05, 0.05)) == 0
+
+
+# A start that is chosen on the calibration rows themselves fails each of the tests below.
+UNPROVABLE = {
+    "just above the promise everywhere": lambda x: np.full_like(x, 0.055),
+    "rising from above the promise": lambda x: 0.051 + 0.05 * x,
+}
+
+
+@pytest.mark.parametrize("name", UNPROVABLE)
+def test_a_chosen_start_speaks_no_more_often_than_promised_where_nothing_is_true(name: str) -> None:
+    generator = np.random.default_rng(33)
+    spoke, draws = 0, 500
+    for _ in range(draws):
+        start = choose_start_share(*draw(generator, 150, UNPROVABLE[name]), 400, 0.05, 0.05)
+        score, wrong = draw(generator, 400, UNPROVABLE[name])
+        spoke += certify_selective(score, wrong, alpha=0.05, delta=0.05, start_share=start).threshold is not None
+    assert spoke / draws <= 0.05 + 3 * (0.05 * 0.95 / draws) ** 0.5
+
+
+def test_a_chosen_start_breaks_the_promise_no_more_often_than_allowed_where_the_risk_crosses_it() -> None:
+    def risk(rank: np.ndarray) -> np.ndarray:  # exactly the promise at 40 % of the rows, and just above it from there
+        return np.where(rank < 0.4, 0.05, 0.053)
+
+    generator, broken, draws = np.random.default_rng(34), 0, 800
+    for _ in range(draws):
+        start = choose_start_share(*draw(generator, 150, risk), 400, 0.05, 0.05)
+        score, wrong = draw(generator, 400, risk)
+        threshold = certify_selective(score, wrong, alpha=0.05, delta=0.05, start_share=start).threshold
+        broken += threshold is not None and 1 - threshold > 0.4
+    assert broken / draws <= 0.05 + 3 * (0.05 * 0.95 / draws) ** 0.5

@@ -13,10 +13,16 @@ so P(Binomial(accepted, α) ≤ errors) is a p-value for R(t) > α (Clopper & Pe
 that does not depend on labels, stopping at the first failure, keep the chance of any false rejection at δ
 (Bauer 1991; Angelopoulos et al. 2021, fixed-sequence testing): the first true null must be rejected to get
 past it. The order here is by rank, from the first rung with at least ``start_share`` of the rows (``starts``
-chooses it from dev). Ranks are taken among calibration scores, without labels: then t moves with the sample, and
-the argument holds when R(t) ≤ α from the start down to some threshold and above α below it (the accepted rows above
-*that* fixed threshold are an i.i.d. sample). Pass ``thresholds`` made from other unlabelled rows (``fixed_thresholds``)
-to need no such condition. Selective classification: Geifman & El-Yaniv 2017.
+chooses it from dev). Ranks are taken among calibration scores, without labels, so the threshold moves with the
+sample. Let R(t) be at most α from the start down to a score t*, and above α below it, and let m rows score at
+least t*. The first test that should fail comes at a count k ≥ m. Given m and the score u of the next row, k + 1,
+those m rows are independent draws from scores of at least t*, whose risk R(t*) is α where R is continuous, and the
+other k − m are independent draws from scores between u and t*, whose risk is above α since R just above u is. So
+errors are no fewer than Binomial(k, α) in distribution, whatever m and u, and the test passes with probability at
+most δ. (Where equal scores make R jump over α, it must not come back towards α within the ranks of one rung.)
+Clopper and Pearson's 1−δ bound for (errors, accepted) is at most α at each threshold that is served, since each
+passed at the whole δ: whoever opens a certificate can check that. Pass ``thresholds`` made from other unlabelled
+rows (``fixed_thresholds``) to need no such condition. Selective classification: Geifman & El-Yaniv 2017.
 
 Not here: what happens with the other answers (``cascade``).
 """
