@@ -12,6 +12,7 @@ from locum.cascade.confidence import fit_temperature
 from locum.cascade.labels import given_locally, label_arithmetic
 from locum.core.errors import UserError
 from locum.evaluate.predictions import Predictions
+from locum.report.facts import certificate_sentence
 from locum.schema.certificate import Certificate
 from locum.schema.evaluation import Interval
 from locum.schema.judging import JudgeAgreement, JudgeReport
@@ -183,6 +184,20 @@ def test_fault_91_no_threshold_certifies_and_labels_would_not_help() -> None:
     assert certificate.local_share == 0 and certificate.observed is None
     assert certificate.statement.startswith("Nothing is certified, so the student answers nothing by itself")
     assert "more labels alone would not help" in certificate.statement
+
+
+def test_where_only_the_first_test_failed_nobody_is_told_that_labels_would_not_help() -> None:
+    u = np.linspace(1, 0, 500)
+    right = np.ones(500, bool)
+    right[[3, 20, 50, 70, 90]] = False  # too many for the first test, few among all rows
+    certificate = certify(guarantee(), u, right, hashes=HASHES, now=NOW)
+    assert certificate.threshold is None and certificate.labels_missing == 0
+    assert "testing began with the 124 surest answers, of which 5 were wrong where 2 may be" in certificate.statement
+    assert "as many fresh rows may be enough" in certificate.statement
+    assert "would not help" not in certificate.statement
+    assert "as many fresh calibration labels may be enough" in certificate_sentence(certificate)
+    right[5:] = False  # nothing would help here
+    assert certify(guarantee(), u, right, hashes=HASHES, now=NOW).labels_missing is None
 
 
 @pytest.mark.parametrize("kind", ["selective", "marginal", "regret"])

@@ -53,11 +53,13 @@ def statement(
     sampling = sampling or Sampling()
     rows, of = _units(sampling, bound.n), _population(sampling)
     if bound.threshold is None:
-        more = (
-            f"about {missing:,} more {'groups' if sampling.unit == 'group' else 'calibration labels'} would be needed"
-            if missing is not None
-            else "more labels alone would not help"
-        )
+        if missing is None:
+            more = "more labels alone would not help"
+        elif missing == 0:
+            more = "as many fresh rows may be enough"
+        else:
+            what = "groups" if sampling.unit == "group" else "calibration labels"
+            more = f"about {missing:,} more {what} would be needed"
         if bound.reason == "copies-left-out":
             whole = bound.n + sampling.copies_left_out
             why = f"{sampling.copies_left_out:,} of {whole:,} rows are copies that no independent messages explain"

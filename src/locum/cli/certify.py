@@ -82,7 +82,8 @@ def certify(
         typer.echo(plain_line(line), err=as_json)  # standard output has its one document, the certificate
     if certificate.threshold is None:
         need = certificate.labels_missing
-        more = f"label about {need} more rows" if need else "build a better student"
+        more = "build a better student" if need is None else "give as many fresh rows, which may be enough"
+        more = f"label about {need} more rows" if need else more
         stays = not found.replaced and found.before.threshold is not None
         became = "so the certificate in force stays" if stays else "so every input is handed over"
         failed = CheckFailed("cascade-not-certified", f"nothing certifies, {became}", fix=more)

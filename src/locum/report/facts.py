@@ -62,10 +62,13 @@ def certificate_sentence(certificate: Certificate) -> str:
     """The certificate in one sentence, for the terminal and the page."""
     against = _AGAINST[certificate.labels_from]
     if certificate.threshold is None:
-        need = f"; about {text.count(certificate.labels_missing)} more calibration labels would be needed"
+        missing = certificate.labels_missing
+        need = "" if missing is None else f"; about {text.count(missing)} more calibration labels would be needed"
+        if missing == 0:
+            need = "; as many fresh calibration labels may be enough"
         return (
-            f"Nothing is certified: no threshold proves that {promise(certificate)}{against}, so every input is "
-            f"handed over{need if certificate.labels_missing else ''}."
+            f"Nothing is certified: it could not be proved that {promise(certificate)}{against}, so every input is "
+            f"handed over{need}."
         )
     return (
         f"Certified with {text.level(certificate.confidence)} confidence: {promise(certificate)}{against}; "

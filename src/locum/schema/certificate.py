@@ -70,7 +70,8 @@ class Certificate(Document):
         sampling: what each of the n rows stands for.
         labels_from: gold labels; labels given by the LLM (then it certifies agreement with the LLM); or the verdicts
             of a judge (then it certifies those).
-        labels_missing: about how many more calibration labels it would need, when nothing certifies.
+        labels_missing: about how many more calibration labels it would need, when nothing certifies; 0 where as many
+            fresh rows may be enough.
         slices: labels too rare for the statement to say anything about them alone.
         local_labels: how many of the answers given locally on the calibration rows were of each label, labels that were
             never given included; empty for answers that are no labels, and when nothing certifies.
