@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from locum.core.errors import ModelFileError
-from locum.runtime.gguf_check import check_gguf
+from locum.runtime.gguf_check import check_gguf, require_one_file
 from locum.runtime.gguf_read import MAX_ARRAY_STRINGS
 
 U32, BOOL, STRING, ARRAY, U64 = 4, 7, 8, 9, 10
@@ -167,18 +167,66 @@ def test_fault_33_an_unknown_quantisation_is_refused_with_the_known_ones(tmp_pat
     assert "Q4_K" in caught.value.fix and "77" in caught.value.cause
 
 
+def shards(folder: Path, *, later: int = 1, count: int = 2, told: int = 2) -> Path:
+    """A model in two files as llama.cpp's tools write it: all metadata in the first only; returns the first."""
+
+    def split(number: int) -> list[bytes]:
+        total = pair("split.tensors.count", 5, struct.pack("<i", told))
+        places = (("split.no", number), ("split.count", count))
+        return [*(pair(key, 2, struct.pack("<H", value)) for key, value in places), total]
+
+    first = folder / "m-00001-of-00002.gguf"
+    first.write_bytes(gguf([*PAIRS, *split(0)], TENSORS[:1], data=48))
+    second = gguf(split(later), [tensor("b.weight", (32, 2), 8, 0)], data=68)
+    (folder / "m-00002-of-00002.gguf").write_bytes(second)
+    return first
+
+
+def test_a_split_model_tells_what_it_is_in_its_first_file_alone(tmp_path: Path) -> None:
+    header = check_gguf(shards(tmp_path))
+    assert (header.architecture, [name for name, _, _ in header.tensors]) == ("llama", ["a.weight", "b.weight"])
+    assert header.parameters == 12 + 64
+
+
+def test_a_later_file_of_a_split_model_is_told_which_is_the_first(tmp_path: Path) -> None:
+    first = shards(tmp_path)
+    with pytest.raises(ModelFileError, match="file 2 of 2") as caught:
+        check_gguf(tmp_path / "m-00002-of-00002.gguf")
+    assert caught.value.fix == f"give the first file: {first.name}"
+
+
+@pytest.mark.parametrize("wrong", [{"later": 2}, {"told": 3}])
+def test_files_that_are_not_one_model_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        check_gguf(shards(tmp_path, **wrong))
+    assert caught.value.code == "runtime-mismatch"
+
+
+def test_a_file_that_says_no_architecture_and_only_claims_to_be_a_later_one_is_refused(tmp_path: Path) -> None:
+    lonely = gguf([pair("split.no", 2, struct.pack("<H", 1)), *PAIRS[1:]])
+    assert refusal(tmp_path, lonely, "header file 2") == "runtime-mismatch"
+
+
+def test_what_takes_one_file_refuses_a_split_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="in 2") as caught:
+        require_one_file(shards(tmp_path), "training")
+    assert "--merge" in caught.value.fix
+    (tmp_path / "whole.gguf").write_bytes(gguf())
+    require_one_file(tmp_path / "whole.gguf", "training")
+
+
 def test_fault_31_a_missing_shard_is_named(tmp_path: Path) -> None:
-    split = gguf([*PAIRS, pair("split.count", 2, struct.pack("<H", 2))])
-    with pytest.raises(ModelFileError, match="m-00002-of-00002.gguf is missing"):
-        check(tmp_path, split, "m-00001-of-00002.gguf")
-    (tmp_path / "m-00002-of-00002.gguf").write_bytes(gguf())
-    assert check(tmp_path, split, "m-00001-of-00002.gguf").version == 3
+    first = shards(tmp_path)
+    (tmp_path / "m-00002-of-00002.gguf").unlink()
+    with pytest.raises(ModelFileError, match=r"m-00002-of-00002\.gguf is missing"):
+        check_gguf(first)
 
 
 def test_fault_31_a_damaged_second_shard_is_refused(tmp_path: Path) -> None:
+    first = shards(tmp_path)
     (tmp_path / "m-00002-of-00002.gguf").write_bytes(b"GGUF garbage and nothing else, really")
     with pytest.raises(ModelFileError, match="m-00002"):
-        check(tmp_path, gguf([*PAIRS, pair("split.count", 2, struct.pack("<H", 2))]), "m-00001-of-00002.gguf")
+        check_gguf(first)
 
 
 def test_a_shard_under_another_name_is_refused(tmp_path: Path) -> None:

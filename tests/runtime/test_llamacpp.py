@@ -588,3 +588,25 @@ def code_of_call(call: Callable[[CompletionRequest], object], request: Completio
     with pytest.raises(LocumError) as caught:
         call(request)
     return caught.value.code
+
+
+def test_a_model_that_the_gguf_package_split_answers_as_the_whole_file(tmp_path: Path) -> None:
+    pico = pico_gguf(tmp_path / "whole.gguf", merges=[("a", "b")])
+    library = pytest.importorskip("gguf")
+    whole = library.GGUFReader(pico.path)
+    writer = library.GGUFWriter(tmp_path / "pico.gguf", "llama", split_max_tensors=5)
+    writer.add_token_merges(["a b"])
+    for name, entry in whole.fields.items():
+        if not name.startswith("GGUF.") and name not in ("general.architecture", "tokenizer.ggml.merges"):
+            item = entry.types[-1] if entry.types[0] == library.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, entry.contents(), entry.types[0], sub_type=item)
+    for tensor in whole.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    first, *later = sorted(tmp_path.glob("pico-*.gguf"))
+    assert later
+    with closing(open_model(first, SMALL)) as model:
+        assert model.complete(RAW).text == greedy(pico, RAW.prompt or "", RAW.max_tokens)

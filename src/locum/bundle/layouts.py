@@ -26,7 +26,7 @@ from locum.core.files import atomic_folder, write_json, write_text
 from locum.core.progress import warn
 from locum.core.text import visible
 from locum.runtime.completion import CompletionRequest
-from locum.runtime.gguf_check import check_gguf
+from locum.runtime.gguf_check import check_gguf, require_one_file
 from locum.runtime.llama_settings import EngineSettings
 from locum.runtime.llamacpp import LlamaGenerator
 from locum.runtime.model_files import SPEC_NAME, verify_folder
@@ -69,7 +69,7 @@ def find_writer(source: Path) -> Writer:
         UserError: there is nothing of the kind.
     """
     if source.is_file() and source.suffix == ".gguf":
-        check_gguf(source)
+        require_one_file(source, "a layout for others")
         return Writer(source)
     bundle = (source / MANIFEST).is_file()
     folder = source / MODEL if bundle else source

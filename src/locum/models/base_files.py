@@ -16,7 +16,7 @@ from typing import Any
 from locum.core.errors import ModelFileError
 from locum.models.architectures import Architecture, find_architecture, find_gguf_architecture
 from locum.runtime import safetensors_check
-from locum.runtime.gguf_check import check_gguf
+from locum.runtime.gguf_check import check_gguf, require_one_file
 
 _JSON_BYTES_MAX = 32 << 20
 _LFS_START = b"version https://git-lfs.github.com/spec/"
@@ -185,6 +185,7 @@ def _inspect_file(path: Path) -> BaseFiles:
 
 def _gguf_architecture(path: Path) -> str:
     try:
+        require_one_file(path, "training")
         return check_gguf(path).architecture
     except ModelFileError as error:
         if error.code != "runtime-damaged":

@@ -15,7 +15,7 @@ from locum.pipeline.built import Prepared
 from locum.pipeline.made import Made, base_inputs
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
-from locum.runtime.gguf_check import check_gguf
+from locum.runtime.gguf_check import check_gguf, require_one_file
 from locum.runtime.model_files import seal
 from locum.runtime.open import open_model
 from locum.schema.candidate import Candidate
@@ -62,6 +62,7 @@ def _make(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float
     model = out / "model"
     model.mkdir()
     weights = ensure_base(candidate.base or "", root=work.root, offline=work.offline, format="gguf")
+    require_one_file(weights, "a bundle")
     link_or_copy(weights, model / WEIGHTS)
     header = check_gguf(model / WEIGHTS)
     fields = {

@@ -36,24 +36,64 @@ def check_gguf(path: Path) -> GgufHeader:
         path: the file; of a split model the first, ``NAME-00001-of-00003.gguf``.
 
     Returns:
-        The header of ``path``.
+        The header of ``path``; of a split model with the tensors of all files.
 
     Raises:
-        ModelFileError: not GGUF, damaged, a tensor beyond the end, an unknown quantisation, a missing shard.
+        ModelFileError: not GGUF, damaged, a tensor beyond the end, an unknown quantisation, a missing shard, a later
+            file of a split model instead of its first.
     """
     header = _check_one(path)
-    for shard in files_of(path, header):
-        if shard.name == path.name:
-            continue
+    shards = files_of(path, header)
+    if path.name != shards[0].name:
+        raise ModelFileError(
+            "runtime-mismatch",
+            f"it is file {shards.index(path) + 1} of {len(shards)} of a split model, and the first says what it is",
+            where=str(path),
+            fix=f"give the first file: {shards[0].name}",
+        )
+    for place, shard in enumerate(shards):
         if not shard.is_file():
             raise ModelFileError(
                 "runtime-file-missing",
-                f"{shard.name} is missing, one of {header.metadata['split.count']} files of this model",
+                f"{shard.name} is missing, one of {len(shards)} files of this model",
                 where=str(path),
                 fix="download every file of the model into one folder",
             )
-        _check_one(shard)
+        part = _check_one(shard) if place else header
+        if part.part != place:
+            raise _not_one_model(f"its name says that it is file {place + 1}, its header file {part.part + 1}", shard)
+        header.tensors.extend(part.tensors if place else ())
+    names = {name for name, _, _ in header.tensors}
+    told = header.metadata.get("split.tensors.count", len(names))
+    if len(shards) > 1 and (len(names) != len(header.tensors) or told != len(names)):
+        said = f"its files hold {len(header.tensors)} tensors, {len(names)} of them different, and it has {told}"
+        raise _not_one_model(said, path)
     return header
+
+
+def require_one_file(path: Path, what: str) -> None:
+    """Refuse a split model where only one file can be taken.
+
+    Args:
+        path: the file.
+        what: what takes one file only, for the message.
+
+    Raises:
+        ModelFileError: as ``check_gguf``; ``runtime-unsupported`` for a split model.
+    """
+    count = len(files_of(path, check_gguf(path)))
+    if count > 1:
+        raise ModelFileError(
+            "runtime-unsupported",
+            f"{what} takes a model in one file, and this one is in {count}",
+            where=str(path),
+            fix=f"join them with llama.cpp's tool: llama-gguf-split --merge {path.name} whole.gguf",
+        )
+
+
+def _not_one_model(cause: str, where: Path) -> ModelFileError:
+    fix = "download every file of the model again into one folder"
+    return ModelFileError("runtime-mismatch", cause, where=str(where), fix=fix)
 
 
 def parse_gguf(data: bytes | mmap.mmap, where: str) -> GgufHeader:

@@ -68,7 +68,7 @@ class GgufHeader:
         metadata: scalar and string values by key; of an array, its length.
         array_types: GGUF's number of the element type of each array, by key.
         array_starts: where in the file the elements of each array begin, by key.
-        tensors: (name, dimensions, type's name) in the order of the file.
+        tensors: (name, dimensions, type's name) in the order of the file; of a split model, of all files.
     """
 
     version: int
@@ -80,7 +80,13 @@ class GgufHeader:
     @property
     def architecture(self) -> str:
         """``general.architecture``."""
-        return str(self.metadata["general.architecture"])
+        return str(self.metadata.get("general.architecture"))
+
+    @property
+    def part(self) -> int:
+        """Its place among the files of a split model, from 0; only the first of them says what the model is."""
+        value = self.metadata.get("split.no", 0)
+        return value if type(value) is int else 0
 
     @property
     def embedding_length(self) -> int | None:
@@ -147,7 +153,7 @@ class _Reader:
             if not key or key in header.metadata:
                 raise Malformed(f"metadata key {key[:80]!r} stands twice or is empty")
             self._entry(header, key)
-        if not isinstance(header.metadata.get("general.architecture"), str):
+        if not isinstance(header.metadata.get("general.architecture"), str) and header.part == 0:
             raise Malformed("it names no general.architecture")
         self._tensors(header, n_tensors, header.metadata.get("general.alignment", _DEFAULT_ALIGNMENT))
         return header

@@ -19,6 +19,7 @@ from locum.core.errors import ModelFileError, UserError
 from locum.core.files import atomic_folder, sha256_file
 from locum.core.progress import note, track
 from locum.core.text import one_line
+from locum.runtime.gguf_check import require_one_file
 from locum.runtime.gguf_read import GgufHeader
 from locum.sources.cache import cache_folder, require_free
 
@@ -44,6 +45,7 @@ def reencoded(path: Path, header: GgufHeader, exact: Collection[str], *, cache: 
         ModelFileError: a tensor is of a type that cannot be decoded.
         DeviceError: the disk is full or read-only.
     """
+    require_one_file(path, "this engine")
     if all(kind in exact for _, _, kind in header.tensors):
         return path
     folder = (cache or cache_folder()) / "reencoded" / f"{sha256_file(path)[:40]}-{_FORMAT}"
