@@ -132,3 +132,172 @@ def test_every_label_reads_as_itself(labels: list[str]) -> None:
     for label in labels:
         if not label.startswith(("```", "<think")):
             assert reader.read(label) == label
+
+
+SPAM = LabelReader(("spam", "ham"))
+STARS = LabelReader(("1", "2", "3", "4", "5", "20"))
+LOAN = LabelReader(
+    ("loan", "loan transfer", "loan transfer delay", "top up", "top up not working", "profile changed", "profile")
+)
+MOOD = LabelReader(("happy", "sad", "neutral"))
+YES = LabelReader(("yes", "no"))
+
+
+@pytest.mark.parametrize(
+    ("reader", "texts"),
+    [
+        (
+            SPAM,
+            [
+                "un-spam",
+                "anti-spam",
+                "!spam",
+                "❌ spam",
+                "no spam",
+                "- [ ] spam",
+                "~~spam~~",
+                "spam? Hardly.",
+                "spam/ham",
+            ],
+        ),
+        (SPAM, ["spam: no", "spam, no", "spam - no", "spam (unlikely)", "spam 20%", "spam=0", "spam if it has a link"]),
+        (SPAM, ["neither spam", "far from spam", "free of spam", "instead of spam", "other than spam", "less spam"]),
+        (
+            SPAM,
+            ["It is not, to be honest with you, really spam", "I wouldn't say spam", "If it were spam, it had a link"],
+        ),
+        (
+            SPAM,
+            [
+                "I love spam",
+                "a spam filter",
+                "the word spam",
+                "spamming",
+                "spam-free",
+                "ham sandwich",
+                "Spam is a food.",
+            ],
+        ),
+        (
+            SPAM,
+            [
+                "spam is not the right label",
+                "Spam would be wrong here.",
+                "spam is ruled out",
+                "Spam. No, that is wrong.",
+            ],
+        ),
+        (SPAM, ["spam\nham", "- spam\n- ham", "spam\nNo, wait: another", "The labels that do not apply:\n- spam"]),
+        (SPAM, ['{"spam": 0.1, "ham": 0.9}', '{"not": "spam"}', '{"label": ["spam", "ham"]}', "Label: spam or ham"]),
+        (SPAM, ["Das ist kein Spam.", "Ce n'est pas du spam", "No es spam", "Non è spam", "не spam", "spam niet"]),
+        (SPAM, ["Label: not spam", "Label: spam?", "Label: spam, ham", "Label: spam filter", "Label: spam/scam"]),
+        (
+            STARS,
+            [
+                "4/5",
+                "3 out of 5",
+                "Rating: 4 of 5",
+                "8 out of 20",
+                "eight out of 20",
+                "between 3 and 20",
+                "3-20",
+                "20%",
+            ],
+        ),
+        (
+            STARS,
+            ["4.5", "-4", "4th", "$4", ">4", "4+", "about 20", "over 20", "20,000", "20 people", '{"confidence": 4}'],
+        ),
+        (
+            LOAN,
+            [
+                "loan transfers",
+                "loan transfer delays",
+                "top up not work",
+                "profile change",
+                "a gift loan",
+                "student loan",
+            ],
+        ),
+        (
+            LOAN,
+            ["top up - not here", "loan (transfer)", "Label: loans", "Label: loan transferred", "profile_changes"],
+        ),
+        (
+            MOOD,
+            [
+                "unhappy",
+                "not happy",
+                "un-happy",
+                "less happy",
+                "happy/sad",
+                "happy-sad",
+                "hardly happy",
+                "happy but also sad",
+            ],
+        ),
+        (YES, ["There is no reason", "I have no idea", "No problem", "yes and no", "yes/no", "No label fits", "nope"]),
+        (LabelReader(("A", "B", "C")), ["A-", "B+", "A or B", "The answer is a mistake", "C++", "C#", "A, B"]),
+        (LabelReader(("0", "1")), ["-1", "1.5", "0.1"]),
+        (LabelReader(("toxic", "fine")), ["non-toxic", "nontoxic", "detoxic", "fine-grained"]),
+        (LabelReader(("की", "नहीं")), ["का"]),
+        (LabelReader(("US", "us", "spam")), ["either us or spam"]),
+        (LabelReader(("other", "bug")), ["on the other hand", "other than bug", "bugs"]),
+    ],
+)
+def test_what_names_no_label_clearly_is_none(reader: LabelReader, texts: list[str]) -> None:
+    assert {text: reader.read(text) for text in texts} == dict.fromkeys(texts)
+
+
+@pytest.mark.parametrize(
+    ("reader", "label", "texts"),
+    [
+        (
+            SPAM,
+            "spam",
+            ["SPAM", "> spam", "## spam", "[spam]", "<spam>", "✅ spam", "spam!", "Class: SPAM", "label=spam"],
+        ),
+        (SPAM, "spam", ["This is a spam message.", "It's clearly spam!", "I'd go with spam.", "It looks like spam"]),
+        (SPAM, "spam", ["There is no doubt that this is spam.", "This is spam because it does not name anyone."]),
+        (SPAM, "spam", ["spam, as it has a link", "spam - the text offers a prize", "spam: it offers a prize"]),
+        (
+            SPAM,
+            "spam",
+            ["Label: spam (confidence 0.9)", 'Based on this, the label is "spam".', "Sure! The label is spam."],
+        ),
+        (SPAM, "spam", ["It has no name.\nIt has a link.\n\nAnswer: spam", "The sender is not known.\n\nspam"]),
+        (
+            SPAM,
+            "spam",
+            ["spam\n\nThe message is not personal.", "**Answer:** spam", "<label>spam</label>", "\\boxed{spam}"],
+        ),
+        (
+            SPAM,
+            "spam",
+            ['Here it is:\n```json\n{"label": "spam"}\n```\nBye', "{'label': 'spam'}", '{"label": ["spam"]}'],
+        ),
+        (
+            SPAM,
+            "spam",
+            ["[THINK]ham? no[/THINK]spam", "is it ham?</think>spam", '{"result": {"label": "spam", "p": 1}}'],
+        ),
+        (SPAM, "spam", ["Das ist Spam.", "Kategorie: Spam", "La respuesta es spam.", "Réponse : spam"]),
+        (STARS, "4", ["Rating: 4", "The rating is 4.", '{"rating": 4}', "4."]),
+        (STARS, "20", ["I would rate it 20.", "Score: 20"]),
+        (
+            LOAN,
+            "loan transfer delay",
+            ["The customer asks about loan transfer delay.", "Loan transfer delay - it is late"],
+        ),
+        (LOAN, "loan", ["Intent: loan", "This is about a loan."]),
+        (MOOD, "happy", ["The sentiment is happy."]),
+        (YES, "no", ["No, the text does not say so.", "The answer is no.", "No."]),
+        (LabelReader(("C++", "C", "C#")), "C#", ["C#", "Label: C#"]),
+        (LabelReader(("toxic", "non-toxic")), "non-toxic", ["This is non-toxic.", "Non toxic"]),
+        (LabelReader(("not_spam", "spam")), "not_spam", ["not spam", "This is not spam.", "Label: not spam"]),
+        (LabelReader(("垃圾", "正常")), "垃圾", ["答案：垃圾", "垃圾。"]),
+        (LabelReader(("lost?", "found")), "lost?", ["lost?", "Label: lost?"]),
+    ],
+)
+def test_a_label_that_stands_by_itself_is_read(reader: LabelReader, label: str, texts: list[str]) -> None:
+    assert {text: reader.read(text) for text in texts} == dict.fromkeys(texts, label)

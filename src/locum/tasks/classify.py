@@ -1,7 +1,7 @@
 """``classify``: one label from a closed list.
 
-Notable: reading an LLM's answer is strict where it matters. A label counts when it is the answer, or stands
-in the answer's JSON, after a cue such as "Label:", or alone in one short sentence that does not negate it;
+Notable: reading an LLM's answer is strict (``labels``): a label counts when it is the answer, or stands in the answer's
+JSON, after a cue such as "Label:", on the first or last line, or by itself in one short sentence that does not deny it;
 anything else, refusals included, is no label. Few-shot examples are turns of the same form as the input.
 Not here: training students (``train``); counting what came out (``evaluate.metrics``).
 """
@@ -25,7 +25,7 @@ from locum.tasks.labels import LabelReader
 from locum.tasks.prompt import quote
 from locum.tasks.protocol import Decoding
 
-_READER_VERSION = 1  # part of the prompt hash: stored answers are read again when reading changes
+_READER_VERSION = 2  # part of the prompt hash: stored answers are read again when reading changes
 
 
 class Classify:

@@ -25,9 +25,10 @@ from locum.core.progress import track, warn
 from locum.core.sandbox import run_python
 from locum.schema.data import Row
 from locum.scoring.code import LIMITS, extract_code, pass_at_k, run_tests, truncate
+from locum.scoring.spoken import spoken
 from locum.stats.rowwise import Metric
 from locum.tasks.json_answer import read_json
-from locum.tasks.written import GoldFault, Written, mean, spoken
+from locum.tasks.written import GoldFault, Written, mean
 
 _TEST = ("test", "tests", "test_list")
 _SOLUTION = ("canonical_solution", "solution", "code")

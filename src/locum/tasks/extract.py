@@ -17,10 +17,11 @@ from locum.schema.data import Row
 from locum.schema.prompt import Prompt
 from locum.schema.task import Task
 from locum.scoring.fields import exact_match, field_rows, leaves, right_fields, valid, why_invalid
+from locum.scoring.spoken import spoken
 from locum.stats.rowwise import Metric
 from locum.tasks.json_answer import found_json, one_form, read_json
 from locum.tasks.protocol import Decoding
-from locum.tasks.written import Written, mean, spoken
+from locum.tasks.written import Written, mean
 
 
 class Extract(Written):

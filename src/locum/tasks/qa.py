@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from locum.schema.data import Row
 from locum.scoring.answers import exact_match, f1, normalise_answer
+from locum.scoring.spoken import spoken
 from locum.stats.rowwise import Metric
-from locum.tasks.written import Written, mean, right_from, several, spoken
+from locum.tasks.written import Written, mean, right_from, several
 
 UNANSWERABLE = "unanswerable"
 """What a student says when the question has no answer."""

@@ -23,10 +23,11 @@ from locum.core.errors import UserError
 from locum.core.files import sha256_bytes
 from locum.schema.data import Row
 from locum.scoring.ranking import ndcg, recall, reciprocal_rank
+from locum.scoring.spoken import spoken
 from locum.stats.rowwise import Metric
 from locum.tasks.json_answer import one_form, read_json
 from locum.tasks.prompt import quote
-from locum.tasks.written import GoldFault, Written, mean, right_from, spoken
+from locum.tasks.written import GoldFault, Written, mean, right_from
 
 LOOKED_AT = 10
 """How many places of a ranking the metrics look at."""

@@ -18,10 +18,11 @@ from locum.schema.data import Row
 from locum.schema.prompt import Prompt
 from locum.schema.task import Task
 from locum.scoring.spans import Span, span_rows
+from locum.scoring.spoken import spoken
 from locum.stats.rowwise import Metric
 from locum.tasks.json_answer import found_json, one_form, read_json
 from locum.tasks.protocol import Decoding
-from locum.tasks.written import GoldFault, Written, mean, spoken
+from locum.tasks.written import GoldFault, Written, mean
 
 _START = ("start", "start_position", "start_offset", "start_char", "begin")
 _END = ("end", "end_position", "end_offset", "end_char", "stop")

@@ -22,15 +22,12 @@ from locum.schema.data import Row
 from locum.schema.message import Message
 from locum.schema.prompt import Demonstration, Prompt
 from locum.schema.task import Task
+from locum.scoring.spoken import spoken
 from locum.stats.rowwise import Mean, Metric
 from locum.tasks.prompt import plain
 from locum.tasks.protocol import Decoding
 from locum.tasks.refusals import is_refusal
 
-_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_THOUGHT_START = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
-_THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
-_READ_CHARS = 200_000
 _MAY_REFUSE = re.compile(r"\b(?:refus|declin|apolog)", re.IGNORECASE)
 _REPEATED_WORDS = 4
 _ENDING_TOKENS = 8  # of the turn's end, and of a word or two around an answer
@@ -166,13 +163,6 @@ class Written(ABC):
             if answer is not None:
                 turns += [Message("user", self.ask(row.input)), Message("assistant", answer)]
         return turns
-
-
-def spoken(completion: str) -> str:
-    """What a model said, without what it thought aloud and without white space at the ends."""
-    text = _THINKING.sub("", completion[:_READ_CHARS])
-    text = _THOUGHT_END.split(text)[-1]  # a template may have opened the thought for it
-    return _THOUGHT_START.split(text)[0].strip()  # and the limit may have come before its end
 
 
 def mean(values: Sequence[float]) -> Mean:
