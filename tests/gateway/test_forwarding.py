@@ -171,10 +171,11 @@ class _SlowEmbedder(FakeEmbedder):
     def __init__(self) -> None:
         super().__init__()
         self.sizes: list[int] = []
+        self.pause_s = 0.2
 
     def embed(self, texts):
         self.sizes.append(len(texts))
-        time.sleep(0.2)
+        time.sleep(self.pause_s)
         return super().embed(texts)
 
 
@@ -189,6 +190,50 @@ def test_embeddings_of_many_texts_are_the_same_in_parts(start_model):
     rows = np.array([each["embedding"] for each in data["data"]], dtype=np.float32)
     assert np.array_equal(rows, FakeEmbedder().embed(texts))
     assert data["usage"]["prompt_tokens"] == sum(len(text.split()) for text in texts)
+
+
+@pytest.mark.engines
+def test_two_thousand_texts_are_embedded_and_hold_nobody_up(start_model, tmp_path):
+    embedder = _SlowEmbedder()
+    gateway = start_model(None, embedder, Settings(threads=1, log_file=tmp_path / "log"))
+    texts = [f"text {number} " + "x" * 900 for number in range(2048)]  # together more than a body of another endpoint
+    many = _begun(gateway, "/v1/embeddings", {"model": "tiny", "input": texts})
+    _soon(lambda: embedder.sizes)
+    assert gateway.http.post("/v1/embeddings", json={"model": "tiny", "input": "a"}).status_code == 200
+    assert 1 in embedder.sizes[:4]  # after one batch or two of the others, not after all 64
+    many.close()
+    embedder.pause_s = 0.0
+    data = gateway.http.post("/v1/embeddings", json={"model": "tiny", "input": texts}, timeout=60).json()["data"]
+    assert [each["index"] for each in data] == list(range(2048))
+    assert np.array_equal(np.float32([each["embedding"] for each in data[-3:]]), FakeEmbedder().embed(texts[-3:]))
+
+
+@pytest.mark.engines
+def test_bodies_of_texts_have_a_limit_too_and_few_large_ones_are_held_at_once(start_model, tmp_path):
+    settings = Settings(max_embedding_bytes=1 << 21, large_requests=1, log_file=tmp_path / "log")
+    gateway = start_model(None, FakeEmbedder(), settings)
+    assert gateway.http.post("/v1/embeddings", content=b"x" * ((1 << 21) + 1)).status_code == 413
+    body = b'{"model": "tiny", "input": ["a", "b"]}'
+    padded = body + b" " * (1 << 20)
+    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(padded)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rsplit(":", 1)[1]))) as held:
+        held.sendall(head + body)
+        _soon(lambda: gateway.http.post("/v1/embeddings", content=padded).status_code == 503)
+        refused = gateway.http.post("/v1/embeddings", content=padded)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert gateway.http.post("/v1/embeddings", json={"model": "tiny", "input": "a"}).status_code == 200
+        held.sendall(b" " * (len(padded) - len(body)))
+        assert held.recv(15) == b"HTTP/1.1 200 OK"
+    assert _soon(lambda: gateway.http.post("/v1/embeddings", content=padded).status_code == 200) < 2
+
+
+@pytest.mark.engines
+def test_token_arrays_are_refused_in_words_that_name_the_clients_switch(start_model):
+    asked = {"model": "tiny", "input": [[1, 2], [3]]}
+    said = start_model(None, FakeEmbedder()).http.post("/v1/embeddings", json=asked).json()["error"]
+    assert "check_embedding_ctx_length=False" in said["message"] and said["param"] == "input"
+    said = start_model(FakeGenerator()).http.post("/v1/embeddings", json=asked).json()["error"]
+    assert "does not embed" in said["message"] and said["param"] == "model"
 
 
 @pytest.mark.engines

@@ -25,7 +25,7 @@ ENDPOINTS = {
     "chat": (ChatCall.read, GOOD),
     "completions": (TextCall.read, {"model": "pico", "prompt": "hello"}),
     "responses": (ResponseCall.read, {"model": "pico", "input": "hello"}),
-    "embeddings": (read_embedding_request, {"model": "pico", "input": "hello"}),
+    "embeddings": (lambda body: read_embedding_request(body, lambda _model: None), {"model": "pico", "input": "hello"}),
 }
 
 
@@ -139,10 +139,15 @@ def test_fault_73_values_out_of_bounds_are_named(field: str, value: object, code
         ("completions", {"echo": True}, "unsupported_value", "echo"),
         ("completions", {"best_of": 3}, "unknown_field", "best_of"),
         ("completions", {"messages": []}, "unknown_field", "messages"),
-        ("embeddings", {"input": [[1, 2]]}, "invalid_value", "input.0"),
+        ("embeddings", {"input": [[1, 2]]}, "unsupported_value", "input"),
+        ("embeddings", {"input": [1, 2]}, "unsupported_value", "input"),
+        ("embeddings", {"input": ["a", 2]}, "invalid_value", "input.1"),
+        ("embeddings", {"input": [[1], "a"]}, "invalid_value", "input.0"),
+        ("embeddings", {"input": [1, "a"]}, "invalid_value", "input.0"),
+        ("embeddings", {"input": [[]]}, "invalid_value", "input.0"),
         ("embeddings", {"input": []}, "invalid_value", "input"),
         ("embeddings", {"input": ["a", ""]}, "empty_input", "input"),
-        ("embeddings", {"input": ["a"] * 600}, "invalid_value", "input"),
+        ("embeddings", {"input": ["a"] * 2049}, "invalid_value", "input"),
         ("embeddings", {"dimensions": 0}, "invalid_value", "dimensions"),
         ("embeddings", {"encoding_format": "hex"}, "unsupported_value", "encoding_format"),
         ("responses", {"store": True}, "unsupported_value", "store"),

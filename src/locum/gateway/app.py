@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ from locum.gateway.asgi import (
     Reply,
     Scope,
     Send,
+    content_length,
     encode_headers,
     in_time,
     read_body,
@@ -52,7 +53,7 @@ from locum.gateway.responses import ResponseCall
 from locum.gateway.settings import Settings
 from locum.gateway.streaming import CAN_WATCH, Run, Timing
 from locum.gateway.targets import Target
-from locum.runtime.protocol import Embedded, Stop
+from locum.runtime.protocol import Embedded
 
 _CLOSE_S = 1.0
 _CLOSERS = 4
@@ -90,6 +91,8 @@ class _Service:
         self.gatekeeper = Gatekeeper(settings.api_key, (settings.host, *settings.allowed_hosts))
         self.log = AccessLog(settings.log_file, self.metrics.log_failures.inc)
         self.in_flight = 0
+        self._large_bodies = 0
+        self._many_texts = asyncio.Semaphore(settings.large_requests)
         self._created = int(time.time())
         self._readers = DaemonPool(settings.threads, "answer")
         self._closers = DaemonPool(_CLOSERS, "closing")
@@ -202,55 +205,67 @@ class _Service:
 
     async def _embed(self, scope: Scope, receive: Receive, _send: Send) -> Reply:
         """``POST /v1/embeddings``."""
-        body = await read_body(scope, receive, self.settings.max_body_bytes, self.settings.receive_s)
-        stop = Stop()
-
-        def work() -> Reply:
-            asked = read_embedding_request(body)
-            self.target.check(asked.model)
-            if asked.texts and max(map(len, asked.texts)) > self.settings.max_input_chars:
-                said = f"a text has more than {self.settings.max_input_chars:,} characters"
-                raise ApiError(400, "input_too_long", said, param="input")
-            made = self._embedded(asked, stop)
-            if asked.dimensions not in (None, made.vectors.shape[1]):
-                said = f"dimensions: this model has {made.vectors.shape[1]}"
-                raise ApiError(400, "unsupported_value", said, param="dimensions")
-            self.metrics.input_tokens.inc(int(made.tokens.sum()))
-            truncated_tokens = int(made.dropped.sum())
-            if truncated_tokens:
-                self.metrics.truncations.inc()
-            done = embeddings_body(asked, made)
-            headers = EMBEDDED.headers(truncated_tokens)
-            return Reply(orjson.dumps(done, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
-
-        reply = await self._while_wanted(work, receive, stop)
+        settings = self.settings
+        large = (content_length(scope) or settings.max_embedding_bytes) > settings.max_body_bytes
+        if large and self._large_bodies >= settings.large_requests:
+            raise ApiError(503, "overloaded", "too many large requests are under way already", retry_after_s=1)
+        self._large_bodies += large
+        try:
+            limit = settings.max_embedding_bytes if large else settings.max_body_bytes
+            body = await read_body(scope, receive, limit, settings.receive_s)
+            reply = await self._while_wanted(self._embedded(body), receive)
+        finally:
+            self._large_bodies -= large
         scope["locum.route"] = EMBEDDED.route
         return reply
 
-    def _embedded(self, asked: EmbeddingRequest, stop: Stop) -> Embedded:
-        """A few texts at a time, until nobody wants them any more."""
-        texts = asked.texts
-        parts: list[Embedded] = []
-        for start in range(0, len(texts), _EMBED_TEXTS):
-            if stop.is_set:
-                raise ClientGone("the client closed the connection")
-            some = texts[start : start + _EMBED_TEXTS]
-            parts.append(self.target.embed(asked.model, some, truncate=asked.truncate is True))
-        if len(parts) == 1:
-            return parts[0]
-        return Embedded(
+    async def _embedded(self, body: bytes) -> Reply:
+        """A few texts at a time, each time at the end of the line for a thread: no request holds up the others."""
+        begun = await self._in_thread(partial(self._embed_first, body))
+        if isinstance(begun, Reply):
+            return begun
+        asked, parts = begun
+        async with self._many_texts:
+            for start in range(_EMBED_TEXTS, len(asked.texts), _EMBED_TEXTS):
+                parts.append(await self._in_thread(partial(self._embed_some, asked, start)))
+            return await self._in_thread(partial(self._vectors, asked, parts))
+
+    def _embed_first(self, body: bytes) -> Reply | tuple[EmbeddingRequest, list[Embedded]]:
+        """The whole answer where there are a few texts; else the request and the vectors of its first few."""
+        asked = read_embedding_request(body, self.target.admit_texts)
+        if max(map(len, asked.texts)) > self.settings.max_input_chars:
+            said = f"a text has more than {self.settings.max_input_chars:,} characters"
+            raise ApiError(400, "input_too_long", said, param="input")
+        first = self._embed_some(asked, 0)
+        if asked.dimensions not in (None, first.vectors.shape[1]):
+            said = f"dimensions: this model has {first.vectors.shape[1]}"
+            raise ApiError(400, "unsupported_value", said, param="dimensions")
+        return (asked, [first]) if len(asked.texts) > _EMBED_TEXTS else self._vectors(asked, [first])
+
+    def _embed_some(self, asked: EmbeddingRequest, start: int) -> Embedded:
+        texts = asked.texts[start : start + _EMBED_TEXTS]
+        return self.target.embed(asked.model, texts, truncate=asked.truncate is True)
+
+    def _vectors(self, asked: EmbeddingRequest, parts: Sequence[Embedded]) -> Reply:
+        made = Embedded(
             np.concatenate([part.vectors for part in parts]),
             np.concatenate([part.tokens for part in parts]),
             np.concatenate([part.dropped for part in parts]),
         )
+        self.metrics.input_tokens.inc(int(made.tokens.sum()))
+        truncated_tokens = int(made.dropped.sum())
+        if truncated_tokens:
+            self.metrics.truncations.inc()
+        done = orjson.dumps(embeddings_body(asked, made), option=orjson.OPT_SERIALIZE_NUMPY)
+        return Reply(done, headers=EMBEDDED.headers(truncated_tokens))
 
-    async def _while_wanted(self, work: Callable[[], Any], receive: Receive, stop: Stop) -> Any:
-        """Work in a thread; when the client leaves, it is told to stop and not waited for.
+    async def _while_wanted(self, work: Coroutine[Any, Any, Reply], receive: Receive) -> Reply:
+        """Work that goes no further once the client has left.
 
         Raises:
             ClientGone: the client left.
         """
-        working = asyncio.ensure_future(self._in_thread(work))
+        working = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(wait_for_disconnect(receive))
         try:
             await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -258,7 +273,6 @@ class _Service:
                 raise ClientGone("the client closed the connection")
             return working.result()
         finally:
-            stop.set()
             gone.cancel()
             working.cancel()
 

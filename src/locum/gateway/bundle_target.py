@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from locum.bundle.student import Student, describe
 from locum.cascade.policy import Mode
@@ -176,12 +176,16 @@ class BundleTarget:
             self._count_llm_failure(error)
 
     def embed(self, model: str, texts: Sequence[str], *, truncate: bool) -> Embedded:
+        """As ``admit_texts``."""
+        del texts, truncate
+        self.admit_texts(model)
+
+    def admit_texts(self, model: str) -> NoReturn:
         """Nothing: a student answers its task and does not embed.
 
         Raises:
             ApiError: always.
         """
-        del texts, truncate
         self.check(model)
         raise ApiError(400, "unsupported_value", f"{self.name} answers its task and does not embed", param="model")
 

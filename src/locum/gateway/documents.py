@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from locum.core.registry import nearest
 from locum.core.text import one_line
@@ -35,6 +43,23 @@ Grammar = Annotated[str, Field(min_length=1, max_length=65_536, description="GBN
 Truncate = Annotated[bool, Field(description="Drop the oldest part of a prompt that does not fit, and say so.")]
 JsonObject = dict[str, Any]
 MAX_CHOICES = 16
+
+
+class TokenArrays(list[list[int]]):
+    """Ids of a tokenizer that a client sent in the place of texts, one array for each."""
+
+
+def _token_arrays(value: object, read: ValidatorFunctionWrapHandler) -> Any:
+    """Arrays of ids as such; everything else is read as text."""
+    arrays = cast("list[Any]", value) if isinstance(value, list) else []
+    one = [arrays] if arrays and all(type(each) is int for each in arrays) else arrays
+    if one and all(isinstance(each, list) and each and all(type(item) is int for item in each) for each in one):
+        return TokenArrays(one)
+    return read(value)
+
+
+OrTokens = WrapValidator(_token_arrays)
+"""For a field of texts: whoever reads it sees ``TokenArrays`` where ids were sent, and can say so."""
 
 
 class Document(BaseModel):

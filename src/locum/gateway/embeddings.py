@@ -7,16 +7,18 @@ size of decimal digits and loses nothing. Not here: the model (``targets``).
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from locum.gateway.calls import Origin
-from locum.gateway.documents import Document, Short, Text, read_document, refuse
+from locum.gateway.documents import Document, OrTokens, Short, Text, TokenArrays, read_document, refuse
 from locum.runtime.protocol import Embedded
 
-MAX_INPUTS = 512
+MAX_INPUTS = 2048
+"""As many texts as OpenAI's API takes; clients send up to so many at once."""
 EMBEDDED = Origin("local")
 """Where every vector comes from."""
 
@@ -25,7 +27,7 @@ class EmbeddingRequest(Document):
     """``POST /v1/embeddings``."""
 
     model: Short
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+    input: Annotated[Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)], OrTokens]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536, description="Only the model's own number.")] | None = None
     user: Short | None = None
@@ -37,14 +39,25 @@ class EmbeddingRequest(Document):
         return [self.input] if isinstance(self.input, str) else self.input
 
 
-def read_embedding_request(body: bytes) -> EmbeddingRequest:
+def read_embedding_request(body: bytes, check: Callable[[str], None]) -> EmbeddingRequest:
     """From a body.
 
+    Args:
+        body: of the request.
+        check: refuses a model that does not embed, which comes before what is to be embedded.
+
     Raises:
-        ApiError: 400, naming the field at fault.
+        ApiError: 400, naming the field at fault; as ``check``.
     """
     asked = read_document(EmbeddingRequest, body)
-    if any(not text for text in asked.texts):
+    check(asked.model)
+    if isinstance(asked.input, TokenArrays):
+        why = (
+            "token arrays are not taken, because ids of one tokenizer mean something else to another; send text "
+            "(LangChain: check_embedding_ctx_length=False)"
+        )
+        refuse("input", why, "unsupported_value")
+    if not all(asked.texts):
         refuse("input", "an empty text has no embedding", "empty_input")
     return asked
 

@@ -23,6 +23,9 @@ class Settings:
         allowed_hosts: names that ``Host`` and ``Origin`` may carry besides loopback and ``host``. Checked only
             where no key is asked for: a web page in a browser on this machine can reach loopback, too.
         max_body_bytes: larger bodies are refused with 413 while they arrive; of one sent in chunks, everything counts.
+        max_embedding_bytes: the same for texts to embed, which come by the thousand.
+        large_requests: of bodies over ``max_body_bytes`` so many are held at once, and more get 503; of requests with
+            many texts so many are embedded in turns, and more wait.
         max_input_chars: longer inputs are refused with 400.
         max_tokens: most tokens of an answer whose request sets no limit.
         receive_s: a whole request body must have arrived by then.
@@ -45,6 +48,8 @@ class Settings:
     api_key: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     max_body_bytes: int = 1 << 20
+    max_embedding_bytes: int = 8 << 20
+    large_requests: int = 8
     max_input_chars: int = 100_000
     max_tokens: int = 1024
     receive_s: float = 20.0

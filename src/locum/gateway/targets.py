@@ -92,6 +92,14 @@ class Target(Protocol):
         """An answer failed after it was opened; does not block."""
         ...
 
+    def admit_texts(self, model: str) -> None:
+        """Refuse a model that is not served, or does not embed; does not block.
+
+        Raises:
+            ApiError: as ``check``, or 400 ``unsupported_value``.
+        """
+        ...
+
     def embed(self, model: str, texts: Sequence[str], *, truncate: bool) -> Embedded:
         """Vectors of texts, which are cut at the model's limit only when ``truncate`` is set; may block.
 
@@ -235,17 +243,29 @@ class ModelTarget:
     def count_failure(self, error: BaseException) -> None:
         """Nothing: the status of the answer tells it."""
 
+    def admit_texts(self, model: str) -> None:
+        """Refuse other names, and texts where the model only writes.
+
+        Raises:
+            ApiError: 404, or 400.
+        """
+        self._embedder_of(model)
+
+    def _embedder_of(self, model: str) -> Embedder:
+        self.check(model)
+        if self._embedder is None:
+            raise ApiError(400, "unsupported_value", f"{self._name} writes text and does not embed", param="model")
+        return self._embedder
+
     def embed(self, model: str, texts: Sequence[str], *, truncate: bool) -> Embedded:
         """Vectors of texts.
 
         Raises:
             ApiError: the model has none, a text is too long for it, or its engine refuses or fails.
         """
-        self.check(model)
-        if self._embedder is None:
-            raise ApiError(400, "unsupported_value", f"{self._name} writes text and does not embed", param="model")
+        embedder = self._embedder_of(model)
         try:
-            made = self._embedder.read(texts)
+            made = embedder.read(texts)
         except LocumError as error:
             self._operator.tell(self.problem)
             raise from_engine_error(error) from error
