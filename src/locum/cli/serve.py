@@ -24,6 +24,20 @@ if TYPE_CHECKING:
     from locum.runtime.protocol import Embedder, Generator
 
 _Engine = TypeVar("_Engine", bound="Generator | Embedder")
+Origins = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A web page's origin, such as https://app.example.org, whose page may ask; may be repeated. Pages of this "
+        "machine may."
+    ),
+]
+SharedCache = Annotated[
+    bool,
+    typer.Option(
+        help="Plain model: one cache for all slots, faster with several clients; with one each, an answer at "
+        "temperature 0 does not depend on its neighbours."
+    ),
+]
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 _TIMEOUT_S = 600.0
@@ -52,13 +66,7 @@ def serve(
     prefix_reuse: Annotated[
         bool, typer.Option(help="Plain model: keep what was read for prompts that start alike.")
     ] = True,
-    shared_cache: Annotated[
-        bool,
-        typer.Option(
-            help="Plain model: one cache for all slots, faster with several clients; with one each, an answer at "
-            "temperature 0 does not depend on its neighbours."
-        ),
-    ] = True,
+    shared_cache: SharedCache = True,
     adapter: Annotated[
         list[str] | None, typer.Option(help="Plain model: a LoRA adapter as NAME=PATH; may be repeated.")
     ] = None,
@@ -71,6 +79,7 @@ def serve(
     llm_url: LlmUrl = None,
     llm_model: LlmModel = None,
     llm_key_env: LlmKeyEnv = None,
+    origin: Origins = None,
     openapi: Annotated[bool, typer.Option("--openapi", help="Print the OpenAPI document and stop.")] = False,
 ) -> None:
     """Serve OpenAI's API under /v1, with /openapi.json, /health, /ready and /metrics. Ctrl-C drains and stops."""
@@ -109,6 +118,7 @@ def serve(
         ),
         host=host,
         port=port,
+        origins=origin or (),
     )
 
 

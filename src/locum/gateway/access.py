@@ -51,11 +51,13 @@ class Gatekeeper:
     Args:
         api_key: the key that callers must send; None for none.
         hosts: names allowed beside loopback.
+        origins: of web pages that may ask beside those of allowed hosts, as browsers send them.
     """
 
-    def __init__(self, api_key: str | None, hosts: Iterable[str]) -> None:
+    def __init__(self, api_key: str | None, hosts: Iterable[str], origins: Iterable[str] = ()) -> None:
         self._digest = hashlib.sha256(os.fsencode(api_key)).digest() if api_key else None
         self._hosts = frozenset(host.strip("[]").lower() for host in hosts)
+        self._origins = frozenset(origin.encode("latin-1", "replace") for origin in origins)
 
     def check_key(self, headers: Headers) -> None:
         """Refuse a request without the right key.
@@ -96,12 +98,25 @@ class Gatekeeper:
             if name == b"host":
                 hosts += 1
                 if self._digest is None and not self._is_here(value):
-                    raise _not_allowed("Host", value)
-            elif name == b"origin" and self._digest is None and not self._is_here(_without_scheme(value)):
-                raise _not_allowed("Origin", value)
+                    raise _not_allowed("Host", value, "set LOCUM_API_KEY to allow others")
+            elif name == b"origin" and self._digest is None:
+                self.check_origin(value)
         if hosts != 1 and (hosts or http_version != "1.0"):
             said = f"a request has one Host header (RFC 9112, 3.2), and this one has {hosts or 'none'}"
             raise ApiError(400, "host_missing", said)
+
+    def check_origin(self, origin: bytes) -> None:
+        """Refuse a web page that is neither of an allowed host nor named.
+
+        Raises:
+            ApiError: 403 ``host_not_allowed``.
+        """
+        if not self.allows_origin(origin):
+            raise _not_allowed("Origin", origin, "name the origin of a page with --origin to let it ask")
+
+    def allows_origin(self, origin: bytes) -> bool:
+        """Whether a page may ask and read the answer."""
+        return origin.lower() in self._origins or self._is_here(_without_scheme(origin))
 
     def _is_here(self, authority: bytes) -> bool:
         name = _host_name(authority)
@@ -133,11 +148,9 @@ def _is_loopback(name: str) -> bool:
     return found == ipaddress.IPv6Address("::1") or (found.version == 4 and found.is_loopback)
 
 
-def _not_allowed(header: str, value: bytes) -> ApiError:
+def _not_allowed(header: str, value: bytes, fix: str) -> ApiError:
     shown = one_line(value.decode("latin-1"), 80)
-    return ApiError(
-        403, "host_not_allowed", f"{header} {shown!r} is not this gateway; set LOCUM_API_KEY to allow others"
-    )
+    return ApiError(403, "host_not_allowed", f"{header} {shown!r} is not this gateway; {fix}")
 
 
 class AccessLog:

@@ -45,6 +45,7 @@ from locum.gateway.asgi import (
 from locum.gateway.calls import Answered, Call, new_key, truncated_of
 from locum.gateway.chat import ChatCall
 from locum.gateway.completions import TextCall
+from locum.gateway.cors import Pages
 from locum.gateway.embeddings import EMBEDDED, EmbeddingRequest, embeddings_body, read_embedding_request
 from locum.gateway.errors import RESTART_S, ApiError, unexpected
 from locum.gateway.metrics import CONTENT_TYPE, Metrics
@@ -88,7 +89,8 @@ class _Service:
         self.target = target
         self.settings = settings
         self.metrics = Metrics(target.name, locum.__version__, target.certificate or "none")
-        self.gatekeeper = Gatekeeper(settings.api_key, (settings.host, *settings.allowed_hosts))
+        self.gatekeeper = Gatekeeper(settings.api_key, (settings.host, *settings.allowed_hosts), settings.origins)
+        self.pages = Pages(self.gatekeeper.allows_origin)
         self.log = AccessLog(settings.log_file, self.metrics.log_failures.inc)
         self.in_flight = 0
         self._large_bodies = 0
@@ -139,6 +141,17 @@ class _Service:
             said = f"this path takes {allowed}"
             raise ApiError(405, "method_not_allowed", said, headers={"allow": allowed})
         raise ApiError(404, "not_found", "there is nothing at this path; see /v1/models")
+
+    def preflight(self, headers: Sequence[tuple[bytes, bytes]]) -> Reply | None:
+        """The answer to a browser that asks for a page; None where it is none that asks.
+
+        Raises:
+            ApiError: 403 ``host_not_allowed``: the page may not ask, whatever key it will send.
+        """
+        for name, value in headers:
+            if name == b"origin":
+                self.gatekeeper.check_origin(value)
+        return self.pages.preflight(headers)
 
     def template(self, path: str) -> str:
         """The path as the log has it: what a caller wrote in one is text of his."""
@@ -374,6 +387,7 @@ class _Gateway:
                 if ANSWERS in extensions:
                     extensions[ANSWERS]()
                 message["headers"].append((b"x-request-id", identifier.encode()))
+                message["headers"].extend(self._service.pages.headers(scope["headers"]))
             await send(message)
 
         try:
@@ -405,6 +419,8 @@ class _Gateway:
         method, path = scope["method"], scope["path"]
         service.gatekeeper.check_framing(scope["headers"])
         service.gatekeeper.check_host(scope["headers"], scope.get("http_version", "1.1"))
+        if method == "OPTIONS" and (allowed := service.preflight(scope["headers"])) is not None:
+            return allowed
         if path not in _OPEN_PATHS and SPARE in scope.get("extensions", {}):
             raise ApiError(503, "overloaded", "too many connections are open already", retry_after_s=1)
         if path not in _OPEN_PATHS:

@@ -68,6 +68,8 @@ async def send_reply(scope: Scope, send: Send, reply: Reply) -> None:
     """Send a whole response, in one piece where the server can: a client that wakes for headers waits again."""
     headers = encode_headers(reply.headers, reply.media_type)
     headers.append((b"content-length", b"%d" % len(reply.body)))
+    if reply.status == 204:  # has no content, nor headers about it (RFC 9110, 8.6)
+        headers = [pair for pair in headers if not pair[0].startswith(b"content-")]
     with scope.get("extensions", {}).get(TOGETHER, nullcontext)():
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
@@ -28,6 +28,7 @@ from locum.core.progress import note
 from locum.core.text import one_line
 from locum.gateway.app import create_app
 from locum.gateway.asgi import AsgiApp
+from locum.gateway.cors import parse_origins
 from locum.gateway.crowd import Crowd
 from locum.gateway.settings import KEY_CHARS_MIN, KEY_DISTINCT_MIN, KEY_VARIABLE, Settings
 from locum.gateway.targets import Target
@@ -45,6 +46,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     settings: Settings | None = None,
+    origins: Sequence[str] = (),
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until told to stop.
@@ -54,14 +56,16 @@ def serve(
         host: address to listen on; beyond loopback the environment variable ``LOCUM_API_KEY`` must hold a key.
         port: 0 takes a free one.
         settings: further limits; their host, port and key are replaced by the above.
+        origins: of web pages that may ask beside those of this machine, such as ``https://app.example.org``.
         on_ready: called with the base URL once connections are accepted; by default it is printed to stderr.
 
     Raises:
-        UserError: the host needs a key, or a better one, or the port cannot be listened on.
+        UserError: the host needs a key, or a better one, an origin is none, or the port cannot be listened on.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip() or None  # as callers' keys are; a file's line end is no part of it
     chosen = replace(settings or Settings(), host=host, port=port, api_key=key)
     try:
+        chosen = replace(chosen, origins=(*chosen.origins, *parse_origins(origins)))
         check_exposure(chosen)
         listener = _listen(chosen)
     except UserError:

@@ -22,6 +22,7 @@ class Settings:
         api_key: what callers must send as a bearer token; None asks for none (loopback only).
         allowed_hosts: names that ``Host`` and ``Origin`` may carry besides loopback and ``host``. Checked only
             where no key is asked for: a web page in a browser on this machine can reach loopback, too.
+        origins: of web pages that may ask beside those of this machine, as ``cors.parse_origins`` gives them.
         max_body_bytes: larger bodies are refused with 413 while they arrive; of one sent in chunks, everything counts.
         max_embedding_bytes: the same for texts to embed, which come by the thousand.
         large_requests: of bodies over ``max_body_bytes`` so many are held at once, and more get 503; of requests with
@@ -47,6 +48,7 @@ class Settings:
     port: int = 8080
     api_key: str | None = None
     allowed_hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     max_body_bytes: int = 1 << 20
     max_embedding_bytes: int = 8 << 20
     large_requests: int = 8
