@@ -1,0 +1,218 @@
+"""Whether the clients that people have work with ``locum serve``: their own calls and test suites, run against it.
+
+    python bench/clients.py [--only openai_python …] [--model Qwen2.5-Coder-0.5B-Instruct] [--keep-going]
+
+Three servers answer on loopback: a plain model from the catalogue, an embedding model, and a small bundle whose LLM is
+a mock. Each suite of ``client_suites`` runs in an environment of its own with pinned versions. A case has passed, is
+wrong, or is refused by design, with the reason. The exit status is 3 when one is wrong; what the machine lacks (npm)
+is told and left out. Results go to ``bench/results/clients.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway import VENVS, circumstances, environment, free_port, process
+
+HERE = Path(__file__).resolve().parent
+SUITES = HERE / "client_suites"
+RESULTS = HERE / "results" / "clients.json"
+LLAMA_CPP = ("xllamacpp", "2026.10.11549", "")
+"""The release whose sources hold the tests of llama.cpp's server."""
+NODE = "node@22.23.3"
+"""Node.js itself comes from the registry too: what a machine has is often too old for these clients."""
+OUTCOMES = ("passed", "wrong", "by_design")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One client.
+
+    Attributes:
+        script: its file in ``client_suites``.
+        label: the table's first column.
+        packages: what its environment holds, pinned; the first one's version is shown.
+    """
+
+    script: str
+    label: str
+    packages: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The script's name without its ending, as ``--only`` takes it."""
+        return self.script.partition(".")[0]
+
+
+PLAIN = (
+    Suite("openai_python.py", "OpenAI's Python client", ("openai==3.57.0",)),
+    Suite("open_responses.py", "Open Responses", ("openresponses-types==2.4.0",)),
+    Suite("llama_cpp_tests.py", "llama.cpp's server tests", ("xllamacpp==2026.10.11549", "openai==3.57.0", "pytest==8.4.2",
+                                                            "requests==2.32.5", "filelock==3.20.0", "numpy")),
+    Suite("litellm_client.py", "LiteLLM", ("litellm==1.110.2",)),
+    Suite("langchain_client.py", "LangChain's standard tests", ("langchain-tests==1.1.9", "langchain-openai==1.7.4")),
+    Suite("instructor_client.py", "Instructor", ("instructor==1.17.0",)),
+    Suite("pydantic_ai_client.py", "Pydantic AI", ("pydantic-ai-slim[openai]==2.68.0",)),
+    Suite("openai_agents_client.py", "OpenAI Agents SDK", ("openai-agents==0.24.0",)),
+    Suite("dspy_client.py", "DSPy", ("dspy==3.4.1",)),
+    Suite("ai_sdk.mjs", "AI SDK", ("ai@7.0.173", "@ai-sdk/openai@4.0.118", "@ai-sdk/openai-compatible@3.0.92", NODE)),
+    Suite("promptfoo.mjs", "promptfoo", ("promptfoo@0.123.1", NODE)),
+)  # fmt: skip
+
+
+def main() -> int:
+    """Start the servers, run the suites one after the other, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=[suite.name for suite in PLAIN], help="suites to run")
+    parser.add_argument("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="of the catalogue, must take tools")
+    parser.add_argument("--case", default="", help="cases whose name holds this")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    suites = [suite for suite in PLAIN if not options.only or suite.name in options.only]
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, servers(Path(folder), options.model) as variables:
+        for suite in suites:
+            cases = list(run(suite, variables | {"ONLY": options.case}))
+            counts = {outcome: sum(found["outcome"] == outcome for found in cases) for outcome in OUTCOMES}
+            shown = suite.packages[0].replace("==", " ").rpartition("@")
+            version = (shown[0] + " " + shown[2]).strip() if shown[0] else shown[2]
+            rows[suite.name] = {"label": suite.label, "package": version, "run": len(cases), **counts, "cases": cases}
+            print(f"{suite.label}: {len(cases)} run, {counts}", file=sys.stderr)
+    write(rows, options)
+    return 3 if any(row["wrong"] for row in rows.values()) else 0
+
+
+def run(suite: Suite, variables: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """The cases of a suite as they end; one that is wrong is told at once.
+
+    Raises:
+        RuntimeError: it told no case at all.
+    """
+    command = command_of(suite)
+    if command is None:
+        print(f"{suite.label}: left out, this machine has no npm", file=sys.stderr)
+        return
+    told = 0
+    with tempfile.TemporaryFile("w+") as complaints:
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=complaints, text=True, cwd=SUITES,
+            env={**os.environ, **variables, "no_proxy": "127.0.0.1", "PYTHONPATH": str(SUITES), "OPENAI_API_KEY": "none"},
+        )  # fmt: skip
+        for line in child.stdout or ():
+            if not line.startswith('{"case"'):
+                continue
+            found = json.loads(line)
+            told += 1
+            if found["outcome"] == "wrong":
+                print(f"  wrong: {suite.name} {found['case']}: {found['detail']}", file=sys.stderr)
+            yield found
+        child.wait()
+        complaints.seek(0)
+        if not told:
+            raise RuntimeError(f"{suite.label} told no case: {complaints.read()[-1000:]}")
+
+
+def command_of(suite: Suite) -> list[str] | None:
+    """How a suite is started; its environment is made on the first run. None: there is no npm here."""
+    name = f"clients-{suite.name}-{hashlib.sha256(' '.join(suite.packages).encode()).hexdigest()[:8]}"
+    script = SUITES / suite.script
+    if suite.script.endswith(".py"):
+        if suite.name != "llama_cpp_tests":
+            return [str(environment(name, list(suite.packages))), str(script)]
+        return [str(environment(name, list(suite.packages[1:]))), str(script), str(llama_cpp_tests())]
+    if not shutil.which("npm"):
+        return None
+    folder = VENVS / name
+    if not (folder / "installed.txt").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        quiet = ["--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(folder)]
+        subprocess.run(["npm", "install", *quiet, *suite.packages], check=True, cwd=folder, stdout=subprocess.DEVNULL)
+        (folder / "installed.txt").write_text("\n".join(suite.packages))
+    shutil.copy(script, folder / suite.script)  # a module finds its packages beside itself
+    return [str(folder / "node_modules" / ".bin" / "node"), str(folder / suite.script)]
+
+
+def llama_cpp_tests() -> Path:
+    """The folder of llama.cpp's server tests, out of the sources of the package that Locum answers with.
+
+    Raises:
+        RuntimeError: the package index has no such sources.
+    """
+    package, version, _ = LLAMA_CPP
+    folder = VENVS / f"sources-{package}-{version}"
+    inside = "tools/server/tests"
+    if not (folder / inside).is_dir():
+        index = os.environ.get("LOCUM_PYPI_JSON", "https://pypi.org/pypi")
+        page = f"{index}/{package}/json"
+        with urllib.request.urlopen(page, timeout=60) as answer:
+            files = json.load(answer)["releases"][version]
+        found = next((file for file in files if file["packagetype"] == "sdist"), None)
+        if found is None:
+            raise RuntimeError(f"{package} {version} has no sources on the package index")
+        folder.mkdir(parents=True, exist_ok=True)
+        archive = folder / "sources.tar.gz"
+        with urllib.request.urlopen(urllib.parse.urljoin(page, found["url"]), timeout=600) as answer:
+            archive.write_bytes(answer.read())
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != found["digests"]["sha256"]:
+            raise RuntimeError(f"the sources of {package} {version} are not those that the index names")
+        with tarfile.open(archive) as sources:
+            for member in sources:
+                _, found_inside, rest = member.name.partition(f"/{inside}/")
+                if found_inside and member.isfile() and rest.endswith((".py", ".ini")):
+                    member.name = f"{inside}/{rest}"
+                    sources.extract(member, folder, filter="data")
+        archive.unlink()
+    return folder / inside
+
+
+@contextlib.contextmanager
+def servers(folder: Path, model: str) -> Iterator[dict[str, str]]:
+    """The three servers; yields the variables by which suites find them."""
+    from locum.testing.bundles import pico_bundle, pico_task
+    from locum.testing.upstream import FakeUpstream
+
+    locum = [sys.executable, "-m", "locum.cli.main"]
+    embedder = VENVS / "clients-embedder"
+    if not (embedder / "manifest.json").is_file() and not any(embedder.glob("*")):
+        export = [*locum, "export", "all-MiniLM-L6-v2", "--as", "embedder", "--out", str(embedder)]
+        subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
+    with contextlib.ExitStack() as stack:
+        upstream = stack.enter_context(FakeUpstream(["hello"] * 1000))
+        pico_bundle(folder / "pico", task_text=pico_task(base_url=upstream.base_url, model="mock"))
+        variables = {}
+        for key, name, target in (
+            ("CHAT", model, model), ("EMBED", embedder.name, str(embedder)), ("BUNDLE", "pico", str(folder / "pico"))
+        ):  # fmt: skip
+            port = free_port()
+            served = stack.enter_context(process([*locum, "serve", target, "--port", str(port)], name, port, {}, 300))
+            variables[f"{key}_URL"] = f"{served.url}/v1"
+            with urllib.request.urlopen(f"{served.url}/v1/models", timeout=30) as answer:
+                variables[f"{key}_MODEL"] = json.load(answer)["data"][0]["id"]
+        yield variables
+
+
+def write(rows: dict[str, Any], options: argparse.Namespace) -> None:
+    """The JSON; suites that were not run keep what they had."""
+    earlier = json.loads(options.out.read_text())["suites"] if options.out.is_file() and options.only else {}
+    document = {"circumstances": circumstances() | {"model": options.model}, "suites": earlier | rows}
+    options.out.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"wrote {options.out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
