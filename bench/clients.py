@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,8 +31,9 @@ from gateway import VENVS, circumstances, environment, free_port, process
 HERE = Path(__file__).resolve().parent
 SUITES = HERE / "client_suites"
 RESULTS = HERE / "results" / "clients.json"
-LLAMA_CPP = ("xllamacpp", "2026.10.11549", "")
-"""The release whose sources hold the tests of llama.cpp's server."""
+LLAMA_CPP = "xllamacpp==2026.10.11549"
+LLAMA_CPP_SHA256 = "c17ee1163006f70726abb9f72137830818f3d8cb60bfc34cb232d08428eaa22b"
+"""The release whose sources hold the tests of llama.cpp's server, and its archive's hash."""
 NODE = "node@22.23.3"
 """Node.js itself comes from the registry too: what a machine has is often too old for these clients."""
 OUTCOMES = ("passed", "wrong", "by_design")
@@ -62,14 +62,14 @@ class Suite:
 PLAIN = (
     Suite("openai_python.py", "OpenAI's Python client", ("openai==3.57.0",)),
     Suite("open_responses.py", "Open Responses", ("openresponses-types==2.4.0",)),
-    Suite("llama_cpp_tests.py", "llama.cpp's server tests", ("xllamacpp==2026.10.11549", "openai==3.57.0", "pytest==8.4.2",
+    Suite("llama_cpp_tests.py", "llama.cpp's server tests", (LLAMA_CPP, "openai==3.57.0", "pytest==8.4.2",
                                                             "requests==2.32.5", "filelock==3.20.0", "numpy")),
     Suite("litellm_client.py", "LiteLLM", ("litellm==1.110.2",)),
     Suite("langchain_client.py", "LangChain's standard tests", ("langchain-tests==1.1.9", "langchain-openai==1.7.4")),
     Suite("instructor_client.py", "Instructor", ("instructor==1.17.0",)),
     Suite("pydantic_ai_client.py", "Pydantic AI", ("pydantic-ai-slim[openai]==2.68.0",)),
     Suite("openai_agents_client.py", "OpenAI Agents SDK", ("openai-agents==0.24.0",)),
-    Suite("dspy_client.py", "DSPy", ("dspy==3.4.1",)),
+    Suite("dspy_client.py", "DSPy", ("dspy==3.4.1", "numpy==2.2.6")),
     Suite("ai_sdk.mjs", "AI SDK", ("ai@7.0.173", "@ai-sdk/openai@4.0.118", "@ai-sdk/openai-compatible@3.0.92", NODE)),
     Suite("promptfoo.mjs", "promptfoo", ("promptfoo@0.123.1", NODE)),
 )  # fmt: skip
@@ -151,32 +151,38 @@ def llama_cpp_tests() -> Path:
     """The folder of llama.cpp's server tests, out of the sources of the package that Locum answers with.
 
     Raises:
-        RuntimeError: the package index has no such sources.
+        RuntimeError: pip cannot fetch the sources, or they are others.
     """
-    package, version, _ = LLAMA_CPP
-    folder = VENVS / f"sources-{package}-{version}"
-    inside = "tools/server/tests"
-    if not (folder / inside).is_dir():
-        index = os.environ.get("LOCUM_PYPI_JSON", "https://pypi.org/pypi")
-        page = f"{index}/{package}/json"
-        with urllib.request.urlopen(page, timeout=60) as answer:
-            files = json.load(answer)["releases"][version]
-        found = next((file for file in files if file["packagetype"] == "sdist"), None)
-        if found is None:
-            raise RuntimeError(f"{package} {version} has no sources on the package index")
-        folder.mkdir(parents=True, exist_ok=True)
-        archive = folder / "sources.tar.gz"
-        with urllib.request.urlopen(urllib.parse.urljoin(page, found["url"]), timeout=600) as answer:
-            archive.write_bytes(answer.read())
-        if hashlib.sha256(archive.read_bytes()).hexdigest() != found["digests"]["sha256"]:
-            raise RuntimeError(f"the sources of {package} {version} are not those that the index names")
-        with tarfile.open(archive) as sources:
+    folder, inside = VENVS / LLAMA_CPP.replace("==", "-sources-"), "tools/server/tests"
+    if (folder / inside).is_dir():
+        return folder / inside
+    with tempfile.TemporaryDirectory() as download:
+        package = LLAMA_CPP.partition("==")[0]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-binary",
+            package,
+            LLAMA_CPP,
+            "--dest",
+            download,
+        ]
+        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        archives = list(Path(download).glob("*.tar.gz"))
+        if done.returncode or not archives:
+            raise RuntimeError(f"pip cannot fetch the sources of {LLAMA_CPP}: {done.stderr.strip().splitlines()[-1]}")
+        if hashlib.sha256(archives[0].read_bytes()).hexdigest() != LLAMA_CPP_SHA256:
+            raise RuntimeError(f"the sources of {LLAMA_CPP} are not those that this script was written for")
+        with tarfile.open(archives[0]) as sources:
             for member in sources:
-                _, found_inside, rest = member.name.partition(f"/{inside}/")
-                if found_inside and member.isfile() and rest.endswith((".py", ".ini")):
+                _, found, rest = member.name.partition(f"/{inside}/")
+                if found and member.isfile() and rest.endswith((".py", ".ini")):
                     member.name = f"{inside}/{rest}"
                     sources.extract(member, folder, filter="data")
-        archive.unlink()
     return folder / inside
 
 

@@ -46,6 +46,7 @@ def case(function: Callable[[], Any]) -> Callable[[], Any]:
 def main() -> None:
     """Run every case, one JSON line each: ``case``, ``outcome``, ``detail``, ``seconds``."""
     only = os.environ.get("ONLY", "")
+    loop = asyncio.Runner()  # one for all cases: clients keep their connections, which belong to a loop
     for function in CASES:
         if only and only not in function.__name__:
             continue
@@ -53,7 +54,7 @@ def main() -> None:
         outcome, detail = "passed", ""
         try:
             if inspect.iscoroutinefunction(function):
-                asyncio.run(function())
+                loop.run(function())
             else:
                 function()
         except ByDesign as refused:

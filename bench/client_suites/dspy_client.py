@@ -7,7 +7,9 @@ from typing import Literal
 import dspy
 from cases import CHAT_MODEL, CHAT_URL, EMBED_MODEL, EMBED_URL, KEY, case, main
 
-lm = dspy.LM(f"openai/{CHAT_MODEL}", api_base=CHAT_URL, api_key=KEY, max_tokens=120, temperature=0.0, cache=False, num_retries=0)
+lm = dspy.LM(
+    f"openai/{CHAT_MODEL}", api_base=CHAT_URL, api_key=KEY, max_tokens=120, temperature=0.0, cache=False, num_retries=0
+)
 
 
 class Sorted(dspy.Signature):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest_results
 
-TESTS = '''
+TESTS = """
 import os
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
@@ -44,7 +44,7 @@ class TestEmbeddings(EmbeddingsIntegrationTests):
     def embedding_model_params(self) -> dict:
         return {"model": os.environ["EMBED_MODEL"], "base_url": os.environ["EMBED_URL"], "api_key": "none",
                 "check_embedding_ctx_length": False}
-'''
+"""
 
 BY_DESIGN: dict[str, str] = {}
 """Test → why it is refused."""

@@ -34,7 +34,9 @@ def whole() -> None:
 
 @case
 def streamed() -> None:
-    parts = list(litellm.completion(messages=HELLO, max_tokens=8, stream=True, stream_options={"include_usage": True}, **CHAT))
+    parts = list(
+        litellm.completion(messages=HELLO, max_tokens=8, stream=True, stream_options={"include_usage": True}, **CHAT)
+    )
     whole = litellm.stream_chunk_builder(parts)
     assert whole.choices[0].message.content and whole.usage.completion_tokens > 0
 
@@ -69,7 +71,11 @@ def tool_required() -> None:
 @case
 def tool_result_sent_back() -> None:
     asked = [{"role": "user", "content": ASK_WEATHER}]
-    said = litellm.completion(messages=asked, tools=[TOOL], tool_choice="required", max_tokens=60, **CHAT).choices[0].message
+    said = (
+        litellm.completion(messages=asked, tools=[TOOL], tool_choice="required", max_tokens=60, **CHAT)
+        .choices[0]
+        .message
+    )
     turns = [*asked, said.model_dump(), {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": "18"}]
     litellm.completion(messages=turns, tools=[TOOL], tool_choice="none", max_tokens=8, **CHAT)
 

@@ -115,9 +115,7 @@ def main() -> None:
     os.chdir(tests)
     sys.path.insert(0, str(tests))
     sys.modules["wget"] = ModuleType("wget")  # by which they would download models
-    pytest_results.run(
-        [*(str(tests / file) for file in CHOSEN), *sys.argv[2:]], BY_DESIGN, plugins=(_Redirected(),)
-    )
+    pytest_results.run([*(str(tests / file) for file in CHOSEN), *sys.argv[2:]], BY_DESIGN, plugins=(_Redirected(),))
 
 
 if __name__ == "__main__":

@@ -134,7 +134,9 @@ def tool_result_sent_back() -> None:
     said = _called(tools=[TOOL], tool_choice="required")
     turns = [{"role": "user", "content": ASK_WEATHER}, said.model_dump(),
              {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": "18 degrees"}]  # fmt: skip
-    answer = chat.chat.completions.create(model=CHAT_MODEL, messages=turns, tools=[TOOL], tool_choice="none", max_tokens=20)
+    answer = chat.chat.completions.create(
+        model=CHAT_MODEL, messages=turns, tools=[TOOL], tool_choice="none", max_tokens=20
+    )
     assert answer.choices[0].message.content
 
 
@@ -270,7 +272,9 @@ def embedding_tokens_refused_plainly() -> None:
 
 @case
 def bundle_usage_counted() -> None:
-    answer = bundle.chat.completions.create(model=f"{BUNDLE_MODEL}@local", messages=[{"role": "user", "content": "my card"}])
+    answer = bundle.chat.completions.create(
+        model=f"{BUNDLE_MODEL}@local", messages=[{"role": "user", "content": "my card"}]
+    )
     assert answer.usage.total_tokens >= 0
 
 
@@ -290,7 +294,9 @@ def bundle_llm_as_it_is() -> None:
 @case
 def context_exceeded() -> None:
     try:
-        chat.chat.completions.create(model=CHAT_MODEL, messages=[{"role": "user", "content": "word " * 9000}], max_tokens=4)
+        chat.chat.completions.create(
+            model=CHAT_MODEL, messages=[{"role": "user", "content": "word " * 9000}], max_tokens=4
+        )
     except openai.BadRequestError as error:
         assert error.code == "context_length_exceeded" and "maximum context length" in error.message, error.message
     else:

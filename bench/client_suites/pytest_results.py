@@ -36,6 +36,8 @@ class _Results:
 
 def run(arguments: list[str], by_design: Mapping[str, str], plugins: tuple[Any, ...] = ()) -> None:
     """Run the tests of ``arguments``; ``by_design`` maps a part of a test's name to the reason why it is refused."""
-    status = pytest.main(["-p", "no:cacheprovider", "-p", "no:terminal", *arguments], plugins=[_Results(by_design), *plugins])
+    status = pytest.main(
+        ["-p", "no:cacheprovider", "-p", "no:terminal", *arguments], plugins=[_Results(by_design), *plugins]
+    )
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise SystemExit(f"pytest ended with {status!r}: run it by hand in this environment to see why")
