@@ -36,6 +36,7 @@ LLAMA_CPP_SHA256 = "c17ee1163006f70726abb9f72137830818f3d8cb60bfc34cb232d08428ea
 """The release whose sources hold the tests of llama.cpp's server, and its archive's hash."""
 NODE = "node@22.23.3"
 """Node.js itself comes from the registry too: what a machine has is often too old for these clients."""
+COLUMNS = ["client", "version", "run", "passed", "wrong", "by design"]
 OUTCOMES = ("passed", "wrong", "by_design")
 
 
@@ -110,9 +111,19 @@ def run(suite: Suite, variables: dict[str, str]) -> Iterator[dict[str, Any]]:
     told = 0
     with tempfile.TemporaryFile("w+") as complaints:
         child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=complaints, text=True, cwd=SUITES,
-            env={**os.environ, **variables, "no_proxy": "127.0.0.1", "PYTHONPATH": str(SUITES), "OPENAI_API_KEY": "none"},
-        )  # fmt: skip
+            command,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            cwd=SUITES,
+            env={
+                **os.environ,
+                **variables,
+                "no_proxy": "127.0.0.1",
+                "PYTHONPATH": str(SUITES),
+                "OPENAI_API_KEY": "none",
+            },
+        )
         for line in child.stdout or ():
             if not line.startswith('{"case"'):
                 continue
@@ -215,7 +226,28 @@ def servers(folder: Path, model: str) -> Iterator[dict[str, str]]:
 def write(rows: dict[str, Any], options: argparse.Namespace) -> None:
     """The JSON; suites that were not run keep what they had."""
     earlier = json.loads(options.out.read_text())["suites"] if options.out.is_file() and options.only else {}
-    document = {"circumstances": circumstances() | {"model": options.model}, "suites": earlier | rows}
+    suites = earlier | rows
+    table = [
+        {
+            "client": row["label"],
+            "version": row["package"],
+            "run": row["run"],
+            "passed": row["passed"],
+            "wrong": row["wrong"],
+            "by design": row["by_design"],
+        }
+        for row in suites.values()
+    ]
+    reasons = sorted(
+        {found["detail"] for row in suites.values() for found in row["cases"] if found["outcome"] == "by_design"}
+    )
+    document = {
+        "circumstances": circumstances() | {"model": options.model},
+        "columns": COLUMNS,
+        "table": table,
+        "caption": f"Model: {options.model}. By design: {'; '.join(reasons) or 'none'}.",
+        "suites": suites,
+    }
     options.out.write_text(json.dumps(document, indent=1) + "\n")
     print(f"wrote {options.out}", file=sys.stderr)
 

@@ -13,6 +13,7 @@ SCRIPTS = (
     "startup.py",
     "no_slower.py",
     "fuzz.py",
+    "clients.py",
     "certificates.py",
     "certificate_worlds.py",
     "classify.py",

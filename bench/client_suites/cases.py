@@ -33,7 +33,7 @@ ASK_WEATHER = "What is the weather in Paris? Use the tool."
 CASES: list[Callable[[], Any]] = []
 
 
-class ByDesign(Exception):  # noqa: N818 - an outcome and no fault
+class ByDesign(Exception):
     """What this case asks for is refused on purpose, in words that say so."""
 
 

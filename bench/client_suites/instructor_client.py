@@ -20,7 +20,8 @@ class City(BaseModel):
 
 def _typed(mode: instructor.Mode) -> None:
     found = instructor.from_openai(client, mode=mode).chat.completions.create(
-        model=CHAT_MODEL, messages=ASK, response_model=City, max_tokens=80, max_retries=0)  # fmt: skip
+        model=CHAT_MODEL, messages=ASK, response_model=City, max_tokens=80, max_retries=0
+    )
     assert isinstance(found, City)
 
 
@@ -47,21 +48,28 @@ def json_object() -> None:
 @case
 def responses_tools() -> None:
     found = instructor.from_openai(client, mode=instructor.Mode.RESPONSES_TOOLS).responses.create(
-        model=CHAT_MODEL, input=ASK, response_model=City, max_output_tokens=80, max_retries=0)  # fmt: skip
+        model=CHAT_MODEL, input=ASK, response_model=City, max_output_tokens=80, max_retries=0
+    )
     assert isinstance(found, City)
 
 
 @case
 def parts_while_streamed() -> None:
-    found = list(instructor.from_openai(client, mode=instructor.Mode.JSON_SCHEMA).chat.completions.create_partial(
-        model=CHAT_MODEL, messages=ASK, response_model=City, max_tokens=80, max_retries=0))  # fmt: skip
+    found = list(
+        instructor.from_openai(client, mode=instructor.Mode.JSON_SCHEMA).chat.completions.create_partial(
+            model=CHAT_MODEL, messages=ASK, response_model=City, max_tokens=80, max_retries=0
+        )
+    )
     assert found[-1].name
 
 
 @case
 def parts_of_a_call_while_streamed() -> None:
-    found = list(instructor.from_openai(client, mode=instructor.Mode.TOOLS).chat.completions.create_partial(
-        model=CHAT_MODEL, messages=ASK, response_model=City, max_tokens=80, max_retries=0))  # fmt: skip
+    found = list(
+        instructor.from_openai(client, mode=instructor.Mode.TOOLS).chat.completions.create_partial(
+            model=CHAT_MODEL, messages=ASK, response_model=City, max_tokens=80, max_retries=0
+        )
+    )
     assert found[-1].name
 
 

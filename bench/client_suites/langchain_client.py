@@ -1,4 +1,4 @@
-"""LangChain's standard integration tests of chat models and embeddings, with ``ChatOpenAI`` and ``OpenAIEmbeddings``."""
+"""LangChain's standard integration tests, with ``ChatOpenAI`` and ``OpenAIEmbeddings``."""
 
 from __future__ import annotations
 

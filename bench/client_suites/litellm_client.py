@@ -50,21 +50,36 @@ async def asynchronous() -> None:
 @case
 def every_parameter() -> None:
     litellm.completion(
-        messages=HELLO, max_tokens=4, temperature=0.5, top_p=0.9, seed=1, stop=["zzz"], user="u", n=1,
-        presence_penalty=0.1, frequency_penalty=0.1, logprobs=True, top_logprobs=2, metadata={"a": "b"}, **CHAT)  # fmt: skip
+        messages=HELLO,
+        max_tokens=4,
+        temperature=0.5,
+        top_p=0.9,
+        seed=1,
+        stop=["zzz"],
+        user="u",
+        n=1,
+        presence_penalty=0.1,
+        frequency_penalty=0.1,
+        logprobs=True,
+        top_logprobs=2,
+        metadata={"a": "b"},
+        **CHAT,
+    )
 
 
 @case
 def schema() -> None:
     answer = litellm.completion(
-        messages=[{"role": "user", "content": "Paris is in France."}], response_format=City, max_tokens=60, **CHAT)  # fmt: skip
+        messages=[{"role": "user", "content": "Paris is in France."}], response_format=City, max_tokens=60, **CHAT
+    )
     City.model_validate_json(answer.choices[0].message.content)
 
 
 @case
 def tool_required() -> None:
     answer = litellm.completion(
-        messages=[{"role": "user", "content": ASK_WEATHER}], tools=[TOOL], tool_choice="required", max_tokens=60, **CHAT)  # fmt: skip
+        messages=[{"role": "user", "content": ASK_WEATHER}], tools=[TOOL], tool_choice="required", max_tokens=60, **CHAT
+    )
     assert json.loads(answer.choices[0].message.tool_calls[0].function.arguments)["city"]
 
 
@@ -82,9 +97,16 @@ def tool_result_sent_back() -> None:
 
 @case
 def tool_streamed() -> None:
-    parts = list(litellm.completion(
-        messages=[{"role": "user", "content": ASK_WEATHER}], tools=[TOOL], tool_choice="required", max_tokens=60,
-        stream=True, **CHAT))  # fmt: skip
+    parts = list(
+        litellm.completion(
+            messages=[{"role": "user", "content": ASK_WEATHER}],
+            tools=[TOOL],
+            tool_choice="required",
+            max_tokens=60,
+            stream=True,
+            **CHAT,
+        )
+    )
     said = litellm.stream_chunk_builder(parts).choices[0].message
     assert json.loads(said.tool_calls[0].function.arguments)["city"]
 

@@ -1,7 +1,7 @@
 """The tests of llama.cpp's own server, as far as they speak OpenAI's API, against Locum's server instead.
 
-Notable: the tests come out of the sources of ``xllamacpp``, the release that Locum answers with. They start a server for
-each test and expect the words of models from a hub; here ``start`` leads to Locum's server with a model from the
+Notable: the tests come out of the sources of ``xllamacpp``, the release that Locum answers with. They start a server
+for each test and expect the words of models from a hub; here ``start`` leads to Locum's server with a model from the
 catalogue, and what a text must match is any text. Between both stands a pass-through that says what these tests leave
 out: the path's ``/v1`` and the model's name. Tests of llama.cpp's own endpoints and switches are left out.
 """
@@ -23,28 +23,44 @@ import pytest_results
 CHOSEN = {
     "unit/test_basic.py": ["test_server_models"],
     "unit/test_chat_completion.py": [
-        "test_chat_completion_stream", "test_chat_completion_with_openai_library", "test_completion_with_response_format",
-        "test_chat_completion_cached_tokens", "test_invalid_chat_completion_req", "test_logprobs", "test_logprobs_stream",
-        "test_logit_bias", "test_context_size_exceeded", "test_context_size_exceeded_stream",
-        "test_chat_completions_multiple_choices", "test_chat_completion",
+        "test_chat_completion_stream",
+        "test_chat_completion_with_openai_library",
+        "test_completion_with_response_format",
+        "test_chat_completion_cached_tokens",
+        "test_invalid_chat_completion_req",
+        "test_logprobs",
+        "test_logprobs_stream",
+        "test_logit_bias",
+        "test_context_size_exceeded",
+        "test_context_size_exceeded_stream",
+        "test_chat_completions_multiple_choices",
+        "test_chat_completion",
     ],
     "unit/test_compat_oai_responses.py": [""],
     "unit/test_completion.py": [
-        "test_completion_with_openai_library", "test_completion_stream_with_openai_library",
+        "test_completion_with_openai_library",
+        "test_completion_stream_with_openai_library",
         "test_completion_stream_with_openai_library_stops",
     ],
     "unit/test_embedding.py": [
-        "test_embedding_single", "test_embedding_multiple", "test_embedding_mixed_input", "test_embedding_invalid_input",
-        "test_embedding_openai_library_single", "test_embedding_openai_library_multiple",
-        "test_embedding_error_prompt_too_long", "test_same_prompt_give_same_result", "test_embedding_usage_single",
-        "test_embedding_usage_multiple", "test_embedding_openai_library_base64", "test_embedding_invalid_request",
+        "test_embedding_single",
+        "test_embedding_multiple",
+        "test_embedding_mixed_input",
+        "test_embedding_invalid_input",
+        "test_embedding_openai_library_single",
+        "test_embedding_openai_library_multiple",
+        "test_embedding_error_prompt_too_long",
+        "test_same_prompt_give_same_result",
+        "test_embedding_usage_single",
+        "test_embedding_usage_multiple",
+        "test_embedding_openai_library_base64",
+        "test_embedding_invalid_request",
     ],
     "unit/test_tool_call.py": ["test_completion_without_tool_call_fast"],
-}  # fmt: skip
+}
 """File → tests that speak OpenAI's API and need no particular model; an empty name is all of them."""
 
-BY_DESIGN = {
-}  # fmt: skip
+BY_DESIGN = {}
 """A part of a test's name → why Locum answers otherwise."""
 
 
@@ -77,7 +93,7 @@ def _pass_through(kind: str) -> int:
 
         do_GET = do_POST = _answer  # noqa: N815 - names of the library
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - name of the library
+        def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -94,7 +110,7 @@ class _Redirected:
 
         ports = {kind: _pass_through(kind) for kind in ("CHAT", "EMBED")}
 
-        def start(server: object, timeout_seconds: int = 0) -> None:  # noqa: ARG001 - as it is called
+        def start(server: object, timeout_seconds: int = 0) -> None:
             embeds = "bert" in str(server.model_hf_repo or "") or bool(server.server_embeddings)
             server.server_host, server.server_port = "127.0.0.1", ports["EMBED" if embeds else "CHAT"]
             server.external_server = True

@@ -26,8 +26,10 @@ EVENTS = {
 
 def _post(**body: Any) -> str:
     request = urllib.request.Request(
-        f"{CHAT_URL}/responses", json.dumps({"model": CHAT_MODEL, "max_output_tokens": 40, **body}).encode(),
-        {"content-type": "application/json"})  # fmt: skip
+        f"{CHAT_URL}/responses",
+        json.dumps({"model": CHAT_MODEL, "max_output_tokens": 40, **body}).encode(),
+        {"content-type": "application/json"},
+    )
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as answer:
         return answer.read().decode()
 
@@ -76,7 +78,10 @@ def tool_called() -> None:
 
 @case
 def image() -> None:
-    pixel = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    pixel = (
+        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+        "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    )
     parts = [{"type": "input_text", "text": "What is this?"}, {"type": "input_image", "image_url": pixel}]
     try:
         _whole(input=[{"type": "message", "role": "user", "content": parts}])

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import openai
 from agents import (
-    Agent, ModelSettings, OpenAIChatCompletionsModel, OpenAIResponsesModel, RunConfig, Runner, function_tool,
+    Agent,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    RunConfig,
+    Runner,
+    function_tool,
     set_tracing_disabled,
-)  # fmt: skip
+)
 from cases import ASK_WEATHER, CHAT_MODEL, CHAT_URL, KEY, case, main
 from pydantic import BaseModel
 
@@ -33,8 +39,13 @@ def get_weather(city: str) -> str:
 
 async def _run(model: object, text: str, **more: object) -> object:
     choice = more.pop("tool_choice", None)
-    agent = Agent(name="a", instructions="Answer briefly.", model=model,
-                  model_settings=ModelSettings(max_tokens=120, temperature=0, tool_choice=choice), **more)  # fmt: skip
+    agent = Agent(
+        name="a",
+        instructions="Answer briefly.",
+        model=model,
+        model_settings=ModelSettings(max_tokens=120, temperature=0, tool_choice=choice),
+        **more,
+    )
     return (await Runner.run(agent, text, max_turns=6, run_config=quiet)).final_output
 
 

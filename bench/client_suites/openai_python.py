@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import openai
 from cases import (
-    ASK_WEATHER, BUNDLE_MODEL, BUNDLE_URL, CHAT_MODEL, CHAT_URL, EMBED_MODEL, EMBED_URL, KEY, WEATHER, case, main,
-)  # fmt: skip
+    ASK_WEATHER,
+    BUNDLE_MODEL,
+    BUNDLE_URL,
+    CHAT_MODEL,
+    CHAT_URL,
+    EMBED_MODEL,
+    EMBED_URL,
+    KEY,
+    WEATHER,
+    case,
+    main,
+)
 from pydantic import BaseModel
 
 chat = openai.OpenAI(base_url=CHAT_URL, api_key=KEY, max_retries=0)
@@ -40,25 +50,59 @@ def chat_whole() -> None:
 
 @case
 def chat_nullable_fields() -> None:
-    names = ("frequency_penalty logit_bias logprobs max_completion_tokens metadata n presence_penalty reasoning_effort "
-             "seed service_tier stop store stream temperature top_logprobs top_p verbosity audio prediction "
-             "modalities").split()  # fmt: skip
+    names = [
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "metadata",
+        "n",
+        "presence_penalty",
+        "reasoning_effort",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "stream",
+        "temperature",
+        "top_logprobs",
+        "top_p",
+        "verbosity",
+        "audio",
+        "prediction",
+        "modalities",
+    ]
     chat.chat.completions.create(model=CHAT_MODEL, messages=HELLO, max_tokens=2, extra_body=dict.fromkeys(names))
 
 
 @case
 def chat_fields_that_ask_for_nothing() -> None:
     chat.chat.completions.create(
-        model=CHAT_MODEL, messages=HELLO, max_completion_tokens=2, logit_bias={}, modalities=["text"], n=1,
-        service_tier="auto", store=False, metadata={}, verbosity="medium", user="u", prompt_cache_key="k",
-        safety_identifier="s", parallel_tool_calls=True, reasoning_effort="low",
-    )  # fmt: skip
+        model=CHAT_MODEL,
+        messages=HELLO,
+        max_completion_tokens=2,
+        logit_bias={},
+        modalities=["text"],
+        n=1,
+        service_tier="auto",
+        store=False,
+        metadata={},
+        verbosity="medium",
+        user="u",
+        prompt_cache_key="k",
+        safety_identifier="s",
+        parallel_tool_calls=True,
+        reasoning_effort="low",
+    )
 
 
 @case
 def chat_streamed() -> None:
-    parts = list(chat.chat.completions.create(
-        model=CHAT_MODEL, messages=HELLO, max_tokens=8, stream=True, stream_options={"include_usage": True}))  # fmt: skip
+    parts = list(
+        chat.chat.completions.create(
+            model=CHAT_MODEL, messages=HELLO, max_tokens=8, stream=True, stream_options={"include_usage": True}
+        )
+    )
     assert parts[-1].usage.completion_tokens > 0
     assert not parts[-1].choices
     assert any(part.choices and part.choices[0].finish_reason for part in parts)
@@ -83,23 +127,30 @@ async def chat_async() -> None:
 @case
 def chat_parsed() -> None:
     answer = chat.chat.completions.parse(
-        model=CHAT_MODEL, messages=[{"role": "user", "content": "Paris is in France."}], response_format=City,
-        max_tokens=60)  # fmt: skip
+        model=CHAT_MODEL,
+        messages=[{"role": "user", "content": "Paris is in France."}],
+        response_format=City,
+        max_tokens=60,
+    )
     assert isinstance(answer.choices[0].message.parsed, City)
 
 
 @case
 def chat_parsed_while_streamed() -> None:
     with chat.chat.completions.stream(
-        model=CHAT_MODEL, messages=[{"role": "user", "content": "Paris is in France."}], response_format=City,
-        max_tokens=60) as stream:  # fmt: skip
+        model=CHAT_MODEL,
+        messages=[{"role": "user", "content": "Paris is in France."}],
+        response_format=City,
+        max_tokens=60,
+    ) as stream:
         stream.until_done()
         assert isinstance(stream.get_final_completion().choices[0].message.parsed, City)
 
 
 def _called(**settings: object) -> object:
     answer = chat.chat.completions.create(
-        model=CHAT_MODEL, messages=[{"role": "user", "content": ASK_WEATHER}], max_tokens=60, temperature=0, **settings)  # fmt: skip
+        model=CHAT_MODEL, messages=[{"role": "user", "content": ASK_WEATHER}], max_tokens=60, temperature=0, **settings
+    )
     choice = answer.choices[0]
     assert choice.finish_reason in ("tool_calls", "stop"), choice.finish_reason
     assert choice.message.tool_calls[0].function.name == "get_weather"
@@ -132,8 +183,11 @@ def tool_auto() -> None:
 @case
 def tool_result_sent_back() -> None:
     said = _called(tools=[TOOL], tool_choice="required")
-    turns = [{"role": "user", "content": ASK_WEATHER}, said.model_dump(),
-             {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": "18 degrees"}]  # fmt: skip
+    turns = [
+        {"role": "user", "content": ASK_WEATHER},
+        said.model_dump(),
+        {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": "18 degrees"},
+    ]
     answer = chat.chat.completions.create(
         model=CHAT_MODEL, messages=turns, tools=[TOOL], tool_choice="none", max_tokens=20
     )
@@ -143,8 +197,13 @@ def tool_result_sent_back() -> None:
 @case
 def tool_streamed() -> None:
     with chat.chat.completions.stream(
-        model=CHAT_MODEL, messages=[{"role": "user", "content": ASK_WEATHER}], max_tokens=60, temperature=0,
-        tools=[STRICT], tool_choice="required") as stream:  # fmt: skip
+        model=CHAT_MODEL,
+        messages=[{"role": "user", "content": ASK_WEATHER}],
+        max_tokens=60,
+        temperature=0,
+        tools=[STRICT],
+        tool_choice="required",
+    ) as stream:
         kinds = {event.type for event in stream}
         assert "tool_calls.function.arguments.done" in kinds
         assert stream.get_final_completion().choices[0].message.tool_calls
@@ -153,16 +212,24 @@ def tool_streamed() -> None:
 @case
 def tool_parsed() -> None:
     answer = chat.chat.completions.parse(
-        model=CHAT_MODEL, messages=[{"role": "user", "content": "Paris is in France. Note it down."}], max_tokens=60,
-        tools=[openai.pydantic_function_tool(City)], tool_choice="required")  # fmt: skip
+        model=CHAT_MODEL,
+        messages=[{"role": "user", "content": "Paris is in France. Note it down."}],
+        max_tokens=60,
+        tools=[openai.pydantic_function_tool(City)],
+        tool_choice="required",
+    )
     assert isinstance(answer.choices[0].message.tool_calls[0].function.parsed_arguments, City)
 
 
 @case
 def tools_with_schema() -> None:
     chat.chat.completions.create(
-        model=CHAT_MODEL, messages=HELLO, tools=[TOOL], max_tokens=60,
-        response_format={"type": "json_schema", "json_schema": {"name": "city", "schema": City.model_json_schema()}})  # fmt: skip
+        model=CHAT_MODEL,
+        messages=HELLO,
+        tools=[TOOL],
+        max_tokens=60,
+        response_format={"type": "json_schema", "json_schema": {"name": "city", "schema": City.model_json_schema()}},
+    )
 
 
 @case
@@ -206,7 +273,8 @@ def completion_best_of() -> None:
 @case
 def completion_echo_logprobs() -> None:
     answer = chat.completions.create(
-        model=CHAT_MODEL, prompt="Once upon a time", max_tokens=1, echo=True, logprobs=1, temperature=0)  # fmt: skip
+        model=CHAT_MODEL, prompt="Once upon a time", max_tokens=1, echo=True, logprobs=1, temperature=0
+    )
     choice = answer.choices[0]
     assert choice.text.startswith("Once upon a time")
     assert choice.logprobs.token_logprobs[0] is None and len(choice.logprobs.tokens) >= 4
@@ -221,8 +289,15 @@ def response_whole() -> None:
 @case
 def response_fields_of_agents() -> None:
     chat.responses.create(
-        model=CHAT_MODEL, input="hi", max_output_tokens=16, store=False, include=["reasoning.encrypted_content"],
-        reasoning={"summary": "auto"}, prompt_cache_key="k", extra_body={"client_metadata": {"a": "b"}})  # fmt: skip
+        model=CHAT_MODEL,
+        input="hi",
+        max_output_tokens=16,
+        store=False,
+        include=["reasoning.encrypted_content"],
+        reasoning={"summary": "auto"},
+        prompt_cache_key="k",
+        extra_body={"client_metadata": {"a": "b"}},
+    )
 
 
 @case
@@ -235,8 +310,7 @@ def response_streamed() -> None:
 
 @case
 def response_parsed() -> None:
-    answer = chat.responses.parse(
-        model=CHAT_MODEL, input="Paris is in France.", text_format=City, max_output_tokens=60)  # fmt: skip
+    answer = chat.responses.parse(model=CHAT_MODEL, input="Paris is in France.", text_format=City, max_output_tokens=60)
     assert isinstance(answer.output_parsed, City)
 
 
@@ -244,10 +318,14 @@ def response_parsed() -> None:
 def response_called() -> None:
     tool = {"type": "function", "name": "get_weather", "parameters": WEATHER, "strict": True}
     first = chat.responses.create(
-        model=CHAT_MODEL, input=ASK_WEATHER, tools=[tool], tool_choice="required", max_output_tokens=60, temperature=0)  # fmt: skip
+        model=CHAT_MODEL, input=ASK_WEATHER, tools=[tool], tool_choice="required", max_output_tokens=60, temperature=0
+    )
     call = next(item for item in first.output if item.type == "function_call")
-    turns = [{"role": "user", "content": ASK_WEATHER}, *[item.model_dump() for item in first.output],
-             {"type": "function_call_output", "call_id": call.call_id, "output": "18 degrees"}]  # fmt: skip
+    turns = [
+        {"role": "user", "content": ASK_WEATHER},
+        *[item.model_dump() for item in first.output],
+        {"type": "function_call_output", "call_id": call.call_id, "output": "18 degrees"},
+    ]
     chat.responses.create(model=CHAT_MODEL, input=turns, tools=[tool], tool_choice="none", max_output_tokens=20)
 
 
@@ -286,8 +364,12 @@ def bundle_response() -> None:
 @case
 def bundle_llm_as_it_is() -> None:
     answer = bundle.chat.completions.create(
-        model=f"{BUNDLE_MODEL}@llm", messages=[{"role": "developer", "content": "Be kind.", "name": "d"}, *HELLO],
-        reasoning_effort="low", user="u", metadata={"a": "b"})  # fmt: skip
+        model=f"{BUNDLE_MODEL}@llm",
+        messages=[{"role": "developer", "content": "Be kind.", "name": "d"}, *HELLO],
+        reasoning_effort="low",
+        user="u",
+        metadata={"a": "b"},
+    )
     assert answer.choices[0].message.content
 
 
