@@ -121,7 +121,9 @@ def test_fault_71_any_bytes_end_in_an_object_or_a_400(body: bytes):
         ("grammar", "x" * 70_000, "invalid_value"),
         ("grammar", "", "invalid_value"),
         ("truncate", "auto", "invalid_value"),
-        ("store", True, "unsupported_value"),
+        ("logit_bias", {"x": 1}, "invalid_value"),
+        ("reasoning_effort", "lwo", "unsupported_value"),
+        ("modalities", ["text", "audio"], "unsupported_value"),
     ],
 )
 def test_fault_73_values_out_of_bounds_are_named(field: str, value: object, code: str):
@@ -137,7 +139,8 @@ def test_fault_73_values_out_of_bounds_are_named(field: str, value: object, code
         ("completions", {"prompt": [1, 2, 3]}, "invalid_value", "prompt.0"),
         ("completions", {"logprobs": -1}, "invalid_value", "logprobs"),
         ("completions", {"echo": True}, "unsupported_value", "echo"),
-        ("completions", {"best_of": 3}, "unknown_field", "best_of"),
+        ("completions", {"best_of": 3}, "unsupported_value", "best_of"),
+        ("completions", {"best_of": 1, "n": 2}, "invalid_value", "best_of"),
         ("completions", {"messages": []}, "unknown_field", "messages"),
         ("embeddings", {"input": [[1, 2]]}, "unsupported_value", "input"),
         ("embeddings", {"input": [1, 2]}, "unsupported_value", "input"),
@@ -153,12 +156,13 @@ def test_fault_73_values_out_of_bounds_are_named(field: str, value: object, code
         ("responses", {"store": True}, "unsupported_value", "store"),
         ("responses", {"background": True}, "unsupported_value", "background"),
         ("responses", {"previous_response_id": "resp_1"}, "unsupported_value", "previous_response_id"),
-        ("responses", {"input": [{"type": "reasoning", "summary": []}]}, None, None),
+        ("responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}, "unsupported_value", "input.0"),
+        ("responses", {"input": [{"id": "msg_1"}]}, "unsupported_value", "input.0"),
         ("responses", {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, None, None),
-        ("responses", {"tools": [{"type": "web_search"}]}, None, None),
+        ("responses", {"tools": [{"type": "web_serch"}]}, "unsupported_value", "tools.0.type"),
         ("responses", {"max_output_tokens": -1}, "invalid_value", "max_output_tokens"),
         ("responses", {"text": {"format": {"type": "json_schema"}}}, "invalid_value", "text.format.schema"),
-        ("responses", {"conversation": "conv_1"}, "unknown_field", "conversation"),
+        ("responses", {"conversation": "conv_1"}, "unsupported_value", "conversation"),
     ],
 )
 def test_fault_73_every_endpoint_bounds_its_own(endpoint: str, fields: dict, code: str | None, param: str | None):
@@ -171,7 +175,7 @@ def test_fault_73_every_endpoint_bounds_its_own(endpoint: str, fields: dict, cod
 
 def test_unknown_fields_suggest_the_nearest():
     assert "'temperature'" in _refused({**GOOD, "temprature": 1}, "unknown_field", "temprature").message
-    assert "does not take it" in _refused({**GOOD, "audio": {}}, "unknown_field", "audio").message
+    assert "does not take it" in _refused({**GOOD, "zzz": {}}, "unknown_field", "zzz").message
     part = {**GOOD, "messages": [{"role": "user", "contents": "x"}]}
     assert "'content'" in _refused(part, "unknown_field", "messages.0.contents").message
 
@@ -218,7 +222,7 @@ USER = {"role": "user", "content": "x"}
             "input.0.output",
             "at least 1 item",
         ),
-        ("responses", {"input": [{"type": "reasoning"}]}, "unsupported_value", "input.0", "function_call_output"),
+        ("responses", {"input": [{"type": "web_search_call"}]}, "unsupported_value", "input.0", "function_call_output"),
         ("responses", {"input": ["x"]}, "unsupported_value", "input.0", "object"),
     ],
 )

@@ -9,7 +9,7 @@ from. Not here: the decision (``cascade``), HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -138,18 +138,21 @@ class Student:
         """The LLM's name; None when there is none to hand over to."""
         return self._router.llm.model if self._router.llm is not None else None
 
-    def __call__(self, text: str, mode: Mode = "cascade", stop: Stop | None = None) -> Answer:
+    def __call__(
+        self, text: str, mode: Mode = "cascade", stop: Stop | None = None, hints: Mapping[str, Any] | None = None
+    ) -> Answer:
         """Answer one input.
 
         Args:
             text: the input.
             mode: by the policy; ``local``, never leaving this machine, whatever the confidence; or ``llm``.
             stop: lets another thread stop the LLM's answer.
+            hints: further fields of OpenAI's API for an LLM behind a URL, when it is asked.
 
         Raises:
             LocumError: the engine failed; or the LLM did, and nothing uncertified takes its place.
         """
-        return self._router.answer(text, mode, stop)
+        return self._router.answer(text, mode, stop, hints)
 
     def many(self, texts: Sequence[str], mode: Mode = "cascade") -> list[Answer]:
         """Answer several inputs, in order; the student reads them as one batch.

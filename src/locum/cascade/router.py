@@ -13,16 +13,18 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from locum.cascade.identity import other_answering
 from locum.cascade.policy import Mode, decide, void_reason
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.progress import warn
 from locum.data.normalise import NotText, normalise
-from locum.runtime.completion import Completion, CompletionRequest
+from locum.runtime.completion import AsSent, Completion, CompletionRequest
+from locum.runtime.openai_wire import request_body
 from locum.runtime.protocol import Generator, Stop
 from locum.schema.certificate import Answer, Certificate, Decision, Policy
 from locum.students.protocol import LocalAnswer, StudentModel
@@ -135,27 +137,38 @@ class Router:
         """Why the certificate covers nothing now; None while it is in force."""
         return void_reason(self.certificate, now=self._clock(), hashes=self._hashes, ended=self._ended)
 
-    def answer(self, text: str, mode: Mode = "cascade", stop: Stop | None = None) -> Answer:
+    def answer(
+        self, text: str, mode: Mode = "cascade", stop: Stop | None = None, hints: Mapping[str, Any] | None = None
+    ) -> Answer:
         """Answer one input.
 
         Args:
             text: the input.
             mode: by the policy, by the student alone (never leaves), or by the LLM alone.
             stop: lets another thread stop the LLM's answer.
+            hints: further fields of OpenAI's API for an LLM behind a URL. They go with what is handed over and with no
+                audit; a caller has none where the certificate speaks of the LLM.
 
         Raises:
             LocumError: the student failed; or the LLM did, and nothing may take its place.
         """
-        return self.answer_many([text], mode, stop)[0]
+        return self.answer_many([text], mode, stop, hints)[0]
 
-    def answer_many(self, texts: Sequence[str], mode: Mode = "cascade", stop: Stop | None = None) -> list[Answer]:
+    def answer_many(
+        self,
+        texts: Sequence[str],
+        mode: Mode = "cascade",
+        stop: Stop | None = None,
+        hints: Mapping[str, Any] | None = None,
+    ) -> list[Answer]:
         """Answer several inputs, in order; the student sees them as one batch.
 
         Raises:
             LocumError: the student failed; or the LLM did, and nothing may take its place.
         """
+        llm = partial(self._ask, stop=stop, hints=hints)
         if mode == "llm":
-            return self._hand_over([(text, LocalAnswer(None, math.nan), "asked for the LLM") for text in texts], stop)
+            return self._hand_over([(text, LocalAnswer(None, math.nan), "asked for the LLM") for text in texts], llm)
         drawn = self.student.answer([_as_trained(text) for text in texts])
         if mode == "local":
             return [self._local_only(each) for each in drawn]
@@ -175,7 +188,7 @@ class Router:
             else:
                 nobody = " and there is no LLM" if decision.route == "llm" else ""
                 answers[index] = _abstained(_finite(sure), decision.reason + nobody, local.truncated_tokens)
-        asked = self._hand_over([(texts[i], drawn[i], reasons[i]) for i in handed], stop)
+        asked = self._hand_over([(texts[i], drawn[i], reasons[i]) for i in handed], llm)
         for index, answer in zip(handed, asked, strict=True):
             answers[index] = answer
         return [answer for answer in answers if answer is not None]
@@ -218,12 +231,14 @@ class Router:
             return self._covered(local.output, local, decision)
         return _uncovered(local, f"asked for local only: {decision.reason}")
 
-    def _hand_over(self, inputs: Sequence[tuple[str, LocalAnswer, str]], stop: Stop | None) -> list[Answer]:
+    def _hand_over(
+        self, inputs: Sequence[tuple[str, LocalAnswer, str]], llm: Callable[[str, LocalAnswer, str], Answer]
+    ) -> list[Answer]:
         """The LLM's answers to ``(text, what the student answered, reason)``."""
         if len(inputs) <= 1:
-            return [self._ask(*each, stop) for each in inputs]
+            return [llm(*each) for each in inputs]
         with ThreadPoolExecutor(min(self._llm_concurrency, len(inputs))) as pool:
-            asked = [pool.submit(self._ask, *each, stop) for each in inputs]
+            asked = [pool.submit(llm, *each) for each in inputs]
             try:
                 return [future.result() for future in asked]
             except BaseException:
@@ -231,9 +246,11 @@ class Router:
                     future.cancel()
                 raise
 
-    def _ask(self, text: str, local: LocalAnswer, reason: str, stop: Stop | None) -> Answer:
+    def _ask(
+        self, text: str, local: LocalAnswer, reason: str, stop: Stop | None, hints: Mapping[str, Any] | None
+    ) -> Answer:
         try:
-            output, written = self._llm_answer(text, stop)
+            output, written = self._llm_answer(text, stop, hints)
         except LocumError as failure:
             if self._when_llm_fails == "error" or local.output is None:
                 raise
@@ -248,7 +265,9 @@ class Router:
             cached_tokens=written.cached_tokens,
         )
 
-    def _llm_answer(self, text: str, stop: Stop | None = None) -> tuple[str | None, Completion]:
+    def _llm_answer(
+        self, text: str, stop: Stop | None = None, hints: Mapping[str, Any] | None = None
+    ) -> tuple[str | None, Completion]:
         """The LLM's answer as read, and as written.
 
         Raises:
@@ -259,7 +278,10 @@ class Router:
             raise UserError(
                 "cascade-no-llm", "no LLM is configured to answer this", fix="serve with an LLM, or ask NAME@local"
             )
-        completion = _read(self.llm, ask(self.kind, text), stop or Stop())
+        request = ask(self.kind, text)
+        if hints:
+            request = replace(request, sent=AsSent({**request_body(request, self.llm.model), **hints}))
+        completion = _read(self.llm, request, stop or Stop())
         self.watch(completion)
         return answer_of(self.kind, completion, text), completion
 

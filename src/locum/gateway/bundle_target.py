@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -21,7 +22,7 @@ from locum.cascade.policy import Mode
 from locum.cascade.router import AuditResult
 from locum.core.errors import LocumError, UpstreamError
 from locum.gateway.batching import BatchedClassifier, LimitedGenerator
-from locum.gateway.calls import Opened, Origin
+from locum.gateway.calls import Opened, Origin, left_out
 from locum.gateway.errors import ApiError, from_engine_error, from_llm_error
 from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
@@ -40,6 +41,13 @@ _FORMS: dict[Kind, str] = {
     "rank": "a JSON list of candidates' numbers, best first",
 }
 _PASSED_ON = Origin("llm", "asked for by name")
+_HANDED_OVER = (
+    "reasoning_effort", "verbosity", "service_tier", "safety_identifier", "prompt_cache_key", "user",
+)  # fmt: skip
+"""What a caller may say to the LLM that an input is handed over to: how hard to work, for whom, at which price. What is
+asked, and how the answer is read, is the task's."""
+_HINTS = frozenset({"reasoning_effort", "verbosity", "reasoning.effort", "text.verbosity"})
+"""The names that those of them have which would otherwise be left out."""
 
 
 class BundleTarget:
@@ -122,6 +130,8 @@ class BundleTarget:
         if len(requests) > 1:
             self._refuse("n", "there is one answer to an input")
         request = requests[0]
+        if request.sent is not None and request.sent.llm_only:
+            self._refuse(request.sent.llm_only[0], "the student cannot do it")
         if request.tools:
             self._refuse("tools", f"the answer is one text ({self._form}), and calls no function")
         if request.logprobs is not None:
@@ -144,7 +154,8 @@ class BundleTarget:
             return self._pass_through(request, stop)
         text, ignored = input_of(request, self._max_input_chars)
         try:
-            answer = self._student(text, mode, stop)
+            hints = self._hints(request)
+            answer = self._student(text, mode, stop, hints)
         except UpstreamError as error:
             self._count_llm_failure(error)
             raise from_llm_error(error, self._student.llm, handed_over=True) from error
@@ -154,7 +165,9 @@ class BundleTarget:
         confidence = _finite(answer.confidence)
         if self._metrics is not None and confidence is not None:
             self._metrics.confidence.observe(confidence)
-        return Opened(self._origin(answer, confidence, ignored), _as_stream(answer, model), self._fingerprint)
+        passed_on = _HINTS if hints and answer.route == "llm" else ()
+        origin = self._origin(answer, confidence, ignored, left_out(request, passed_on=passed_on))
+        return Opened(origin, _as_stream(answer, model), self._fingerprint)
 
     def forward(self, model: str, request: CompletionRequest) -> Opened | None:
         """The LLM's answer on its way, when it was asked for by name and can be asked without waiting.
@@ -168,7 +181,7 @@ class BundleTarget:
             sent = self._student.forward(request)
         except LocumError as error:
             raise self._llm_refusal(error) from error
-        return None if sent is None else Opened(_PASSED_ON, sent.stream, self._student.llm or "", sent.arrival)
+        return None if sent is None else Opened(_passed(request), sent.stream, self._student.llm or "", sent.arrival)
 
     def count_failure(self, error: BaseException) -> None:
         """The LLM broke off."""
@@ -213,7 +226,7 @@ class BundleTarget:
             if stop is not None and stop.is_set:  # which is no failure of the LLM
                 raise from_engine_error(error) from error
             raise self._llm_refusal(error) from error
-        return Opened(_PASSED_ON, stream, self._student.llm or "")
+        return Opened(_passed(request), stream, self._student.llm or "")
 
     def _llm_refusal(self, error: LocumError) -> ApiError:
         """What an error of the LLM becomes; the LLM may be a file on this machine, and refuse as an engine does."""
@@ -226,7 +239,14 @@ class BundleTarget:
             return from_llm_error(error, self._student.llm)
         return from_llm_error(UpstreamError(error.code, error.cause), self._student.llm)
 
-    def _origin(self, answer: Answer, confidence: float | None, ignored: int) -> Origin:
+    def _hints(self, request: CompletionRequest) -> dict[str, Any]:
+        """What goes along when the input is handed over: nothing, where the certificate speaks of the LLM's answers."""
+        if request.sent is None or self._student.certificate.llm is not None:
+            return {}
+        fields = request.sent.fields
+        return {name: fields[name] for name in _HANDED_OVER if fields.get(name) is not None}
+
+    def _origin(self, answer: Answer, confidence: float | None, ignored: int, left_out: tuple[str, ...]) -> Origin:
         return Origin(
             route=answer.route,
             reason=answer.reason,
@@ -235,6 +255,7 @@ class BundleTarget:
             certificate=answer.certificate,
             void=self.void,
             ignored_messages=ignored,
+            left_out=left_out,
             refusal=None if answer.output is not None else f"abstain: {answer.reason or 'nobody answered'}",
         )
 
@@ -250,6 +271,12 @@ class BundleTarget:
         outcome = "failed" if result.failed else "agreed" if result.agrees else "differed"
         if self._metrics is not None:
             self._metrics.audits.labels(outcome).inc()
+
+
+def _passed(request: CompletionRequest) -> Origin:
+    """Where an answer comes from that the LLM gives as it is asked."""
+    out = request.sent.left_out if request.sent is not None else ()
+    return replace(_PASSED_ON, left_out=out) if out else _PASSED_ON
 
 
 def _schemas_of(task: Task) -> tuple[dict[str, Any], ...]:

@@ -13,14 +13,15 @@ from __future__ import annotations
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import orjson
 
-from locum.gateway.documents import WritingRequest, read_document
+from locum.gateway.documents import WritingRequest, refuse, typed_document
 from locum.gateway.errors import ApiError
+from locum.gateway.strict_json import parse_json
 from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob
 from locum.runtime.protocol import Arrival, CompletionStream
 
@@ -39,6 +40,7 @@ class Origin:
         void: why the bundle's certificate does not hold; None when it does, or where there is none.
         fields: confidence of each field of the answer, by path; None where fields have none.
         ignored_messages: messages of the request that are not part of the input.
+        left_out: fields of the request that were not done, though the answer is given.
         refusal: why nobody answered; None when somebody did.
     """
 
@@ -49,6 +51,7 @@ class Origin:
     certificate: str | None = None
     void: str | None = None
     ignored_messages: int = 0
+    left_out: tuple[str, ...] = ()
     refusal: str | None = None
 
     def headers(self, truncated_tokens: int) -> dict[str, str]:
@@ -73,6 +76,7 @@ class Origin:
             "certificate_void": self.void,
             "reason": self.reason,
             "ignored_messages": self.ignored_messages,
+            "left_out": self.left_out,
             "truncated_tokens": truncated_tokens,
         }
 
@@ -98,6 +102,19 @@ class Answered:
 
     opened: Opened
     completion: Completion
+
+
+def left_out(request: CompletionRequest, *, passed_on: Collection[str] = ()) -> tuple[str, ...]:
+    """The caller's fields that are not done: what is asked of nobody, and what only another would have taken.
+
+    Args:
+        request: as asked.
+        passed_on: hints that were passed on.
+    """
+    sent = request.sent
+    if sent is None:
+        return ()
+    return (*sent.left_out, *(name for name in sent.hints if name not in passed_on))
 
 
 def new_key(bits: int) -> str:
@@ -128,6 +145,7 @@ class Call(ABC, Generic[R]):
 
     Args:
         asked: its document.
+        fields: the same as it came.
 
     Attributes:
         document: the class of ``asked``.
@@ -141,8 +159,11 @@ class Call(ABC, Generic[R]):
     document: type[R]
     prefix: str
 
-    def __init__(self, asked: R) -> None:
+    def __init__(self, asked: R, fields: Mapping[str, Any]) -> None:
+        del fields
         self._asked = asked
+        if asked.stream_options is not None and asked.stream is not True:
+            refuse("stream_options", "it is only allowed when stream is true")
         self.stamp = Stamp(asked.model, self.prefix)
 
     @classmethod
@@ -152,7 +173,8 @@ class Call(ABC, Generic[R]):
         Raises:
             ApiError: 400, naming the field at fault.
         """
-        return cls(read_document(cls.document, body))
+        value = parse_json(body)
+        return cls(typed_document(cls.document, value), value)
 
     @property
     def model(self) -> str:
@@ -253,13 +275,11 @@ def choices_head(stamp: Stamp, kind: str, fingerprint: str, choices: list[dict[s
     }
 
 
-def usage_of(answers: Sequence[Answered]) -> dict[str, Any] | None:
-    """Token counts over all choices, the prompt counted once; None where nobody counted."""
+def usage_of(answers: Sequence[Answered]) -> dict[str, Any]:
+    """Token counts over all choices, the prompt counted once; 0 where nobody counted."""
     read = max((each.completion.input_tokens for each in answers), default=0)
     written = sum(each.completion.output_tokens for each in answers)
-    if not read and not written:
-        return None
-    cached = max(each.completion.cached_tokens for each in answers)
+    cached = max((each.completion.cached_tokens for each in answers), default=0)
     return {
         "prompt_tokens": read,
         "completion_tokens": written,

@@ -7,8 +7,9 @@ constant parts. Not here: which message a classifier reads (``targets``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field
@@ -16,16 +17,18 @@ from pydantic import Field
 from locum.gateway.calls import Answered, ChoicesCall, Opened, Stamp, choices_head, event, token_json, written
 from locum.gateway.documents import (
     MAX_CHOICES,
+    AllowedTools,
     Document,
+    Effort,
     FunctionSpec,
     JsonObject,
     Length,
-    Metadata,
+    LogitBias,
     Name,
-    Penalty,
     SchemaFormat,
     Short,
     Text,
+    Verbosity,
     WritingRequest,
     check_tools,
     format_asked,
@@ -33,22 +36,36 @@ from locum.gateway.documents import (
     seeded,
     stops,
 )
-from locum.runtime.completion import Chunk, Completion, CompletionRequest, SchemaWords, ToolCallDelta
+from locum.runtime.completion import Chunk, Completion, CompletionRequest, SchemaWords, Tool, ToolCallDelta
 from locum.schema.message import Message, ToolCall
 
 
 class TextPart(Document):
-    """A piece of a message; text is the only kind that is read."""
+    """A piece of a message: text, or why an assistant did not answer."""
 
-    type: Literal["text"]
-    text: Text
+    type: Literal["text", "refusal"]
+    text: Text | None = None
+    refusal: Text | None = None
+    prompt_cache_breakpoint: JsonObject | None = None
+
+    def words(self, at: str) -> str:
+        """What it says.
+
+        Raises:
+            ApiError: 400, when it lacks the field of its type.
+        """
+        words = self.text if self.type == "text" else self.refusal
+        if words is None:
+            refuse(f"{at}.{self.type}", "the field is required", "missing_field")
+        return words
 
 
 class CalledFunction(Document):
-    """Name and arguments of a call, as the model wrote them."""
+    """Name and arguments of a call, as the model wrote them; a client may have parsed these."""
 
     name: Short
     arguments: Text
+    parsed_arguments: Any = None
 
 
 class ChatToolCall(Document):
@@ -57,22 +74,28 @@ class ChatToolCall(Document):
     id: Short
     type: Literal["function"]
     function: CalledFunction
+    index: int | None = None
 
 
 class ChatMessage(Document):
     """One turn. Of what clients copy from an earlier answer, a refusal is read as what was said where nothing else was,
-    and empty fields are accepted.
+    and what a client added to it (what it parsed, citations, the thoughts of a model) is accepted and not read.
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=256)] | None = None
     name: Short | None = None
-    tool_calls: Annotated[list[ChatToolCall], Field(min_length=1, max_length=128)] | None = None
+    tool_calls: Annotated[list[ChatToolCall], Field(max_length=128)] | None = None
     tool_call_id: Short | None = None
     refusal: Text | None = None
-    annotations: Annotated[list[JsonObject], Field(max_length=0)] | None = None
-    audio: None = None
-    function_call: None = None
+    annotations: Annotated[list[JsonObject], Field(max_length=256)] | None = None
+    audio: Annotated[JsonObject, Field(description="Always refused: nothing is kept.")] | None = None
+    function_call: Annotated[JsonObject, Field(description="Always refused: see tool_calls.")] | None = None
+    parsed: Any = None
+    reasoning: Text | None = None
+    reasoning_content: Text | None = None
+    provider_specific_fields: JsonObject | None = None
+    locum: JsonObject | None = None
 
     def message(self, place: int) -> Message:
         """As an engine takes it; several text parts are joined by line ends.
@@ -83,25 +106,30 @@ class ChatMessage(Document):
         at = f"messages.{place}"
         if self.content is None and not (self.role == "assistant" and (self.tool_calls or self.refusal)):
             refuse(f"{at}.content", "only an assistant's message with tool_calls or a refusal may lack it")
-        if self.tool_calls is not None and self.role != "assistant":
+        if self.tool_calls and self.role != "assistant":
             refuse(f"{at}.tool_calls", "only an assistant's message has them")
+        if self.audio is not None:
+            refuse(f"{at}.audio", "nothing is kept here that it could name; send what was said", "unsupported_value")
+        if self.function_call is not None:
+            refuse(f"{at}.function_call", "functions are called by tool_calls here", "unsupported_value")
         if (self.role == "tool") != (self.tool_call_id is not None):
             refuse(f"{at}.tool_call_id", "a tool's message needs it, and no other has it")
         calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in self.tool_calls or ())
         role = "system" if self.role == "developer" else self.role
-        return Message(role, self._text(), calls, self.tool_call_id)
+        return Message(role, self._text(at), calls, self.tool_call_id)
 
-    def _text(self) -> str:
+    def _text(self, at: str) -> str:
         if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
+            return "\n".join(part.words(f"{at}.content.{place}") for place, part in enumerate(self.content))
         return self.content or self.refusal or ""
 
 
 class ChatTool(Document):
-    """A tool; functions are the only kind."""
+    """A tool; functions are the only kind that is offered, and a custom one is left out."""
 
-    type: Literal["function"]
-    function: FunctionSpec
+    type: Literal["function", "custom"]
+    function: FunctionSpec | None = None
+    custom: JsonObject | None = None
 
 
 class NamedFunction(Document):
@@ -110,11 +138,13 @@ class NamedFunction(Document):
     name: Name
 
 
-class NamedTool(Document):
-    """A choice of one tool."""
+class ToolChoice(Document):
+    """A choice of one function, or of those that may be called now."""
 
-    type: Literal["function"]
-    function: NamedFunction
+    type: Literal["function", "allowed_tools", "custom"]
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
+    custom: JsonObject | None = None
 
 
 class ResponseFormat(Document):
@@ -135,20 +165,33 @@ class ResponseFormat(Document):
 class ChatRequest(WritingRequest):
     """``POST /v1/chat/completions``."""
 
+    only_llm: ClassVar[tuple[str, ...]] = ("logit_bias", "moderation", "store", "web_search_options")
+    hinting: ClassVar[tuple[str, ...]] = ("prediction", "reasoning_effort", "verbosity")
+
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1024)]
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     max_tokens: Length | None = None
     max_completion_tokens: Length | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[ChatTool], Field(max_length=128)] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    store: Literal[False] | None = None
-    metadata: Metadata | None = None
+    logit_bias: LogitBias | None = None
+    reasoning_effort: Effort | None = None
+    verbosity: Verbosity | None = None
+    prediction: JsonObject | None = None
+    web_search_options: Annotated[JsonObject, Field(description="Only for NAME@llm.")] | None = None
+    store: Annotated[bool, Field(description="true only for NAME@llm: nothing is kept here.")] | None = None
+    modalities: Annotated[list[Literal["text", "audio"]], Field(description="Only text.")] | None = None
+    audio: Annotated[JsonObject, Field(description="Always refused: only text is written.")] | None = None
+    functions: Annotated[list[JsonObject], Field(description="Always refused: see tools.")] | None = None
+    function_call: Annotated[str | JsonObject, Field(description="Always refused: see tool_choice.")] | None = None
+
+    def asks(self, name: str) -> bool:
+        """As before; options without a word ask for a search, too."""
+        return super().asks(name) or (name == "web_search_options" and self.web_search_options is not None)
 
 
 class ChatCall(ChoicesCall[ChatRequest]):
@@ -159,9 +202,9 @@ class ChatCall(ChoicesCall[ChatRequest]):
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
 
-    def __init__(self, asked: ChatRequest) -> None:
-        super().__init__(asked)
-        self._request = _request(asked)
+    def __init__(self, asked: ChatRequest, fields: Mapping[str, Any]) -> None:
+        super().__init__(asked, fields)
+        self._request = _request(asked, fields)
 
     def requests(self, max_tokens: int) -> list[CompletionRequest]:
         """One for each choice, with seeds one after the other."""
@@ -237,13 +280,12 @@ class ChatEvents:
         return event({**choices_head(self._stamp, ChatCall.chunk_kind, self._fingerprint, [choice]), **more})
 
 
-def _request(asked: ChatRequest) -> CompletionRequest:
+def _request(asked: ChatRequest, fields: Mapping[str, Any]) -> CompletionRequest:
     messages = tuple(message.message(place) for place, message in enumerate(asked.messages))
     if asked.top_logprobs is not None and asked.logprobs is not True:
         refuse("top_logprobs", "it needs logprobs to be true")
-    tools = tuple(tool.function.tool() for tool in asked.tools or ())
-    choice = asked.tool_choice.function.name if isinstance(asked.tool_choice, NamedTool) else asked.tool_choice
-    check_tools(tools, choice or "auto")
+    _refuse_what_nobody_does(asked)
+    tools, choice, left_out = _tools(asked)
     format_fields = asked.response_format.fields() if asked.response_format is not None else {}
     if format_fields and asked.grammar is not None:
         refuse("grammar", "the answer is already held to response_format; give one of them")
@@ -251,15 +293,54 @@ def _request(asked: ChatRequest) -> CompletionRequest:
         messages=messages,
         max_tokens=_length(asked) or 1,
         stop=stops(asked.stop),
-        presence_penalty=asked.presence_penalty or 0.0,
-        frequency_penalty=asked.frequency_penalty or 0.0,
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         tools=tools,
-        tool_choice=choice or "auto",
+        tool_choice=choice,
         parallel_tool_calls=asked.parallel_tool_calls,
+        sent=asked.as_sent(fields, left_out),
         **format_fields,
         **asked.sampling(),
     )
+
+
+def _refuse_what_nobody_does(asked: ChatRequest) -> None:
+    """Refuse what neither a model here nor an LLM behind this API can do."""
+    if "audio" in (asked.modalities or ()):
+        refuse("modalities", "only text is written here", "unsupported_value")
+    if asked.audio is not None:
+        refuse("audio", "only text is written here", "unsupported_value")
+    if asked.functions:
+        refuse("functions", "functions stand in tools here", "unsupported_value")
+    if asked.function_call not in (None, "auto", "none"):
+        refuse("function_call", "a function is chosen by tool_choice here", "unsupported_value")
+
+
+def _tools(asked: ChatRequest) -> tuple[tuple[Tool, ...], str, list[str]]:
+    """The functions, which of them to call, and the fields of tools that are none."""
+    tools: list[Tool] = []
+    left_out: list[str] = []
+    for place, tool in enumerate(asked.tools or ()):
+        if tool.type != "function":
+            left_out.append(f"tools.{place}")
+        elif tool.function is None:
+            refuse(f"tools.{place}.function", "the field is required", "missing_field")
+        else:
+            tools.append(tool.function.tool())
+    choice = asked.tool_choice
+    if not isinstance(choice, ToolChoice):
+        check_tools(tools, choice or "auto", left_out)
+        return tuple(tools), choice or "auto", left_out
+    if choice.type == "allowed_tools" and choice.allowed_tools is not None:
+        allowed = choice.allowed_tools.of(tools)
+        check_tools(tools, "auto")
+        check_tools(allowed, choice.allowed_tools.mode, left_out)
+        return allowed, choice.allowed_tools.mode, left_out
+    if choice.type == "custom":
+        refuse("tool_choice", "functions are the only tools here", "unsupported_value")
+    if choice.type == "allowed_tools" or choice.function is None:
+        refuse(f"tool_choice.{choice.type}", "the field is required", "missing_field")
+    check_tools(tools, choice.function.name, left_out)
+    return tuple(tools), choice.function.name, left_out
 
 
 def _length(asked: ChatRequest) -> int | None:

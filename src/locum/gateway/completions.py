@@ -6,9 +6,9 @@ them. Token arrays are refused: ids of one tokenizer mean something else to anot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import orjson
 from pydantic import Field
@@ -27,7 +27,7 @@ from locum.gateway.calls import (
 from locum.gateway.documents import (
     MAX_CHOICES,
     Length,
-    Penalty,
+    LogitBias,
     Text,
     WritingRequest,
     refuse,
@@ -43,11 +43,14 @@ _MAX_TOKENS = 16
 class TextRequest(WritingRequest):
     """``POST /v1/completions``."""
 
+    only_llm: ClassVar[tuple[str, ...]] = ("logit_bias", "moderation", "suffix")
+
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)]
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     max_tokens: Length | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
+    suffix: Annotated[Text, Field(description="Only for NAME@llm.")] | None = None
+    best_of: Annotated[int, Field(ge=1, le=20, description="Only as many as are given (n).")] | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: Annotated[bool, Field(description="Only false: the prompt is not repeated.")] | None = None
 
@@ -59,10 +62,15 @@ class TextCall(ChoicesCall[TextRequest]):
     prefix = "cmpl-"
     kind = chunk_kind = "text_completion"
 
-    def __init__(self, asked: TextRequest) -> None:
-        super().__init__(asked)
+    def __init__(self, asked: TextRequest, fields: Mapping[str, Any]) -> None:
+        super().__init__(asked, fields)
+        self._sent = asked.as_sent(fields)
         if asked.echo:
             refuse("echo", "the prompt is not repeated", "unsupported_value")
+        if asked.best_of is not None and asked.best_of != (asked.n or 1):
+            fewer = asked.best_of < (asked.n or 1)
+            why = "it may not be less than n" if fewer else "each choice that is written is given; ask for more with n"
+            refuse("best_of", why, "invalid_value" if fewer else "unsupported_value")
         self._prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
         if len(self._prompts) * (asked.n or 1) > MAX_CHOICES:
             refuse("n", f"at most {MAX_CHOICES} choices over all prompts")
@@ -74,9 +82,8 @@ class TextCall(ChoicesCall[TextRequest]):
             (),
             max_tokens=asked.max_tokens or min(_MAX_TOKENS, max_tokens),
             stop=stops(asked.stop),
-            presence_penalty=asked.presence_penalty or 0.0,
-            frequency_penalty=asked.frequency_penalty or 0.0,
             logprobs=asked.logprobs,
+            sent=self._sent,
             **asked.sampling(),
         )
         return [

@@ -1,15 +1,15 @@
 """What the endpoints' documents share: typed and bounded fields, conversations, tools, formats, sampling.
 
 Notable: fields are allowed by name, never denied by name, so a nested ``api_base`` or an image URL has nowhere to
-stand. Types are strict: a string is no number. A fault names its field, and an unknown field the nearest known one.
-What a document means for an engine is said by its ``CompletionRequest``. Not here: the endpoints' own documents
-(``chat``, ``completions``, ``responses``, ``embeddings``).
+stand. Every field of OpenAI's API has a name here, null is as absent, and a fault names its field. What a document
+means for an engine is said by its ``CompletionRequest``, and what only an LLM behind a URL can take by its ``AsSent``.
+Not here: the endpoints' own documents (``chat``, ``completions``, ``responses``, ``embeddings``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -25,7 +25,7 @@ from locum.core.registry import nearest
 from locum.core.text import one_line
 from locum.gateway.errors import ApiError
 from locum.gateway.strict_json import parse_json
-from locum.runtime.completion import SchemaWords, Tool
+from locum.runtime.completion import AsSent, SchemaWords, Tool
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Short = Annotated[str, StringConstraints(max_length=512)]
@@ -42,6 +42,11 @@ RepeatPenalty = Annotated[float, Field(ge=0.1, le=10, description="Divides the l
 Grammar = Annotated[str, Field(min_length=1, max_length=65_536, description="GBNF grammar of the whole answer.")]
 Truncate = Annotated[bool, Field(description="Drop the oldest part of a prompt that does not fit, and say so.")]
 JsonObject = dict[str, Any]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+LogitBias = Annotated[dict[TokenId, Bias], Field(max_length=300, description="Only for NAME@llm, or empty.")]
 MAX_CHOICES = 16
 
 
@@ -72,7 +77,7 @@ D = TypeVar("D", bound=Document)
 
 
 class Sampling(Document):
-    """How the next token is chosen; the last six fields are Locum's own, beside OpenAI's."""
+    """How the next token is chosen; beside OpenAI's fields stand Locum's own: those that only a model here can take."""
 
     temperature: Temperature | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -80,6 +85,8 @@ class Sampling(Document):
     top_k: TopK | None = None
     min_p: MinP | None = None
     repeat_penalty: RepeatPenalty | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
     grammar: Grammar | None = None
     adapter: Annotated[str, Field(max_length=128, description="Name of the LoRA adapter to answer with.")] | None = None
     truncate: Truncate | None = None
@@ -87,28 +94,67 @@ class Sampling(Document):
     def sampling(self) -> dict[str, Any]:
         """The fields of a ``CompletionRequest`` that are set here."""
         fields: dict[str, Any] = {"temperature": 1.0 if self.temperature is None else self.temperature}
-        for name in ("top_p", "seed", "top_k", "min_p", "repeat_penalty", "grammar", "adapter", "truncate"):
+        for name in _SAMPLING:
             value = getattr(self, name)
             if value is not None:
                 fields[name] = value
         return fields
 
 
+_SAMPLING = tuple(name for name in Sampling.model_fields if name != "temperature")
+
+
 class StreamOptions(Document):
     """What a stream carries besides the answer."""
 
     include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: bool | None = None
 
 
 class WritingRequest(Sampling):
-    """What is asked of every endpoint that writes text."""
+    """What is asked of every endpoint that writes text.
+
+    Attributes:
+        only_llm: fields that change the answer, and that only an LLM behind a URL takes.
+        hinting: fields that only such an LLM takes, and that may be left out.
+    """
+
+    only_llm: ClassVar[tuple[str, ...]] = ("moderation",)
+    hinting: ClassVar[tuple[str, ...]] = ()
 
     model: Short
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     user: Short | None = None
+    metadata: Metadata | None = None
+    service_tier: Short | None = None
+    safety_identifier: Short | None = None
+    prompt_cache_key: Short | None = None
+    prompt_cache_options: JsonObject | None = None
+    prompt_cache_retention: Short | None = None
+    moderation: Annotated[JsonObject, Field(description="Only for NAME@llm.")] | None = None
+
+    def asks(self, name: str) -> bool:
+        """Whether a field was sent and asks for something; null, false and what is empty do not."""
+        return name in self.model_fields_set and bool(getattr(self, name))
+
+    def as_sent(self, fields: Mapping[str, Any], left_out: Sequence[str] = ()) -> AsSent:
+        """The request as it was sent.
+
+        Args:
+            fields: of OpenAI's API, for an LLM behind a URL.
+            left_out: what is asked of nobody.
+        """
+        options = self.stream_options
+        if options is not None and options.include_obfuscation:
+            left_out = (*left_out, "stream_options.include_obfuscation")
+        return AsSent(
+            fields,
+            tuple(name for name in self.only_llm if self.asks(name)),
+            tuple(name for name in self.hinting if self.asks(name)),
+            tuple(left_out),
+        )
 
     def sampling(self) -> dict[str, Any]:
         """As before, and whether the answer is wanted in one piece, which is cheaper over HTTP."""
@@ -143,19 +189,53 @@ UNKNOWN_ITEM = "unknown_item"
 """The type of pydantic's fault for an item of a kind that is not read."""
 
 
-def check_tools(tools: Sequence[Tool], choice: str) -> None:
+def check_tools(tools: Sequence[Tool], choice: str, left_out: Sequence[str] = ()) -> None:
     """Refuse tools that could not be told apart, and a choice that is none of them.
 
+    Args:
+        tools: the functions.
+        choice: auto, none, required, or a function's name.
+        left_out: tools of other kinds, by the field that holds each.
+
     Raises:
-        ApiError: 400 ``invalid_value``.
+        ApiError: 400 ``invalid_value``; ``unsupported_value`` where a call is required, and no function may be called.
     """
     names = [tool.name for tool in tools]
+    if choice == "required" and left_out and not names:
+        refuse("tool_choice", "a call is required, and functions are the only tools here", "unsupported_value")
     if len(set(names)) != len(names) or _WORDS & set(names):
         refuse("tools", "each function needs a name of its own, other than auto, none and required")
     if choice not in _WORDS and choice not in names:
         refuse("tool_choice", f"there is no function {choice!r} among the tools")
     if choice == "required" and not names:
         refuse("tool_choice", "a call is required, and there are no tools")
+
+
+class ToolNamed(Document):
+    """One of several tools that may be called; what tells a tool of another kind is not read."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    type: Short
+    name: Short | None = None
+    function: JsonObject | None = None
+
+    @property
+    def named(self) -> Any:
+        """The function's name, where either API has it."""
+        return self.name or (self.function or {}).get("name")
+
+
+class AllowedTools(Document):
+    """The tools that may be called now, of all that were sent."""
+
+    mode: Literal["auto", "required", "none"]
+    tools: Annotated[list[ToolNamed], Field(max_length=128)]
+
+    def of(self, tools: Sequence[Tool]) -> tuple[Tool, ...]:
+        """Those of the functions that may be called."""
+        names = {tool.named for tool in self.tools if tool.type == "function"}
+        return tuple(tool for tool in tools if tool.name in names)
 
 
 def format_asked(kind: str, schema: JsonObject | None, words: SchemaWords, param: str) -> dict[str, Any]:
@@ -204,7 +284,15 @@ def read_document(kind: type[D], body: bytes) -> D:
     Raises:
         ApiError: 400, naming the first field at fault and, for an unknown field, the nearest known one.
     """
-    value = parse_json(body)
+    return typed_document(kind, parse_json(body))
+
+
+def typed_document(kind: type[D], value: dict[str, Any]) -> D:
+    """The same of a body that is an object already.
+
+    Raises:
+        ApiError: as ``read_document``.
+    """
     try:
         return kind.model_validate(value)
     except ValidationError as problem:

@@ -120,6 +120,17 @@ def unexpected(error: BaseException) -> ApiError:
     return ApiError(500, "internal_error", f"an unexpected error ({type(error).__name__}); please report it")
 
 
+def context_error(cause: str, fix: str, param: str = "messages") -> ApiError:
+    """The refusal of a prompt that does not fit, in the words by which clients know it.
+
+    LiteLLM falls back to a larger model when it reads "This model's maximum context length is", LangChain shortens the
+    conversation by the code.
+    """
+    known = "This model's maximum context length is"
+    said = cause if known in cause else f"{known} exceeded: {cause}"
+    return ApiError(400, "context_length_exceeded", "; ".join(part for part in (said, fix) if part), param=param)
+
+
 def from_llm_error(error: LocumError, llm: str | None = None, *, handed_over: bool = False) -> ApiError:
     """What a failure of the LLM becomes: 400 for a prompt over its context, 504 in case of a time-out, 503 when it is
     rate-limited, else 502.
@@ -138,7 +149,7 @@ def from_llm_error(error: LocumError, llm: str | None = None, *, handed_over: bo
     told = f": {one_line(error.cause)}" if error.code.startswith("upstream-") else ""
     cause = f"{name} failed{told} [{error.code}]"
     if error.code == "runtime-too-long":
-        return ApiError(400, "context_length_exceeded", one_line(error.cause), param="messages")
+        return context_error(one_line(error.cause), error.fix)
     if error.code == "upstream-timeout":
         return ApiError(504, "llm_timeout", cause)
     if error.code == "gateway-llm-busy":

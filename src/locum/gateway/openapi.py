@@ -167,6 +167,7 @@ _ANSWERS: dict[str, Any] = {
             "certificate_void": _TEXT_OR_NULL,
             "reason": _TEXT,
             "ignored_messages": _COUNT,
+            "left_out": _list({"type": "string", "description": "A field of the request that was not done."}),
             "truncated_tokens": _COUNT,
         }
     ),
@@ -190,7 +191,7 @@ _ANSWERS: dict[str, Any] = {
                     }
                 )
             ),
-            "usage": {"anyOf": [_reference("Usage"), {"type": "null"}]},
+            "usage": _reference("Usage"),
             "locum": _reference("Locum"),
         },
         system_fingerprint=_TEXT_OR_NULL,
@@ -204,7 +205,7 @@ _ANSWERS: dict[str, Any] = {
             "choices": _list(
                 _object({"index": _COUNT, "text": _TEXT, "finish_reason": _FINISH, "logprobs": _OBJECT_OR_NULL})
             ),
-            "usage": {"anyOf": [_reference("Usage"), {"type": "null"}]},
+            "usage": _reference("Usage"),
             "locum": _reference("Locum"),
         }
     ),

@@ -8,15 +8,17 @@ Not here: what is taken (``response_documents``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from locum.gateway.calls import Answered, Call, Opened, Stamp, event, token_json, truncated_of, written
+from locum.gateway.documents import JsonObject
 from locum.gateway.errors import ApiError
-from locum.gateway.response_documents import ResponseRequest
+from locum.gateway.response_documents import ResponseRequest, ToolChoice
 from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob
 
 
@@ -26,8 +28,8 @@ class ResponseCall(Call[ResponseRequest]):
     document = ResponseRequest
     prefix = "resp_"
 
-    def __init__(self, asked: ResponseRequest) -> None:
-        super().__init__(asked)
+    def __init__(self, asked: ResponseRequest, fields: Mapping[str, Any]) -> None:
+        super().__init__(asked, fields)
         self._request = asked.request()
         self._events: ResponseEvents | None = None
 
@@ -52,8 +54,10 @@ class ResponseCall(Call[ResponseRequest]):
         return self.numbered(f"response.{whole['status']}", response=whole)
 
     def failure(self, error: ApiError) -> bytes:
-        """An ``error`` event."""
-        return self.numbered("error", code=error.code, message=error.message, param=error.param)
+        """An ``error`` event: what went wrong stands beside its type, as OpenAI documents it, and in ``error``."""
+        return self.numbered(
+            "error", code=error.code, message=error.message, param=error.param, error=error.to_json()["error"]
+        )
 
     def numbered(self, kind: str, **data: Any) -> bytes:
         """An event of the stream, whoever writes it."""
@@ -63,31 +67,40 @@ class ResponseCall(Call[ResponseRequest]):
     def response(
         self, completion: Completion | None, output: list[dict[str, Any]], opened: Opened, truncated_tokens: int
     ) -> dict[str, Any]:
-        """The response object; ``completion`` None while it is being made."""
+        """The response object; ``completion`` None while it is being made. It has every field of Open Responses."""
         asked = self._asked
         status, why = _status(completion)
-        schema = asked.text.model_dump(exclude_none=True, by_alias=True) if asked.text is not None else {}
         return {
             "id": self.stamp.identifier,
             "object": "response",
             "created_at": self.stamp.created,
+            "completed_at": int(time.time()) if status == "completed" else None,
             "status": status,
+            "background": False,
             "error": None,
             "incomplete_details": why,
             "instructions": asked.instructions,
             "max_output_tokens": asked.max_output_tokens,
+            "max_tool_calls": asked.max_tool_calls,
             "metadata": asked.metadata or {},
             "model": asked.model,
             "output": output,
             "parallel_tool_calls": asked.parallel_tool_calls is not False,
             "previous_response_id": None,
             "store": False,
+            "prompt_cache_key": asked.prompt_cache_key,
+            "reasoning": _reasoning(asked),
+            "safety_identifier": asked.safety_identifier,
+            "service_tier": "default",
+            "presence_penalty": asked.presence_penalty or 0.0,
+            "frequency_penalty": asked.frequency_penalty or 0.0,
             "temperature": 1.0 if asked.temperature is None else asked.temperature,
-            "text": {"format": {"type": "text"}, **schema},
-            "tool_choice": {"type": "function", "name": asked.chosen}
-            if asked.chosen not in ("auto", "none", "required")
-            else asked.chosen,
-            "tools": [{"strict": None, **tool.model_dump(exclude_none=True)} for tool in asked.tools or ()],
+            "text": _text_config(asked),
+            "tool_choice": asked.tool_choice or "auto"
+            if not isinstance(asked.tool_choice, ToolChoice)
+            else asked.tool_choice.model_dump(exclude_none=True),
+            "tools": [{**_NO_TOOL, **tool.model_dump(exclude_none=True)} for tool in asked.functions],
+            "top_logprobs": asked.top_logprobs or 0,
             "top_p": 1.0 if asked.top_p is None else asked.top_p,
             "truncation": "auto" if self._request.truncate else "disabled",
             "usage": None if completion is None else _usage(completion),
@@ -217,6 +230,25 @@ _DELTA = (
 )
 
 
+_NO_TOOL: JsonObject = {"description": None, "parameters": None, "strict": None}
+"""What a function has, when nothing is said about it."""
+
+
+def _reasoning(asked: ResponseRequest) -> JsonObject:
+    """How the model was to think, as it was asked for; ``left_out`` says what became of it."""
+    sent = asked.reasoning
+    return {"effort": sent and sent.effort, "summary": sent and (sent.summary or sent.generate_summary)}
+
+
+def _text_config(asked: ResponseRequest) -> JsonObject:
+    """The form of the answer."""
+    sent = asked.text.model_dump(exclude_none=True, by_alias=True) if asked.text is not None else {}
+    form: JsonObject = {"type": "text", **sent.get("format", {})}
+    if form["type"] == "json_schema":
+        form = {"name": "answer", "description": None, "strict": False, **form}
+    return {**sent, "format": form}
+
+
 def _items(stamp: Stamp, answered: Answered) -> list[dict[str, Any]]:
     """The output: text and refusal first, then each call."""
     completion = answered.completion
@@ -284,10 +316,8 @@ def _status(completion: Completion | None) -> tuple[str, dict[str, str] | None]:
     return "completed", None
 
 
-def _usage(completion: Completion) -> dict[str, Any] | None:
+def _usage(completion: Completion) -> dict[str, Any]:
     read, written = completion.input_tokens, completion.output_tokens
-    if not read and not written:
-        return None
     return {
         "input_tokens": read,
         "input_tokens_details": {"cached_tokens": completion.cached_tokens, "cache_write_tokens": 0},

@@ -14,8 +14,8 @@ from locum.core.errors import LocumError
 from locum.core.registry import nearest
 from locum.core.text import one_line
 from locum.gateway.access import say
-from locum.gateway.calls import Opened, Origin
-from locum.gateway.errors import ApiError, from_engine_error
+from locum.gateway.calls import Opened, Origin, left_out
+from locum.gateway.errors import ApiError, context_error, from_engine_error
 from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
 from locum.runtime.completion import CompletionRequest
@@ -215,6 +215,9 @@ class ModelTarget:
         self.check(model)
         if self._generator is None:
             raise ApiError(400, "unsupported_value", f"{self._name} embeds and does not write text", param="model")
+        if requests[0].sent is not None and requests[0].sent.llm_only:
+            name = requests[0].sent.llm_only[0]
+            raise ApiError(400, "unsupported_value", f"{name}: the model here cannot do it; leave it out", param=name)
         for request in requests:
             size = len(request.prompt or "") + sum(len(message.content) for message in request.messages)
             if size > self._max_input_chars:
@@ -235,7 +238,8 @@ class ModelTarget:
         except LocumError as error:
             self._operator.tell(self.problem)
             raise from_engine_error(error) from error
-        return Opened(Origin("local", "a plain model"), stream, f"locum-{self._generator.model}")
+        origin = Origin("local", "a plain model", left_out=left_out(request))
+        return Opened(origin, stream, f"locum-{self._generator.model}")
 
     def forward(self, model: str, request: CompletionRequest) -> None:
         """None: an engine on this machine is waited for by a thread."""
@@ -270,8 +274,8 @@ class ModelTarget:
             self._operator.tell(self.problem)
             raise from_engine_error(error) from error
         if not truncate and made.dropped.any():
-            said = f"{self._name} reads {made.tokens.max()} tokens of a text, and one has more"
-            raise ApiError(400, "context_length_exceeded", f"{said}; shorten it, or set truncate", param="input")
+            said = f"This model's maximum context length is {made.tokens.max()} tokens. However, a text has more"
+            raise context_error(said, "shorten it, or set truncate", "input")
         return made
 
     def describe(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ and refuses what it cannot do with ``runtime-unsupported-option`` instead of ign
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -45,6 +45,23 @@ class SchemaWords:
 
 
 @dataclass(frozen=True)
+class AsSent:
+    """A request in the words of whoever sent it through OpenAI's API.
+
+    Attributes:
+        fields: of a chat, or of a completion. An LLM behind a URL is asked with these as they came.
+        llm_only: which of them only such an LLM can take, and would change the answer: no other may leave them out.
+        hints: which of them only such an LLM can take, and an answer without them is what was asked for all the same.
+        left_out: what was sent and is asked of nobody.
+    """
+
+    fields: Mapping[str, Any]
+    llm_only: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class CompletionRequest:
     """What a generator is asked.
 
@@ -73,6 +90,7 @@ class CompletionRequest:
         truncate: when the prompt does not fit the context, drop its oldest part and say so, instead of an error.
         whole: nobody reads the pieces as they come, so that an engine for which that is cheaper may give a stream's
             answer in one, and its errors with it.
+        sent: the same as it was sent; None when nobody sent it.
     """
 
     messages: tuple[Message, ...]
@@ -97,6 +115,7 @@ class CompletionRequest:
     adapter: str | None = None
     truncate: bool = False
     whole: bool = False
+    sent: AsSent | None = None
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ def check_options(request: CompletionRequest, *, speculative: bool) -> None:
     Raises:
         UserError: ``runtime-unsupported-option``.
     """
+    if request.sent is not None and request.sent.llm_only:
+        _unsupported(", ".join(request.sent.llm_only), "leave it out")
     constrained = request.grammar is not None or request.json_schema is not None
     if request.logprobs is not None and speculative:
         _unsupported(
@@ -262,7 +264,8 @@ def too_long(needed: object, room: object) -> UserError:
     """The error for a prompt that fills the context, both in tokens."""
     return UserError(
         "runtime-too-long",
-        f"the prompt has {needed} tokens, the context {room}",
+        f"This model's maximum context length is {room} tokens. However, the prompt has {needed} tokens, "
+        "which exceeds the context window",
         fix="shorten the prompt, or set truncate",
     )
 

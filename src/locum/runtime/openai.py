@@ -43,6 +43,7 @@ from locum.runtime.openai_wire import (
     CountError,
     Document,
     encode,
+    is_over_context,
     read_completion,
     request_body,
     retry_after_s,
@@ -372,7 +373,7 @@ class OpenAiGenerator:
             variable = self._llm.api_key_env
             fix = f"check the key in ${variable}" if variable else "set llm.api_key_env"
             raise self._error("upstream-refused-key", cause, fix)
-        if said_code(document) == "context_length_exceeded" or "maximum context length" in text:
+        if is_over_context(document, text):
             raise self._error("runtime-too-long", cause, "shorten the conversation")
         raise self._error("upstream-bad-request", cause, "check llm.base_url and llm.model")
 

@@ -1,7 +1,8 @@
 """OpenAI's documents: what a request becomes, and what an answer says; pure functions of both.
 
 Notable: an option that a plain OpenAI endpoint does not know is refused, never left out, because the answer would not
-be what was asked for. Options that are off are not sent, so that servers which know fewer of them work. Not here:
+be what was asked for. Options that are off are not sent, so that servers which know fewer of them work. What somebody
+sent through our own API goes on as it came, and nothing is added to it. Not here:
 the network (``http_pool``), retries (``openai``), streams (``openai_stream``).
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import email.utils
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -35,6 +37,8 @@ def request_body(request: CompletionRequest, model: str) -> Document:
         LocumError: ``runtime-unsupported-option``: OpenAI's API has no such option.
     """
     _refuse_unknown(request)
+    if request.sent is not None:
+        return _sent_on(request, request.sent.fields, model)
     body: Document = {"model": model}
     if request.prompt is not None:
         body["prompt"] = request.prompt
@@ -58,6 +62,36 @@ def request_body(request: CompletionRequest, model: str) -> Document:
         body["response_format"] = _response_format(request)
     if request.tools:
         body |= _tool_fields(request)
+    return body
+
+
+_OURS = frozenset({"model", "stream", "stream_options", "n", "best_of"}) | {
+    "top_k", "min_p", "repeat_penalty", "grammar", "adapter", "truncate"
+}  # fmt: skip
+"""What we say ourselves, because each choice is asked for alone, and a stream is read to its counts; and what OpenAI's
+API does not have, which is off here."""
+_OF_A_MESSAGE = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal"})
+"""What OpenAI's API takes in a message; of an answer that is sent back, clients repeat more."""
+
+
+def _sent_on(request: CompletionRequest, sent: Mapping[str, Any], model: str) -> Document:
+    """The fields that were sent; null is as absent, and a tool that is no function has no way back."""
+    body: Document = {"model": model}
+    body |= {name: value for name, value in sent.items() if value is not None and name not in _OURS}
+    if request.prompt is not None:
+        body["prompt"] = request.prompt
+    else:
+        body["messages"] = [
+            {name: value for name, value in turn.items() if name in _OF_A_MESSAGE and (value or name == "content")}
+            for turn in body["messages"]
+        ]
+    if request.seed is not None:
+        body["seed"] = request.seed  # of this choice
+    if "tools" in body:
+        body["tools"] = [tool for tool in body["tools"] if tool["type"] == "function"]
+        if not body["tools"]:
+            for name in ("tools", "tool_choice", "parallel_tool_calls"):
+                body.pop(name, None)
     return body
 
 
@@ -316,6 +350,12 @@ def said_code(document: Any) -> str:
     """The code or type of an error document; empty when there is none."""
     error = document.get("error") if isinstance(document, dict) else None
     return str(error.get("code") or error.get("type") or "") if isinstance(error, dict) else ""
+
+
+def is_over_context(document: Any, text: str) -> bool:
+    """Whether a refusal says that the prompt does not fit the context, in OpenAI's words or in llama.cpp's."""
+    told = ("maximum context length", "exceeds the available context size")
+    return said_code(document) == "context_length_exceeded" or any(words in text for words in told)
 
 
 def retry_after_s(value: str) -> float | None:

@@ -224,7 +224,8 @@ class Pipeline:
             raise _RefusedError("runtime-unsupported-option", "the prompt has no tokens")
         room = self._n_ctx - len(ids)
         if room < 1:
-            raise _RefusedError("runtime-too-long", f"the prompt has {len(ids)} tokens, the context {self._n_ctx}")
+            said = f"This model's maximum context length is {self._n_ctx} tokens. However, the prompt has {len(ids)}"
+            raise _RefusedError("runtime-too-long", f"{said} tokens, which exceeds the context window")
         fields = {**request["config"], "max_new_tokens": min(int(request["config"]["max_new_tokens"]), room)}
         try:
             config = self._config(fields, request.get("grammar"))
