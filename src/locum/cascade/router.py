@@ -24,7 +24,6 @@ from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.progress import warn
 from locum.data.normalise import NotText, normalise
 from locum.runtime.completion import AsSent, Completion, CompletionRequest
-from locum.runtime.openai_wire import request_body
 from locum.runtime.protocol import Generator, Stop
 from locum.schema.certificate import Answer, Certificate, Decision, Policy
 from locum.students.protocol import LocalAnswer, StudentModel
@@ -280,7 +279,7 @@ class Router:
             )
         request = ask(self.kind, text)
         if hints:
-            request = replace(request, sent=AsSent({**request_body(request, self.llm.model), **hints}))
+            request = replace(request, sent=AsSent(hints, beside=True))
         completion = _read(self.llm, request, stop or Stop())
         self.watch(completion)
         return answer_of(self.kind, completion, text), completion

@@ -53,12 +53,14 @@ class AsSent:
         llm_only: which of them only such an LLM can take, and would change the answer: no other may leave them out.
         hints: which of them only such an LLM can take, and an answer without them is what was asked for all the same.
         left_out: what was sent and is asked of nobody.
+        beside: whether the fields are sent beside the request's own, and not in their place.
     """
 
     fields: Mapping[str, Any]
     llm_only: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    beside: bool = False
 
 
 @dataclass(frozen=True)

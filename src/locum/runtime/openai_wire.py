@@ -37,7 +37,7 @@ def request_body(request: CompletionRequest, model: str) -> Document:
         LocumError: ``runtime-unsupported-option``: OpenAI's API has no such option.
     """
     _refuse_unknown(request)
-    if request.sent is not None:
+    if request.sent is not None and not request.sent.beside:
         return _sent_on(request, request.sent.fields, model)
     body: Document = {"model": model}
     if request.prompt is not None:
@@ -62,7 +62,7 @@ def request_body(request: CompletionRequest, model: str) -> Document:
         body["response_format"] = _response_format(request)
     if request.tools:
         body |= _tool_fields(request)
-    return body
+    return body if request.sent is None else body | dict(request.sent.fields)
 
 
 _OURS = frozenset({"model", "stream", "stream_options", "n", "best_of"}) | {
