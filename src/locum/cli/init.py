@@ -37,7 +37,7 @@ SCHEMA = ".locum/task.schema.json"
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Argument(help="Your examples: CSV, TSV, JSON Lines or Parquet.")],
+    data: Annotated[Path, typer.Argument(help="Your examples or logs: CSV, TSV, JSON Lines, JSON or Parquet.")],
     out: Annotated[Path, typer.Option(help="The task file to write.")] = Path("task.yaml"),
     name: Annotated[str | None, typer.Option(help="Short name of the task; default: the data file's name.")] = None,
     instruction: Annotated[str | None, typer.Option(help="The question that each input answers.")] = None,
@@ -59,6 +59,7 @@ def init(
 ) -> None:
     """Write a task file for your data."""
     from locum.data.inspect import inspect
+    from locum.data.readers import open_table
 
     if out.exists() and not force:
         raise TaskFileError("task-exists", f"{out} is there already", fix="give another --out, or --force")
@@ -70,6 +71,7 @@ def init(
     if sys.stdin.isatty() and not yes and not as_json:
         seen, instruction = _ask(data, seen, wish, instruction)
     _require_columns(seen, wish)
+    open_table(data, wanted=(*seen.input, *_outputs(seen)))  # members that a column's objects do not have
     answers: dict[str, Any] = {
         "name": name or _slug(data.name.split(".")[0]),
         "instruction": instruction or _instruction(seen),
@@ -88,6 +90,10 @@ def init(
         print_json({"task": str(out), "inspection": seen.to_json()})
     else:
         console.print(f"\nwrote {plain(str(out))}; next: locum plan {plain(str(out))}")
+        if seen.others and not wish.output and (yes or not sys.stdin.isatty()):
+            taken, others = plain(_outputs(seen)[0]), ", ".join(map(plain, seen.others))
+            again = plain(f"locum init {data} --output {seen.others[0]} --force")
+            console.print(f"! {taken} was taken as the output; it could also be {others}: {again}")
 
 
 _JUDGED = (
@@ -118,6 +124,7 @@ def task_text(answers: dict[str, Any]) -> str:
         else "  # test: a file of its own; else 20 % is set aside",
         f"  input: {_quoted(seen.input[0] if len(seen.input) == 1 else seen.input)}",
         f"  output: {_quoted(seen.output)}",
+        *_skipped(seen),
         f"target: {{metric: {metric}, at_least: {answers['at_least']}}}"
         if answers["at_least"]
         else f"# target: {{metric: {metric}, at_least: 0.93}}   # the smallest student at or above it is taken",
@@ -130,6 +137,12 @@ def task_text(answers: dict[str, Any]) -> str:
         lines.append("# llm: {base_url: https://api.example.com/v1, model: NAME, api_key_env: OPENAI_API_KEY}")
     lines.append(f"guarantee: {{kind: selective, max_error: {answers['max_error']}, confidence: 0.95}}")
     return "\n".join(lines) + "\n"
+
+
+def _skipped(seen: Inspection) -> list[str]:
+    """Leave out rows without an answer, where there are some: nobody can learn from them."""
+    lacking = [c.missing for c in seen.columns if c.name in _outputs(seen)[:1] and c.missing]
+    return ["  skip_bad: true   # some rows have no answer; they are counted, and left out"] if lacking else []
 
 
 def _quoted(value: Any) -> str:
@@ -194,14 +207,17 @@ _INSTRUCTIONS = {
 
 
 def _instruction(seen: Inspection) -> str:
-    """What each input asks for, in general words; a better sentence is the user's to write."""
+    """What each input asks for: what a log's system turn says, else general words, which the user can better."""
+    if seen.instruction:
+        return seen.instruction
     name = form(seen.kind or "", seen.profile)
     output = (_outputs(seen) or ("answer",))[0]
     if name == "qa":
         return "Answer the question from the passage." if len(seen.input) > 1 else "Answer the question."
     if name == "translate":
         return f"Translate the text into {output}."
-    return _INSTRUCTIONS.get(name, f"Which {output} does the text have?")
+    picked = "." in output  # a turn of a log
+    return _INSTRUCTIONS.get(name, "Which label fits the text?" if picked else f"Which {output} fits the text?")
 
 
 def _show(seen: Inspection, console: Console) -> None:

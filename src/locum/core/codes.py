@@ -131,6 +131,7 @@ CODES: dict[str, str] = {
     "data-one-label": "Every row has the same label, so there is nothing to learn.",
     "data-labels-apart": "A file's labels do not occur in the training file, so nothing can be right on it.",
     "data-not-labels": "The output column has about as many values as rows: it holds no labels.",
+    "data-several-labels": "Rows have several labels each (multi-label), and Locum gives each input one.",
     "data-nothing-to-learn": "Hardly any row says what a student is to write.",
     "data-leakage": "Test rows also stand in the training data.",
     "data-calibration-leak": "Calibration rows also stand in the data that a student learns from.",

@@ -40,7 +40,7 @@ def sniff(survey: Survey, wanted: Sequence[str], extension: str) -> str:
             continue
         width = len(records[0])
         even = sum(len(record) == width for record in records) / len(records)
-        has_wanted = bool(wanted) and set(wanted) <= {name.strip() for name in records[0]}
+        has_wanted = bool(wanted) and set(_columns_of(wanted, records[0])) <= {name.strip() for name in records[0]}
         scores[delimiter] = (has_wanted, round(even, 2) if width > 1 else 0.0, width)
     default = "\t" if extension == "tsv" else ","
     if not scores or max(scores.values())[1] == 0.0:
@@ -58,7 +58,7 @@ def read_header(survey: Survey, delimiter: str, wanted: Sequence[str]) -> tuple[
     if not records:
         raise DataError("data-empty", "the file holds no row", where=str(survey.path), fix="give a file with rows")
     header = [name.strip() for name in records[0]]
-    if not set(wanted) & set(header) and (why := _like_data(header, records[1:])):
+    if not set(_columns_of(wanted, header)) & set(header) and (why := _like_data(header, records[1:])):
         seen = " | ".join(one_line(value, 40) for value in header[:8])
         example = delimiter.join(("text", "label", *(f"column{n}" for n in range(3, len(header) + 1)))[: len(header)])
         raise DataError(
@@ -72,6 +72,11 @@ def read_header(survey: Survey, delimiter: str, wanted: Sequence[str]) -> tuple[
         cause = f"the header names {', '.join(map(repr, twice))} more than once"
         raise DataError("data-columns", cause, where=f"{survey.path}:1", fix="rename one of them")
     return tuple(header)
+
+
+def _columns_of(wanted: Sequence[str], header: Sequence[str]) -> list[str]:
+    """The wanted columns; where one is a name with dots, the column that it reaches into."""
+    return [name if name in header else name.split(".")[0] for name in wanted]
 
 
 def read(survey: Survey, delimiter: str, header: Sequence[str], faults: Faults) -> Iterator[RawRow]:

@@ -2,8 +2,8 @@
 
 Notable: one input column gives its value; several give ``name: value`` lines, an empty one for a value that is missing,
 which is counted; a list of texts is read as paragraphs.
-Labels may be text, whole numbers or true/false, and become text (``1``, ``true``); a file that mixes these kinds is an
-error that lists the odd ones out, because ``1`` beside ``"one"`` is most often a mistake upstream.
+Labels may be text, numbers or true/false, also as lists of one, and become text (``1`` for 1.0, ``true``); a file that
+mixes these kinds is an error that lists the odd ones out: ``1`` beside ``"one"`` is most often a mistake upstream.
 Kinds without labels take any text, and lists, objects or several columns as one line of JSON; the kind says what it
 cannot use. Spans are put in place in the normalised text (``spans``).
 Not here: reading (``readers``), dropping duplicates (``dedupe``).
@@ -11,6 +11,7 @@ Not here: reading (``readers``), dropping duplicates (``dedupe``).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from locum.core.text import one_line
+from locum.data.label_sets import label_items
 from locum.data.normalise import NotText, normalise
 from locum.data.rows import MAX_PLACES, Faults, RawRow
 from locum.data.spans import place_spans
@@ -209,21 +211,32 @@ class ExampleReader:
     def _label(self, value: Any, place: str) -> str:
         if value is None or value == "":
             raise BadRow("no label", "null" if value is None else "empty")
+        listed = False
+        if (items := label_items(value)) is not None:
+            if len(items) != 1:
+                several = "several labels in one row, and Locum learns one (multi-label is not done yet)"
+                raise BadRow(several if items else "no label", one_line(str(value), 40))
+            value, listed = items[0], isinstance(value, list)
         if isinstance(value, Decimal):
             value = float(value) if value % 1 else int(value)
-        kind = _type_name(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadRow("no label", str(value))
         if isinstance(value, float) and value.is_integer():
-            value, kind = int(value), "number"
+            value = int(value)
+        kind = "list" if listed else _type_name(value)
+        if kind in ("list", "fraction") and "text" in self._kinds:
+            raise BadRow(f"the label is a {kind}, while others are text", one_line(str(value), 40))
+        kind = "number" if kind == "fraction" else kind
         if isinstance(value, bool):
             text = str(value).lower()
-        elif isinstance(value, int):
+        elif isinstance(value, int | float):
             text = str(value)
         elif isinstance(value, str):
             text = self._normal(value, self._outputs[0])
             if text != value:
                 self._changes["label_cleaned"] += 1
         else:
-            raise BadRow("the label is not a name or a whole number", f"{kind} {one_line(str(value), 40)}")
+            raise BadRow("the label is not a name or a number", f"{kind} {one_line(str(value), 40)}")
         if not text:
             raise BadRow("no label", "only white space")
         if len(text) > MAX_LABEL_CHARS:

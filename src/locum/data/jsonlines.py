@@ -18,6 +18,7 @@ from locum.core.errors import DataError
 from locum.core.text import one_line
 from locum.data.opening import MAX_LINE_CHARS, Survey, block, lines, open_text
 from locum.data.rows import Faults, RawRow
+from locum.data.turns import turns_of
 
 _WINDOW_CHARS = 1 << 20
 _COLUMN_ROWS = 100
@@ -40,8 +41,8 @@ def read_lines(survey: Survey, faults: Faults) -> Iterator[RawRow]:
             except (ValueError, RecursionError) as error:
                 held = (number, f"{_reason(error)} in {one_line(line.strip(), 50)}")
                 continue
-            if isinstance(value, dict):
-                yield RawRow(name, number, value)
+            if (row := _row(value)) is not None:
+                yield RawRow(name, number, row)
             else:
                 faults.add(f"{name}:{number}", "not a JSON object", one_line(line.strip(), 50))
         if held:
@@ -57,10 +58,17 @@ def read_array(survey: Survey, faults: Faults) -> Iterator[RawRow]:
     name = survey.path.name
     with open_text(survey, newline=None) as text:
         for number, value in enumerate(_elements(text, str(survey.path)), start=1):
-            if isinstance(value, dict):
-                yield RawRow(name, number, value)
+            if (row := _row(value)) is not None:
+                yield RawRow(name, number, row)
             else:
                 faults.add(f"{name}:{number}", "not a JSON object", one_line(json.dumps(value), 50))
+
+
+def _row(value: Any) -> dict[str, Any] | None:
+    """An object; of a conversation that is a list and no more, its turns as ``messages``."""
+    if isinstance(value, list) and turns_of(value) is not None:
+        return {"messages": value}
+    return value if isinstance(value, dict) else None
 
 
 def columns(rows: Iterator[RawRow]) -> tuple[str, ...]:

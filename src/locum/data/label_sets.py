@@ -7,8 +7,12 @@ A file none of whose labels can be learned is refused before anything is trained
 
 from __future__ import annotations
 
+import ast
+import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from locum.core.errors import DataError
 from locum.core.text import one_line
@@ -17,6 +21,11 @@ _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)(\.0+)?")
 """A whole number as programs write it; ``007`` and ``+1`` are codes, and stay as they are."""
 _NUMBER = re.compile(r"[-+]?[0-9]+([.,][0-9]+)?([eE][-+]?[0-9]{1,3})?")
 _TRUTH = frozenset(("true", "false"))
+_LIST_CHARS, _ITEM_CHARS = 2000, 80
+SEVERAL_LABELS = (
+    "Locum gives each input one label and does not learn several yet (multi-label): keep the main one, or make a "
+    "true/false column of each label and a task of each column"
+)
 _SHOWN = 8
 _CLASSES_SHOWN = 4
 
@@ -43,6 +52,35 @@ def spellings(labels: Iterable[str], known: Iterable[str] = ()) -> dict[str, str
                 if (plain := spelled[label]) and (target := right.get(plain, plain)) != label
             }
     return {}
+
+
+def label_items(value: Any) -> list[Any] | None:
+    """The items of a list of labels, also of one that a text holds as JSON or as Python prints it; None for any other.
+
+    Args:
+        value: of a row's label column.
+    """
+    if isinstance(value, str):
+        if not (value.startswith("[") and value.endswith("]") and len(value) <= _LIST_CHARS):
+            return None
+        value = _literal(value)
+    if not isinstance(value, list) or not all(isinstance(item, str | int | float) for item in value):
+        return None
+    return None if any(len(str(item)) > _ITEM_CHARS for item in value) else value
+
+
+def _literal(text: str) -> Any:
+    """A list as JSON or as Python writes it; None for what is neither."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # escapes that Python does not know
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def check_known(

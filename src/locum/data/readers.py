@@ -3,11 +3,12 @@
 Notable: the format goes by content first and by name second, so a JSON Lines file called ``.txt`` is read
 as what it is. Whatever the format, the wanted columns are checked before the first row, and the file is
 checked after the last one: if it changed meanwhile, reading ends with an error. A name with dots reaches into
-objects (``answers.text``), which is how many public sets keep their answers; it must be there in a row of a sample.
+objects, lists and turns (``answers.text``, ``messages.user``; ``turns``); it must be there in a row of a sample.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -21,6 +22,7 @@ from locum.core.text import one_line
 from locum.data import columnar, delimited, jsonlines
 from locum.data.opening import Survey, recheck, survey
 from locum.data.rows import Faults, RawRow, Table
+from locum.data.turns import PICKS, from_json, reach, turns_of
 from locum.schema.data import SplitName
 from locum.schema.task import DataSpec
 
@@ -29,6 +31,7 @@ _BINARY = (".parquet", ".arrow")
 _SAMPLE_ROWS = 10_000
 """Rows of which at least one must have a member that is asked for; most files show it in the first."""
 _LISTED_ROWS = 100
+_NUMBER = re.compile(r"\.-?\d+(\.|$)")
 
 
 def wanted_columns(spec: DataSpec) -> tuple[str, ...]:
@@ -120,10 +123,16 @@ def _text_format(found: Survey, format: str) -> str:
         if not start.startswith(("{", "[")):
             cause = f"not JSON Lines: the file starts with {one_line(start[:40])!r}"
             raise DataError("data-format", cause, where=str(found.path), fix="data.format: csv, if that is what it is")
-        return "json" if start.startswith("[") else "jsonl"
+        return "json" if start.startswith("[") and not _lists_by_line(found) else "jsonl"
     if format == "auto":
         return "tsv" if {".tsv", ".tab"} & set(names) else "csv"
     return format
+
+
+def _lists_by_line(found: Survey) -> bool:
+    """Whether each line is a list of its own, as some logs write a conversation; a JSON array goes over all lines."""
+    first, _, rest = found.head.decode(found.encoding, "ignore").lstrip("\ufeff \t\r\n").partition("\n")
+    return rest.lstrip()[:1] == "[" and isinstance(from_json(first), list)
 
 
 def _open_json(found: Survey, chosen: str) -> Table:
@@ -187,13 +196,15 @@ def _open_columnar(path: Path, wanted: Sequence[str], split: SplitName) -> Table
 
 
 def _with_members(table: Table, wanted: Sequence[str]) -> Table:
-    """The table with wanted members of its objects as columns of their own, but for those that no row of a sample has;
-    CSV holds no objects.
+    """The table with wanted members of its objects and picks of its turns as columns of their own, but for those that
+    no row of a sample has; of CSV, whose values are text, only turns.
     """
-    members = [] if table.delimiter else [name for name in dict.fromkeys(wanted) if _object_of(name, table.columns)]
+    members = [name for name in dict.fromkeys(wanted) if _object_of(name, table.columns)]
+    if table.delimiter:
+        members = [name for name in members if _NUMBER.search(name) or name.rpartition(".")[2] in PICKS]
     unseen = set(members)
     for row in islice(table.rows(Faults(str(table.path))), _SAMPLE_ROWS if members else 0):
-        unseen -= {name for name in unseen if _has(row.columns, name)}
+        unseen -= {name for name in unseen if reach(row.columns, name)[0]}
         if not unseen:
             break
     members = [name for name in members if name not in unseen]
@@ -202,7 +213,7 @@ def _with_members(table: Table, wanted: Sequence[str]) -> Table:
 
     def rows(faults: Faults) -> Iterator[RawRow]:
         for row in table.rows(faults):
-            yield replace(row, columns=row.columns | {name: _member(row.columns, name) for name in members})
+            yield replace(row, columns=row.columns | {name: reach(row.columns, name)[1] for name in members})
 
     return replace(table, columns=(*table.columns, *members), rows=rows)
 
@@ -218,27 +229,15 @@ def _read_whole(wanted: Sequence[str], columns: Sequence[str]) -> list[str] | No
     return [_object_of(name, columns) or name for name in dict.fromkeys(wanted)] or None
 
 
-def _member(columns: dict[str, Any], name: str) -> Any:
-    """The value at ``a.b.c``; None where something on the way is no object or has no such member."""
-    value: Any = columns
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def _has(columns: dict[str, Any], name: str) -> bool:
-    """Whether there is a member at ``a.b.c``, null or not."""
-    parent, _, last = name.rpartition(".")
-    holder = _member(columns, parent)
-    return isinstance(holder, dict) and last in holder
-
-
 def _members(value: Any, prefix: str = "") -> Iterator[str]:
-    """The names of an object's members at any depth, ``a.b.c``."""
+    """The names of an object's members at any depth, ``a.b.c``, and the picks of its turns."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield f"{prefix}{key}"
-            yield from _members(inner, f"{prefix}{key}.")
+            if turns_of(inner) is not None:
+                yield from (f"{prefix}{key}.{each}" for each in PICKS)
+            else:
+                yield from _members(inner, f"{prefix}{key}.")
 
 
 def _check_columns(table: Table, wanted: Sequence[str], named: str) -> None:

@@ -18,6 +18,7 @@ from locum.core.errors import SourceError
 from locum.data.examples import ExampleReader
 from locum.data.graded import read_graded
 from locum.data.inspect import SAMPLE_ROWS, Inspection, inspect
+from locum.data.propose import Wish
 from locum.data.readers import open_table, wanted_columns
 from locum.data.rows import Faults
 from locum.fit.device import profile_device
@@ -138,7 +139,9 @@ def _inspected(task: Task, root: Path, warnings: list[str], *, of: str = "") -> 
             " are assumed"
         )
         return None
-    seen = inspect(local[0], format=task.data.format, encoding=task.data.encoding)
+    inputs, outputs = ((names,) if isinstance(names, str) else names for names in (task.data.input, task.data.output))
+    said = Wish(task.kind, task.profile, inputs, outputs)
+    seen = inspect(local[0], format=task.data.format, encoding=task.data.encoding, wish=said)
     if not seen.complete:
         warnings.append(f"the training file{of} was read up to row {seen.rows:,}; there is more of it")
     return seen
