@@ -6,6 +6,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# PyTorch's usual build for Linux carries gigabytes of CUDA; where no NVIDIA card could use it, its build for processors
+# is taken from PyTorch's own index, and the usual one only where that cannot be reached.
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+CPU_TORCH := $(shell test "$$(uname -s)" = Linux -a ! -e /proc/driver/nvidia/version && echo 'torch==$(TORCH)+cpu')
+
 .PHONY: help demo test check optimised bench docs clean
 
 help:
@@ -19,6 +24,8 @@ help:
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing Locum with its training extra (several hundred MB the first time)…"
+	@test -z "$(CPU_TORCH)" || $(PIP) -qq --retries 1 --no-deps --extra-index-url https://download.pytorch.org/whl/cpu '$(CPU_TORCH)' \
+	  || echo "PyTorch's build for processors cannot be reached: taking the usual one, several GB"
 	$(PIP) --editable '.[train]'
 	@touch $@
 

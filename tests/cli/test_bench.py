@@ -180,4 +180,4 @@ def test_without_the_harness_the_fix_is_named(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="lm_eval") as caught:
         bench(["x.gguf"], ["piqa"], out=tmp_path)
-    assert caught.value.code == "core-missing-extra" and "locum[bench]" in caught.value.fix
+    assert caught.value.code == "core-missing-extra" and "[bench]" in caught.value.fix

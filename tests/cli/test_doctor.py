@@ -72,18 +72,30 @@ def test_openvino_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_version", lambda _package: None)
     status = {each.name: each for each in engine_statuses()}
     assert not status["openvino"].available and not status["openvino"].needed
-    assert "locum[openvino]" in status["openvino"].reason
+    assert "[openvino]" in status["openvino"].reason
     assert not status["onnx"].available and status["onnx"].needed
 
 
 def test_findings_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda _package: None)
     missing = doctor._training(dict.fromkeys(["torch", "onnx"]))
-    assert missing.state == "note" and "locum[train]" in missing.advice
+    assert missing.state == "note" and "[train]" in missing.advice
     old = EngineStatus("onnx", "", needed=True, available=True, version="1")
     weak = doctor.profile_device().model_copy(update={"instructions": ("sse",), "architecture": "x86_64"})
     assert doctor._engine(old, weak).state == "broken"
     assert "sse4_2" in doctor._engine(old, weak).advice
+
+
+def test_cuda_without_a_card_is_told_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "has_nvidia_card", lambda: False)
+    monkeypatch.setattr(doctor, "cuda_packages_mb", lambda: 6500.0)
+    told = doctor._cuda()
+    assert told is not None and told.state == "note" and "6.5 GB" in told.value
+    monkeypatch.setattr(doctor, "has_nvidia_card", lambda: True)
+    assert doctor._cuda() is None
+    monkeypatch.setattr(doctor, "has_nvidia_card", lambda: False)
+    monkeypatch.setattr(doctor, "cuda_packages_mb", lambda: 0.0)
+    assert doctor._cuda() is None
 
 
 def test_engines_that_can_run_a_model() -> None:

@@ -99,4 +99,4 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError) as caught:
         import_openvino("openvino")
-    assert caught.value.code == "core-missing-extra" and "locum[openvino]" in caught.value.fix
+    assert caught.value.code == "core-missing-extra" and "[openvino]" in caught.value.fix

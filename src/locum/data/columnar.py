@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from locum.core.errors import DataError, UserError
+from locum.core.extras import install_command
 from locum.data.cells import bounded_rows, unpacked_bytes
 from locum.data.opening import Expansion
 from locum.data.rows import Faults, RawRow
@@ -228,7 +229,7 @@ def _pyarrow(path: Path) -> Any:
             "core-missing-extra",
             "reading Parquet and Arrow files needs pyarrow, which is not installed",
             where=str(path),
-            fix="pip install 'locum[train]', or give the data as CSV or JSON Lines",
+            fix=f"{install_command('train')}; or give the data as CSV or JSON Lines",
         ) from error
 
 

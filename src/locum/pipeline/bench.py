@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from locum.core.errors import UserError
+from locum.core.extras import install_command
 from locum.core.files import content_hash, sha256_file, write_json
 from locum.evaluate.compare import compare
 from locum.evaluate.metrics import document
@@ -143,7 +144,7 @@ def require_harness() -> None:
         raise UserError(
             "core-missing-extra",
             "benchmarks need lm_eval (lm-evaluation-harness), which this environment does not have",
-            fix="pip install 'locum[bench]'",
+            fix=install_command("bench"),
         )
 
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import locum
 from locum.core.cpu import cgroup_quota, usable_cores
 from locum.core.errors import DeviceError
+from locum.core.extras import cuda_packages_mb, has_nvidia_card, install_command
 from locum.fit.device import profile_device, require_engine
 from locum.runtime.engines import EngineStatus, engine_statuses
 from locum.runtime.llama_settings import SERVER_VARIABLE
@@ -34,6 +35,7 @@ _FAST = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"
 _TRAINING = ("torch", "transformers", "safetensors", "onnx", "onnxscript", "gguf")
 _MEMORY_MB = 1000
 _DISK_MB = 2000
+_CUDA_MB = 200
 _ONLINE_S = 15
 
 
@@ -71,6 +73,7 @@ def examine_installation(*, online: bool = False) -> dict[str, Any]:
         _memory(device),
         *(_engine(status, device) for status in engines),
         _training(training),
+        *filter(None, [_cuda()]),
         _cache(cache_folder()),
         *([_index(), _hub()] if online else []),
     ]
@@ -137,7 +140,16 @@ def _training(versions: dict[str, str | None]) -> Finding:
     if not missing:
         return Finding("training", "ok", f"torch {versions['torch']}, transformers {versions['transformers']}")
     what = f"{', '.join(missing)} not installed"
-    return Finding("training", "note", what, "only linear students can be built; pip install 'locum[train]'")
+    return Finding("training", "note", what, f"only linear students can be built; {install_command('train')}")
+
+
+def _cuda() -> Finding | None:
+    """CUDA that lies there for nothing; None where there is none, or a card that uses it."""
+    size_mb = cuda_packages_mb()
+    if has_nvidia_card() or size_mb < _CUDA_MB:
+        return None
+    advice = "nothing here uses it: a new virtual environment with PyTorch's build for processors is that much smaller"
+    return Finding("CUDA", "note", f"{size_mb / 1000:.1f} GB of packages, and no NVIDIA card", f"{advice} (see README)")
 
 
 def _cache(folder: Path) -> Finding:

@@ -9,6 +9,7 @@ import importlib.util
 import os
 
 from locum.core.errors import UserError
+from locum.core.extras import install_command
 from locum.fit.device import profile_device, require_engine
 from locum.schema.kinds import Method
 from locum.schema.task import Task
@@ -51,7 +52,7 @@ def require_training() -> None:
         raise UserError(
             "core-missing-extra",
             f"building needs {', '.join(missing)}, which this environment does not have",
-            fix="pip install 'locum[train]'",
+            fix=install_command("train"),
         )
 
 
@@ -66,5 +67,5 @@ def require_scorers(task: Task) -> None:
         raise UserError(
             "core-missing-extra",
             f"scoring {task.form} needs {', '.join(missing)}, which this environment does not have",
-            fix="pip install 'locum[tasks]'",
+            fix=install_command("tasks"),
         )

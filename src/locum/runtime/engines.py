@@ -19,6 +19,7 @@ from typing import Any
 
 from locum.core.environment import without_secrets
 from locum.core.errors import UserError
+from locum.core.extras import install_command
 from locum.core.registry import nearest
 from locum.runtime.llama_settings import SERVER_VARIABLE
 from locum.schema.model import EngineName, ModelSpec
@@ -147,7 +148,7 @@ def _openvino() -> EngineStatus:
     runs = "the same ONNX folders, and GGUF files where asked (--engine openvino or auto)"
     version, genai = _version("openvino"), _version("openvino-genai")
     if version is None:
-        return EngineStatus("openvino", runs, False, False, "optional; pip install 'locum[openvino]'")
+        return EngineStatus("openvino", runs, False, False, f"optional; {install_command('openvino')}")
     reason = "" if genai else "openvino-genai is not installed, so it classifies and does not write text"
     build = () if genai is None else (f"genai {genai}",)
     return EngineStatus("openvino", runs, False, True, reason, version, build)

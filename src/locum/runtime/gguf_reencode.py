@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from locum.core.errors import ModelFileError, UserError
+from locum.core.extras import install_command
 from locum.core.files import atomic_folder, sha256_file
 from locum.core.progress import note, track
 from locum.core.text import one_line
@@ -108,6 +109,6 @@ def _package() -> Any:
         raise UserError(
             "core-missing-extra",
             "this file must be encoded anew for the engine, and the package gguf is not installed",
-            fix="pip install 'locum[openvino]'",
+            fix=install_command("openvino"),
         ) from problem
     return gguf

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locum.core.errors import LocumError, ModelFileError, UserError
+from locum.core.extras import install_command
 from locum.core.text import one_line
 from locum.runtime.onnx import OnnxClassifier
 from locum.runtime.onnx_check import OnnxFacts
@@ -112,7 +113,7 @@ def import_openvino(module: str) -> Any:
         raise UserError(
             "core-missing-extra",
             f"the openvino engine needs {module}, which cannot be imported: {one_line(str(error))}",
-            fix="pip install 'locum[openvino]', or name another engine with --engine",
+            fix=f"{install_command('openvino')}; or name another engine with --engine",
         ) from error
 
 

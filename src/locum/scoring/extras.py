@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from locum.core.errors import UserError
+from locum.core.extras import install_command
 
 
 def needed(module: str, what: str) -> Any:
@@ -26,5 +27,5 @@ def needed(module: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError as problem:
         raise UserError(
-            "core-missing-extra", f"{what} needs {module}: {problem}", fix="pip install 'locum[tasks]'"
+            "core-missing-extra", f"{what} needs {module}: {problem}", fix=install_command("tasks")
         ) from problem
