@@ -52,6 +52,7 @@ FILLERS = "please help my the again today with since yesterday still about accou
 
 
 # Bundles that tests build are no bundles of whoever runs them.
+os.environ["LOCUM_HISTORY"] = "0"  # nor are the times that their steps take
 os.environ["LOCUM_STATE"] = tempfile.mkdtemp(prefix="locum-tests-")
 atexit.register(shutil.rmtree, os.environ["LOCUM_STATE"], ignore_errors=True)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from locum.cli import view
 from locum.cli.output import json_text, plain
 from locum.cli.view import facts_line, live_view
-from locum.core.progress import Event, note, track, warn
+from locum.core.progress import Event, emit, note, track, warn
 
 HOSTILE = "[red]x[/red] [/nothing] \x1b[31m \\[bold] :bug: \u202e end"
 
@@ -97,3 +97,20 @@ def test_json_in_letters_where_they_can_be_shown(monkeypatch: pytest.MonkeyPatch
     assert json_text({"a": "é"}) == r'{"a": "\u00e9"}'
     with pytest.raises(ValueError, match="JSON compliant"):
         json_text({"a": float("nan")})
+
+
+def test_the_whole_is_told_with_its_step_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    event = Event("overall", "train x", 3, 14, "step", {"elapsed_s": 70, "left_s": 241, "budget_s": 540})
+    with live_view():
+        emit(event)
+    assert capsys.readouterr().err == "step 3 of 14 train x: 70 s so far, about 4 min left (budget 9 min)\n"
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=160, color_system=None, emoji=False)
+    with view._bars(console) as progress:
+        bars = view._Bars(console, progress)
+        bars.hear(event)
+        bars.hear(Event("start", "train x"))
+        (whole, part) = progress.tasks
+        assert (whole.description, whole.completed, part.description) == ("step 3 of 14", 2, "train x")
+        assert whole.fields["facts"] == "70 s so far, about 4 min left (budget 9 min)"
+    assert view.time_left(event, 238) == "5 min so far, nearly done (budget 9 min)"

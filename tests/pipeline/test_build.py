@@ -121,8 +121,10 @@ def test_a_second_run_does_nothing_again_and_gives_the_same_model(copied: Any, j
         ({"guarantee": {"kind": "selective", "max_error": 0.001, "confidence": 0.99}}, False),
         ({"instruction": "Who takes this?", "target": {"at_least": 0.5}}, True),
         ({"budget": {"memory_mb": 200, "build_minutes": 15}}, True),
+        ({"budget": {"build_minutes": 40}}, True),
+        ({"budget": {"build_minutes": 3}}, True),
     ],
-    ids=["guarantee", "impossible guarantee", "words", "memory"],
+    ids=["guarantee", "impossible guarantee", "words", "memory", "more time", "less time, and still enough"],
 )
 def test_what_the_student_does_not_depend_on_trains_nothing_again(
     copied: Any, jobs: list[str], changed: dict[str, Any], threshold: bool
@@ -136,7 +138,7 @@ def test_what_the_student_does_not_depend_on_trains_nothing_again(
         assert student("invoice refund").route == ("local" if threshold else "abstain")
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"data": "rows"}, {"budget": {"build_minutes": 3}}], ids=str)
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"data": "rows"}], ids=str)
 def test_what_the_student_depends_on_trains_again(
     copied: Any, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
 ) -> None:

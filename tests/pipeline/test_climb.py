@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from locum.fit.ladder import training_budgets
 from locum.pipeline import climb as climbing
 from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.climb import climb
+from locum.pipeline.made import read_trained
 from locum.pipeline.make_classifier import make_classifier
+from locum.pipeline.rung import start_of
 from locum.pipeline.steps import StepCache
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
@@ -34,7 +37,7 @@ from locum.schema.data import SplitName
 from locum.schema.evaluation import Measured
 from locum.schema.model import ModelSpec
 from locum.schema.taskfile import parse_task
-from locum.schema.training import TrainRequest
+from locum.schema.training import Trained, TrainRequest
 
 LADDER = (
     Candidate(name="tfidf", family="linear", method="linear"),
@@ -50,6 +53,18 @@ instruction: Which?
 data: {train: t.csv, input: text, output: label}
 budget: {build_minutes: 10}
 """
+TRAINED = Trained(
+    candidate=LADDER[0],
+    parameters=1,
+    best_epoch=1,
+    stopped_by="schedule",
+    curve=(),
+    settings={},
+    max_tokens=256,
+    train_s=1,
+    tokens_per_s=None,
+    files={},
+)
 DATA = Prepared(Path("unused"), "key", ("a", "b"), ("dev",))
 ROWS = 400
 
@@ -79,7 +94,9 @@ def rungs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict
     def plan(**ends: int | LocumError) -> dict[str, float]:
         asked: dict[str, float] = {}
 
-        def fake(_work: Workspace, _data: Prepared, candidate: Candidate, budget_s: float) -> BuiltStudent:
+        def fake(
+            _work: Workspace, _data: Prepared, candidate: Candidate, budget_s: float, _built: Sequence[BuiltStudent]
+        ) -> BuiltStudent:
             asked[candidate.name] = budget_s
             end = ends.get(candidate.name.replace("/", "_"), 40)
             if isinstance(end, LocumError):
@@ -129,12 +146,15 @@ def test_a_failure_of_its_own_costs_a_candidate_and_not_the_build(
     assert [event.kind for event in heard if "mini/head" in event.label] == ["warning"]
 
 
-@pytest.mark.parametrize("code", ["train-nan", "train-no-time"])
+@pytest.mark.parametrize(("code", "status"), [("train-nan", "failed"), ("train-no-time", "skipped")])
 def test_fault_43_a_loss_that_is_no_number_or_no_time_costs_only_its_candidate(
-    rungs: Any, tmp_path: Path, code: str
+    rungs: Any, tmp_path: Path, code: str, status: str
 ) -> None:
     rungs(mini_full=UserError(code, "the loss became NaN, or an epoch takes too long"))
-    assert statuses(climb(workspace(tmp_path), DATA, LADDER, 1.0))["mini/full"] == "failed"
+    climbed = climb(workspace(tmp_path), DATA, LADDER, 1.0)
+    assert statuses(climbed)["mini/full"] == status
+    reason = next(each.reason for each in climbed.outcomes if each.candidate.name == "mini/full")
+    assert reason.endswith("the loss became NaN, or an epoch takes too long")
 
 
 @pytest.mark.parametrize(
@@ -257,12 +277,13 @@ def test_students_that_were_named_are_all_built(rungs: Any, tmp_path: Path) -> N
 
 
 def killed(times: int, code: str, seen: list[int | None]) -> Callable[..., None]:
-    def run(target: str, request: Path, _out: Path, **_options: Any) -> None:
+    def run(target: str, request: Path, out: Path, **_options: Any) -> None:
         if target != "locum.train.job:main":
             raise CheckFailed("compress-parity", "far enough")
         seen.append(TrainRequest.from_json(request.read_bytes(), "request").micro_batch)
         if len(seen) <= times:
             raise LocumError(code, "memory")
+        (out / "trained.json").write_text(json.dumps(TRAINED.to_json()))
 
     return run
 
@@ -274,7 +295,7 @@ def test_fault_36_memory_that_runs_out_is_answered_with_smaller_batches(
     seen: list[int | None] = []
     monkeypatch.setattr(children, "run_job", killed(2, code, seen))
     work = workspace(tmp_path)
-    with pytest.raises((CheckFailed, LocumError, FileNotFoundError)):
+    with pytest.raises(CheckFailed, match="far enough"):
         make_classifier(work, DATA, LADDER[0], 10.0)
     assert seen == [None, 16, 8]
     assert list(work.steps.seconds) == ["train-tfidf"]
@@ -296,3 +317,27 @@ def test_another_failure_of_a_job_is_not_tried_again(tmp_path: Path, monkeypatch
     with pytest.raises(LocumError) as caught:
         make_classifier(workspace(tmp_path), DATA, LADDER[0], 10.0)
     assert (caught.value.code, seen) == ("core-child-failed", [None])
+
+
+def test_a_tuning_that_gained_nothing_is_the_student_that_it_started_from(rungs: Any, tmp_path: Path) -> None:
+    (tmp_path / "trained.json").write_text(json.dumps(TRAINED.model_copy(update={"best_epoch": 0}).to_json()))
+    assert read_trained(tmp_path).best_epoch == 0  # it is all there is
+    with pytest.raises(UserError, match="which is mini/head") as caught:
+        read_trained(tmp_path, "mini/head")
+    rungs(mini_full=caught.value)
+    climbed = climb(workspace(tmp_path), DATA, LADDER, 1.0)
+    assert statuses(climbed)["mini/full"] == "skipped"
+
+
+def test_what_a_tuning_starts_from_is_the_same_base_untuned(tmp_path: Path) -> None:
+    def candidate(method: str, base: str = "mini", depth: int | None = None) -> Candidate:
+        name = f"{base}/{method}"
+        return Candidate.model_validate(
+            {"name": name, "family": "encoder", "base": base, "method": method, "depth": depth}
+        )
+
+    built = [student(tmp_path, candidate(*each), 1) for each in (("head", "other"), ("prompt",), ("head",))]
+    assert start_of("classify", candidate("full"), built) == "mini/head"
+    assert start_of("generate", candidate("lora"), built) == "mini/prompt"
+    assert start_of("classify", candidate("full", depth=3), built) is None
+    assert start_of("classify", candidate("head"), built) is None

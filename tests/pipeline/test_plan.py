@@ -44,6 +44,8 @@ def test_local_data_are_counted(tickets: Any, tmp_path: Path) -> None:
         "export-tfidf",
         "measure-tfidf",
         "refit",
+        "export-refit",
+        "measure-refit",
         "certify",
     ]
     assert not any(step.done for step in plan.steps)
@@ -86,7 +88,37 @@ def test_finished_steps_are_marked(built: Any) -> None:
         "export-tfidf",
         "measure-tfidf",
         "refit",
+        "export-refit",
+        "measure-refit",
     ]
+
+
+MINI = {"base": "all-MiniLM-L6-v2", "method": "head"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "rungs", "all_done"),
+    [
+        ({"instruction": "Who takes it?"}, True, True),
+        ({"budget": {"build_minutes": 40}}, True, True),
+        ({"students": [{"method": "linear"}, MINI]}, True, False),
+        ({"students": [MINI, {"method": "linear"}], "budget": {"build_minutes": 3}}, True, False),
+        ({"seed": 1}, False, False),
+    ],
+    ids=["words", "more time", "another student", "another student first, less time", "seed"],
+)
+def test_done_is_what_a_build_would_take_as_it_is(
+    copied: Any, changed: dict[str, Any], rungs: bool, all_done: bool
+) -> None:
+    before = files(copied.out)
+    plan = make_plan(copied.tickets.change(**changed), out=copied.out)
+    assert files(copied.out) == before
+    done = {step.name: step.done for step in plan.steps}
+    assert {name: found for name, found in done.items() if name.endswith("tfidf")} == dict.fromkeys(
+        ("train-tfidf", "export-tfidf", "measure-tfidf"), rungs
+    )
+    assert (done["refit"], done["certify"]) == (all_done, False)
+    assert not any(found for name, found in done.items() if "MiniLM" in name)
 
 
 def test_what_the_llm_will_cost_is_said(tickets: Any) -> None:
@@ -213,8 +245,8 @@ def test_time_to_answer_goes_by_rows_and_samples_and_searching_by_its_calls(
     sampled = seconds(make_plan(talk.change(**task, generation={"samples": 8})))
     calm = seconds(make_plan(talk.change(**task, generation={"search_calls": 0})))
     assert fewer[f"measure-{name}"] < 0.5 * whole[f"measure-{name}"]
-    assert sampled[f"measure-{name}"] > 1.5 * whole[f"measure-{name}"]
-    assert whole[f"prompt-{name}"] > 0 == calm[f"prompt-{name}"]
+    assert sampled[f"measure-{name}"] > 1.4 * whole[f"measure-{name}"]
+    assert whole[f"prompt-{name}"] > 10 * calm[f"prompt-{name}"]
 
 
 def test_rows_that_cannot_prove_the_guarantee_are_told(talk: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 import locum
 from locum.core.errors import DeviceError
 from locum.core.progress import Event, listening
-from locum.pipeline.steps import Step, StepCache
+from locum.pipeline.steps import FinishedSteps, Step, StepCache, Unfinished
+from locum.schema.training import Budgets
 
 STEP = Step("train-x/full", "train x", {"seed": 1, "data": "abc"})
 
@@ -95,3 +97,63 @@ def test_fault_38_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DeviceError, match="file/train-x-full"):
         StepCache(tmp_path / "file").run(STEP, never)
+
+
+TIMED = replace(STEP, budget_s=100)
+
+
+@pytest.mark.parametrize(
+    ("same_for", "asked_s", "found"),
+    [
+        (Budgets(least_s=40), 1000, True),
+        (Budgets(least_s=40), 40, True),
+        (Budgets(least_s=40), 39, False),
+        (Budgets(least_s=40, below_s=120), 119, True),
+        (Budgets(least_s=40, below_s=120), 120, False),
+        (None, 100.0, True),
+        (None, 101, False),
+    ],
+)
+def test_a_step_of_another_budget_is_taken_where_it_says_that_its_result_is_the_same(
+    tmp_path: Path, same_for: Budgets | None, asked_s: float, found: bool
+) -> None:
+    first = StepCache(tmp_path)
+    folder = first.run(first.settled(TIMED), lambda _folder: same_for)
+    again = StepCache(tmp_path)
+    settled = again.settled(replace(TIMED, budget_s=asked_s))
+    assert again.done(settled) == found
+    assert (settled.key == TIMED.key) == found  # what comes after it is the same work only where it is the same result
+    if found:
+        assert again.run(settled, never) == folder
+
+
+@pytest.mark.parametrize("inputs", [{"seed": 2, "data": "abc"}, {"seed": 1, "data": "abd"}])
+def test_a_step_of_other_inputs_or_another_version_is_never_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: dict[str, object]
+) -> None:
+    cache = StepCache(tmp_path)
+    cache.run(TIMED, lambda _folder: Budgets())
+    other = replace(TIMED, inputs=inputs, budget_s=200)
+    assert cache.settled(other) is other
+    assert cache.settled(replace(TIMED, budget_s=200)).key == TIMED.key
+    monkeypatch.setattr(locum, "__version__", "99")
+    assert cache.settled(wider := replace(TIMED, budget_s=200)) is wider
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"seconds": 1, "budget_s": 100, "same_for": {"least_s": "x"}}'])
+def test_a_damaged_record_is_no_result_of_another_budget(tmp_path: Path, damage: str) -> None:
+    cache = StepCache(tmp_path)
+    folder = cache.run(TIMED, lambda _folder: Budgets())
+    (folder / "step.json").write_text(damage)
+    assert cache.settled(wider := replace(TIMED, budget_s=200)) is wider
+
+
+def test_who_only_looks_does_no_work_and_writes_nothing(tmp_path: Path) -> None:
+    StepCache(tmp_path).run(STEP, writes("result"))
+    before = sorted(tmp_path.rglob("*"))
+    looking = FinishedSteps(tmp_path)
+    looking.run(STEP, never)
+    with pytest.raises(Unfinished):
+        looking.run(TIMED, never)
+    assert (set(looking.seconds), looking.ran) == ({STEP.name}, set())
+    assert sorted(tmp_path.rglob("*")) == before

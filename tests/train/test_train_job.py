@@ -321,10 +321,12 @@ def test_another_error_of_pytorch_is_not_about_memory() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
-def test_budget_of_nothing_keeps_the_head(make_request: MakeRequest, tmp_path: Path) -> None:
-    _, trained = run(make_request("full", "bert", budget_s=0.001), tmp_path)
-    assert (trained.stopped_by, trained.best_epoch) == ("budget", 0)
-    assert trained.settings["planned_steps"] == 0
+def test_without_time_for_a_quarter_of_an_epoch_there_is_no_student(make_request: MakeRequest, tmp_path: Path) -> None:
+    for _ in ("at once", "again, by the schedule that was written down"):
+        with pytest.raises(UserError, match="too few for a quarter") as caught:
+            run(make_request("full", "bert", budget_s=0.001), tmp_path)
+        assert caught.value.code == "train-no-time"
+    assert not (tmp_path / "trained.json").exists()
 
 
 def test_budget_spent_in_the_middle_ends_training(

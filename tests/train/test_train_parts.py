@@ -23,7 +23,7 @@ from locum.train.dropout import SharedDropout, set_dropout
 from locum.train.forward import all_vectors, vectors
 from locum.train.frozen import FrozenPrefix
 from locum.train.optimiser import rate_factor
-from locum.train.recipe import Recipe
+from locum.train.recipe import RECIPES, Recipe
 from locum.train.schedule import Schedule, plan_schedule
 from locum.train.softmax import fit_softmax
 from locum.train.workbench import Workbench, prepare
@@ -356,3 +356,30 @@ def test_padding_is_on_the_right() -> None:
     tokens, mask = padded([[5, 6, 7], [8]], pad_id=9)
     assert tokens.tolist() == [[5, 6, 7], [8, 9, 9]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("budget_s", [20.0, 31.7, 45.0, 60.0, 100.0, 141.0, 200.0, 1000.0])
+def test_a_schedule_names_the_budgets_that_give_as_many_steps(budget_s: float) -> None:
+    def planned(budget_s: float) -> Schedule:
+        return plan_schedule(
+            RECIPES["encoder"],
+            steps_per_epoch=13,
+            epoch_s=10.0,
+            eval_s=1.5,
+            left_s=budget_s - 7.0,
+            spent_s=7.0,
+            tokens_per_epoch=1000,
+        )
+
+    found = planned(budget_s)
+    tried = [step / 10 for step in range(70, 5000)]
+    same = [each for each in tried if planned(each).total_steps == found.total_steps]
+    same_for = found.same_for(0.0)
+    if not found.total_steps:
+        assert same_for is None
+        return
+    assert same_for is not None and same_for.hold(budget_s)
+    assert [each for each in tried if same_for.hold(each)] == pytest.approx(same, abs=0.11)
+    assert (same_for.below_s is None) == (found.epochs == 10)
+    longer = found.same_for(same_for.least_s + 1)  # a training that took longer than was planned
+    assert longer is not None and not longer.hold(same_for.least_s)

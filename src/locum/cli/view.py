@@ -1,7 +1,8 @@
 """What the terminal shows of long work: a live line per running piece, a tick and its time when done.
 
 Notable: everything goes to standard error, so that ``--json`` leaves standard output to one document. On a
-terminal rich draws bars with rate and time left; elsewhere (logs, CI) each event that matters is one line.
+terminal rich draws bars with rate and time left; elsewhere (logs, CI) each event that matters is one line. Of a build
+one line is the whole: which step it is at, and about how long is left, as ``pipeline.overall`` works it out.
 """
 
 from __future__ import annotations
@@ -50,12 +51,20 @@ class _Bars:
         self._console = console
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._whole: TaskID | None = None
+        self._told = Event("overall", "")
+        self._told_s = 0.0
 
     def hear(self, event: Event) -> None:
         """Draw one event."""
         if event.kind in ("note", "warning"):
             self._console.print(_remark(event))
             return
+        if event.kind == "overall":
+            self._tell(event)
+            return
+        if self._whole is not None:
+            self._progress.update(self._whole, facts=self._time_left())
         if event.label not in self._tasks:
             self._tasks[event.label] = self._progress.add_task(plain(event.label), total=event.total, facts="")
         task = self._tasks[event.label]
@@ -64,6 +73,18 @@ class _Bars:
             self._console.print(_finished(event))
         else:
             self._progress.update(task, completed=event.done, total=event.total, facts=facts_line(event))
+
+    def _tell(self, event: Event) -> None:
+        """One line for the whole, above those of its parts."""
+        self._told, self._told_s = event, time.monotonic()
+        if self._whole is None:
+            self._whole = self._progress.add_task("build", total=event.total, facts="")
+        name = f"step {event.done:.0f} of {event.total:.0f}"
+        done = max(0.0, event.done - 1)
+        self._progress.update(self._whole, description=name, completed=done, total=event.total, facts=self._time_left())
+
+    def _time_left(self) -> str:
+        return time_left(self._told, time.monotonic() - self._told_s)
 
 
 class _Lines:
@@ -77,6 +98,9 @@ class _Lines:
         """Print one event."""
         if event.kind in ("note", "warning"):
             self._console.print(_remark(event), soft_wrap=True)
+        elif event.kind == "overall":
+            place = f"step {event.done:.0f} of {event.total:.0f}"
+            self._console.print(f"[bold]{place}[/bold] {plain(event.label)}: {time_left(event)}", soft_wrap=True)
         elif event.kind == "done":
             self._console.print(_finished(event), soft_wrap=True)
         elif time.monotonic() - self._last_s > 10:
@@ -93,6 +117,22 @@ def _remark(event: Event) -> str:
 
 def _finished(event: Event) -> str:
     return f"[green]✓[/green] {plain(event.label)} [dim]{event.facts.get('seconds', 0):.1f} s[/dim]"
+
+
+def time_left(event: Event, since_s: float = 0.0) -> str:
+    """How long the whole has run and has still to run: ``2 min so far, about 4 min left (budget 9 min)``.
+
+    Args:
+        event: of kind overall.
+        since_s: seconds since it was heard.
+    """
+    elapsed_s, left_s = event.facts["elapsed_s"] + since_s, max(0.0, event.facts["left_s"] - since_s)
+    left = "nearly done" if left_s < 5 else f"about {_minutes(left_s)} left"
+    return f"{_minutes(elapsed_s)} so far, {left} (budget {_minutes(event.facts['budget_s'])})"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def facts_line(event: Event) -> str:

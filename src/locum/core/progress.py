@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-EventKind = Literal["start", "advance", "done", "note", "warning"]
+EventKind = Literal["start", "advance", "done", "note", "warning", "overall"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Event:
     """One thing that happened.
 
     Attributes:
-        kind: start, advance and done belong to a tracked piece of work; note and warning stand alone.
+        kind: start, advance and done belong to a tracked piece of work; note and warning stand alone; overall tells how
+            far the whole is, of which the tracked work is a part.
         label: what is being done, in the user's words.
         done: how much of ``total`` is done, in ``unit``.
         total: how much there is, or None when unknown.

@@ -24,6 +24,7 @@ from locum.schema.message import Message
 from locum.schema.model import ModelSpec
 from locum.schema.prompt import Arm, Demonstration, Prompt, SearchReport
 from locum.schema.task import Task
+from locum.schema.training import Budgets
 from locum.stats.rowwise import value
 from locum.students.writing import WritingStudent
 from locum.tasks import open_kind
@@ -95,9 +96,12 @@ def search_prompt(
         if few_shot
         else _with_instructions(proposer or generator, spec, task, pool, calls, ready_s)
     )
+    prepared_s = time.perf_counter() - start_s
     race = _Race(generator, spec, task, pool, tuple(_shuffled(dev, task.seed)), start_s + budget_s, calls - made.calls)
     players = made.players[: max(1, (calls - made.calls) // _FIRST_ROWS)]
     winner = race.run(players)
+    spent_s = time.perf_counter() - start_s
+    in_time = prepared_s <= budget_s * _PREPARING and not race.out_of_time
     report = SearchReport(
         metric=task.metric,
         arms=tuple(race.arm(player) for player in players),
@@ -106,8 +110,9 @@ def search_prompt(
         proposing=made.proposing,
         bootstrapping=made.bootstrapping,
         allowed=calls,
-        seconds=round(time.perf_counter() - start_s, 1),
+        seconds=round(spent_s, 1),
         stopped_by="budget" if race.out_of_time else "rounds",
+        same_for=Budgets(least_s=max(spent_s, prepared_s / _PREPARING)) if in_time else None,
     )
     note(f"prompt: {winner.name}", calls=report.calls)
     return Found(winner.prompt, pool if winner.prompt.neighbours else (), report)

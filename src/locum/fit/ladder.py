@@ -68,7 +68,8 @@ _WEIGHTS: dict[Method, float] = {
     "prompt": 0.15,
     "few_shot": 0.25,
 }
-_EPOCHS: dict[Family, float] = {"linear": 1.0, "encoder": 10.0, "decoder": 2.0}
+ASSUMED_EPOCHS: dict[Family, float] = {"linear": 1.0, "encoder": 10.0, "decoder": 2.0}
+"""What the time to train is estimated for, and a depth chosen by."""
 LEAST_ROWS = 10
 """Fewest rows of train, and of dev, that must say what to write where a student is tuned to write."""
 _MIN_DEPTH = 4
@@ -191,6 +192,13 @@ def training_budgets(kind: Kind, methods: Sequence[Method], build_s: float) -> l
     return [round(build_s * (1 - reserve) * _WEIGHTS[method] / total, 1) for method in methods]
 
 
+def epochs_of(kind: Kind, candidate: Candidate) -> int:
+    """Epochs that a candidate is tuned for where time allows it (``train.recipe``); 0 where nothing is tuned."""
+    if candidate.method not in TUNED:
+        return 0
+    return 15 if kind == "tag" else 10 if candidate.family == "encoder" else 3
+
+
 def affordable_depth(
     facts: BaseFacts, size: DataSize, device: DeviceProfile, budget_s: float, method: Method = "full"
 ) -> int:
@@ -308,7 +316,7 @@ def _training_seconds(
         method,
         tokens=size.tokens,
         sequence=size.row_tokens,
-        epochs=_EPOCHS[facts.family],
+        epochs=ASSUMED_EPOCHS[facts.family],
         depth=depth,
         train_layers=train_layers,
     )

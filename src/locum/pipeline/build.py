@@ -16,7 +16,7 @@ from typing import Any
 from locum.bundle.operator_llm import remember_built
 from locum.bundle.write import LEARNED, task_hash, write_bundle
 from locum.core.cpu import usable_cores
-from locum.core.errors import Interrupted
+from locum.core.errors import Interrupted, LocumError
 from locum.core.lock import folder_lock
 from locum.core.progress import note, track, warn
 from locum.data.graded import Graded
@@ -27,13 +27,16 @@ from locum.pipeline.built import Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.conclude import Conclusion, conclude
 from locum.pipeline.held_out import answer_held_out
+from locum.pipeline.history import remember, times_taken
 from locum.pipeline.judge import Judges, examine_judge, lent_judge, read_human
 from locum.pipeline.ladder import data_size, decide_ladder
 from locum.pipeline.llm import answers_file, ask_llm, resolve_llm
 from locum.pipeline.llm_forecast import forecast_llm
 from locum.pipeline.mixture import add_mixture
 from locum.pipeline.others import read_tasks
+from locum.pipeline.overall import Overall
 from locum.pipeline.pick import pick
+from locum.pipeline.plan import make_plan
 from locum.pipeline.preflight import check_environment
 from locum.pipeline.prepare import prepare_data
 from locum.pipeline.steps import StepCache
@@ -43,6 +46,7 @@ from locum.report.page import render
 from locum.runtime.model_files import verify_folder
 from locum.schema.candidate import Candidate
 from locum.schema.data import DataCard
+from locum.schema.plan import Plan
 from locum.schema.report import BuildReport
 from locum.sources.catalogue import catalogue
 
@@ -99,10 +103,24 @@ def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool
             files.others,
             purse=purse_of(task.llm, "llm.max_cost in the task file"),
         )
+        planned = _planned(path, folder)
+        if planned is not None:
+            steps.overall = Overall(planned.steps, task.budget.build_minutes * 60)
         llm = resolve_llm(work) if task.scorer == "judge" else None
         judge_file = answers_file(work, "judge-answers") if llm else work.out / "judge-answers.jsonl"
         with lent_judge(task, llm, judge_file, work.purse, threads=work.threads) as judges:
-            return _build(work, judges)
+            run = _build(work, judges)
+        if planned is not None:
+            remember(planned.steps, times_taken(steps, run.report))
+        return run
+
+
+def _planned(task_file: Path, out: Path) -> Plan | None:
+    """What the build will take, for who watches it; None where the plan finds a fault, which the build then tells."""
+    try:
+        return make_plan(task_file, out=out)
+    except LocumError:
+        return None
 
 
 @contextmanager
@@ -128,6 +146,8 @@ def _build(work: Workspace, judges: Judges) -> Run:
     climbed, chosen = answer_held_out(work, data, climbed, pick(work, data, climbed))
     llm = ask_llm(work, data)
     verify_splits(data.folder)
+    if work.steps.overall:
+        work.steps.overall.last("certify and report")
     with track("certify and report"):
         result = conclude(work, data, card, device, climbed, chosen, llm, judge, judges, datetime.now(UTC))
         bundle = _bundle(work, data, result)

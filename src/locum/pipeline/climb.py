@@ -23,6 +23,9 @@ from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
 from locum.schema.kinds import PROMPTED
 
+_NOTHING_LEARNED = ("train-no-time", "train-no-gain")
+"""Codes of a tuning that ends where it starts, which is another candidate: no fault, and nothing to export."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -86,15 +89,17 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
             reason = _not_worth_it(work, candidate, outcomes, noise_ceiling)
             stopped = stopped or reason
         if reason is not None:
-            note(f"{candidate.name}: not built, {reason}")
-            outcomes.append(Outcome(candidate, None, reason))
+            outcomes.append(_not_built(work, candidate, reason))
             continue
         try:
-            outcomes.append(Outcome(candidate, build_rung(work, data, candidate, budgets[candidate.name])))
+            outcomes.append(Outcome(candidate, build_rung(work, data, candidate, budgets[candidate.name], built)))
         except LocumError as error:
             if not costs_only_the_candidate(error):
                 raise
             failures.append(error)
+            if error.code in _NOTHING_LEARNED:
+                outcomes.append(_not_built(work, candidate, error.cause))
+                continue
             warn(f"{candidate.name}: {error}")
             outcomes.append(Outcome(candidate, None, f"failed: {error.cause}"))
     if not any(outcome.student for outcome in outcomes):
@@ -102,6 +107,13 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
             raise failures[0]
         raise _nothing_built(outcomes, failures) from (failures[-1] if failures else None)
     return Climb(tuple(outcomes), stopped)
+
+
+def _not_built(work: Workspace, candidate: Candidate, reason: str) -> Outcome:
+    note(f"{candidate.name}: not built, {reason}")
+    if work.steps.overall:
+        work.steps.overall.drop(candidate.name)
+    return Outcome(candidate, None, reason)
 
 
 def as_rung(student: BuiltStudent) -> choose.Rung:
@@ -115,7 +127,7 @@ def costs_only_the_candidate(error: LocumError) -> bool:
     What happens while a candidate is exported (``compress-``) or run by its engine (``runtime-``) is its own: another
     base has another architecture, tokenizer, template and size.
     """
-    own = ("train-nan", "train-no-rows", "train-no-time", "data-nothing-to-learn", *OUT_OF_MEMORY)
+    own = (*_NOTHING_LEARNED, "train-nan", "train-no-rows", "data-nothing-to-learn", *OUT_OF_MEMORY)
     rooms = ("compress-", "runtime-")
     return isinstance(error, SourceError | ModelFileError) or error.code in own or error.code.startswith(rooms)
 

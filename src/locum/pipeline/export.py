@@ -203,9 +203,14 @@ def _run(asked: Document, folder: Path, job: str, log: Path) -> bytes:
 
 
 def trained_students(build: Path) -> dict[str, Path]:
-    """Folders with trained weights in a build, by candidate name."""
-    found: dict[str, Path] = {}
-    for record in sorted((build / "work").glob("train-*/trained.json"), key=lambda path: path.stat().st_mtime):
-        trained = Trained.from_json(record.read_bytes(), str(record))
-        found[trained.candidate.name] = record.parent
-    return found
+    """Folders with trained weights in a build, by candidate name.
+
+    Of several trainings of one candidate, under other budgets, it is the one in the report, else the last one.
+    """
+    bundle = build / "bundle"
+    ladder = read_report(bundle).ladder if (bundle / "report.json").is_file() else ()
+    reported = [rung.trained.files for rung in ladder if rung.trained is not None]
+    records = [(path.stat().st_mtime, path) for path in (build / "work").glob("train-*/trained.json")]
+    read = [(Trained.from_json(path.read_bytes(), str(path)), time_s, path.parent) for time_s, path in records]
+    read.sort(key=lambda each: (each[0].files in reported, each[1]))
+    return {trained.candidate.name: folder for trained, _, folder in read}

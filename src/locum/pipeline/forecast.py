@@ -19,7 +19,7 @@ from locum.pipeline.rung import maker
 from locum.pipeline.workspace import split_addresses
 from locum.schema.answers import AnswerLimit
 from locum.schema.candidate import Candidate
-from locum.schema.data import SplitName
+from locum.schema.data import DataCard, SplitName
 from locum.schema.device import DeviceProfile
 from locum.schema.task import Task
 from locum.sources.catalogue import catalogue
@@ -32,8 +32,6 @@ _HELD_OUT: tuple[SplitName, ...] = ("dev", "calibration", "test")
 _ROWS_OF_A_FILE = 1000
 _LEAST_ANSWER_TOKENS = 4
 _LABEL_TOKENS = 8
-_TIMED_ANSWERS = 20
-_TIMED_S = 20.0
 _LINEAR_S = 0.001
 
 
@@ -75,12 +73,13 @@ class Expected:
         return self.instruction_tokens + self.size.row_tokens
 
 
-def expect(task: Task, seen: Inspection | None) -> Expected:
+def expect(task: Task, seen: Inspection | None, card: DataCard | None = None) -> Expected:
     """What a build of a task will read and set aside.
 
     Args:
         task: what is asked.
         seen: its training file, as inspected; None when it is not here yet.
+        card: of its prepared data, where an earlier build left them: then nothing is guessed.
     """
     size = ASSUMED if seen is None else _data_size(task, seen)
     rows = size.train_rows if seen is None else seen.rows
@@ -94,6 +93,13 @@ def expect(task: Task, seen: Inspection | None) -> Expected:
     limit = (
         guess_limit(task, None if seen is None else _answer_tokens(seen, task, "chars_p99")) if writes(task) else None
     )
+    proof_rows = held_out["calibration"] if units == rows else shared.get("calibration")
+    training_rows = min(size.train_rows, max(1, rows - sum(carved.values())))
+    if card is not None:
+        held_out = {name: card.splits[name].rows for name in _HELD_OUT}
+        proof_rows = card.splits["calibration"].groups or held_out["calibration"]
+        training_rows = card.splits["train"].rows
+        size = replace(size, train_rows=training_rows, labels=len(card.labels) or size.labels)
     own = open_kind(task).decoding.max_tokens if task.kind != "classify" else _LABEL_TOKENS
     most = limit.max_tokens if limit else task.generation.max_tokens or own
     answer = most if seen is None else min(most, _answer_tokens(seen, task, "chars_p50"))
@@ -103,8 +109,8 @@ def expect(task: Task, seen: Inspection | None) -> Expected:
         answer_tokens=answer,
         limit=limit,
         instruction_tokens=instruction_tokens(task),
-        training_rows=min(size.train_rows, max(1, rows - sum(carved.values()))),
-        proof_rows=held_out["calibration"] if units == rows else shared.get("calibration"),
+        training_rows=training_rows,
+        proof_rows=proof_rows,
     )
 
 
@@ -127,16 +133,6 @@ def answer_s(task: Task, candidate: Candidate, expected: Expected, device: Devic
     answer = writing(task, candidate.method, expected.size.row_tokens, expected.answer_tokens)
     here_ms = writer_estimate(candidate.base, candidate.method, entry.facts, answer, device).latency_ms
     return None if here_ms is None else here_ms / 1e3
-
-
-def measuring_s(each_s: float | None, rows: int) -> float | None:
-    """Seconds to time a student and to have it answer held-out rows."""
-    return None if each_s is None else min(_TIMED_S, _TIMED_ANSWERS * each_s) + rows * each_s
-
-
-def searching_s(task: Task, each_s: float | None, budget_s: float) -> float | None:
-    """Seconds to search a prompt: the answers that may be spent on it, within its share of the build."""
-    return None if each_s is None else min(budget_s, task.generation.search_calls * each_s)
 
 
 def _data_size(task: Task, seen: Inspection) -> DataSize:

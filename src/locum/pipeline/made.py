@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from locum.core import child
-from locum.core.errors import LocumError
+from locum.core.errors import LocumError, UserError
 from locum.core.files import write_json
 from locum.core.progress import warn
 from locum.pipeline.workspace import Workspace
@@ -98,3 +98,23 @@ def train_within_memory(work: Workspace, job: str, request: Document, out: Path,
             warn(f"{name}: out of memory; trying again with {_MICRO_BATCHES[position + 1]} rows")
         else:
             return
+
+
+def read_trained(folder: Path, start: str | None = None) -> Trained:
+    """What a training says of the student that it left in a folder.
+
+    Args:
+        folder: of the training.
+        start: the student that it started from, where that is there already.
+
+    Raises:
+        UserError: no epoch made it better than that, so it is the same student over again.
+    """
+    trained = Trained.from_json((folder / "trained.json").read_bytes(), str(folder))
+    if start is not None and trained.best_epoch == 0:
+        raise UserError(
+            "train-no-gain",
+            f"on dev no epoch was better than what it started from, which is {start}",
+            fix="raise budget.build_minutes, give more rows, or leave this student out",
+        )
+    return trained

@@ -10,13 +10,13 @@ from pathlib import Path
 from locum.core import child
 from locum.core.files import atomic_file, write_json
 from locum.pipeline.built import Prepared
-from locum.pipeline.made import Made, Training, base_inputs, train_within_memory
+from locum.pipeline.made import Made, Training, base_inputs, read_trained, train_within_memory
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.runtime.linear import WORDS_MAX
 from locum.schema.candidate import Candidate
 from locum.schema.model import Parity
-from locum.schema.training import ExportRequest, Trained, TrainRequest
+from locum.schema.training import Budgets, ExportRequest, TrainRequest
 from locum.sources.bases import ensure_base
 
 _WORK = "work"  # of a training job, which removes it in the end
@@ -31,6 +31,7 @@ def make_classifier(
     train_job: str = TRAIN,
     export_job: str = EXPORT,
     repeat: Training | None = None,
+    start: str | None = None,
 ) -> Made:
     """Train and export one candidate, or find both done.
 
@@ -42,6 +43,7 @@ def make_classifier(
         train_job: ``package.module:function`` that answers a ``TrainRequest``.
         export_job: the same for an ``ExportRequest``.
         repeat: the candidate's finished training, to be repeated on train and dev together.
+        start: the student that its tuning starts from, where that was built.
 
     Raises:
         LocumError: a source, the training or the export failed; CheckFailed for parity.
@@ -49,10 +51,12 @@ def make_classifier(
     name = candidate.name
     train_step = _training(work, data, candidate, budget_s)
     if repeat is not None:
-        name = f"refit-{candidate.name}"
-        train_step = Step(name, f"train {candidate.name} on train and dev", {"train": repeat.key}, resumable=True)
+        name, whole_s = f"refit-{candidate.name}", work.task.budget.build_minutes * 60
+        label = f"train {candidate.name} on train and dev"
+        train_step = Step(name, label, {"train": repeat.key}, resumable=True, budget_s=whole_s)
+    train_step = work.steps.settled(train_step)
     folder = _train(work, data, candidate, budget_s, train_job, train_step, repeat)
-    trained = Trained.from_json((folder / "trained.json").read_bytes(), str(folder))
+    trained = read_trained(folder, start)
     step = Step(f"export-{name}", f"export {candidate.name}", {"train": train_step.key})
     model = work.steps.run(step, lambda out: _export(work, data, candidate, folder, out, export_job)) / "model"
     parity = Parity.from_json((model.parent / "parity.json").read_bytes(), str(model.parent))
@@ -69,12 +73,12 @@ def _training(work: Workspace, data: Prepared, candidate: Candidate, budget_s: f
             "family": candidate.family,
             "method": candidate.method,
             "depth": candidate.depth,
-            "budget_s": budget_s,
             "seed": work.task.seed,
             "threads": work.threads,
             **_limit(candidate),
         },
         resumable=True,
+        budget_s=budget_s,
     )
 
 
@@ -92,7 +96,7 @@ def _train(
     step: Step,
     repeat: Training | None,
 ) -> Path:
-    def train(out: Path) -> None:
+    def train(out: Path) -> Budgets | None:
         base = ensure_base(candidate.base, root=work.root, offline=work.offline) if candidate.base else None
         rows = data.folder / "train.jsonl" if repeat is None else _joined(data, out)
         request = TrainRequest(
@@ -109,6 +113,11 @@ def _train(
             **_limit(candidate),
         )
         train_within_memory(work, job, request, out, candidate.name)
+        trained = read_trained(out)
+        if repeat is None:
+            return trained.same_for
+        # of one that was finished nothing depends on time; one that was not is tried again where there is more of it
+        return Budgets() if trained.stopped_by == "schedule" else None
 
     return work.steps.run(step, train)
 

@@ -21,6 +21,7 @@ from locum.runtime.open import open_model
 from locum.schema.candidate import Candidate
 from locum.schema.data import Row
 from locum.schema.model import ModelSpec
+from locum.schema.training import Budgets
 from locum.sources.bases import ensure_base
 from locum.students.open import PROMPT, patient_settings
 from locum.tasks import open_kind
@@ -36,29 +37,31 @@ def make_prompted(work: Workspace, data: Prepared, candidate: Candidate, budget_
     """
     task = work.task
     scored_by = {"scored_by": open_kind(task, data.labels).prompt_hash} if task.scorer else {}
-    step = Step(
-        f"prompt-{candidate.name}",
-        f"find a prompt for {candidate.name}",
-        {
-            "data": data.key,
-            **base_inputs(work, candidate.base, "gguf"),
-            "method": candidate.method,
-            "instruction": task.instruction,
-            "generation": task.generation.to_json(),
-            "metric": task.metric,
-            "correct_at": task.correct_at,
-            "form": task.form,
-            "answer_schema": task.answer_schema,
-            "budget_s": budget_s,
-            "seed": task.seed,
-            **scored_by,
-        },
+    step = work.steps.settled(
+        Step(
+            f"prompt-{candidate.name}",
+            f"find a prompt for {candidate.name}",
+            {
+                "data": data.key,
+                **base_inputs(work, candidate.base, "gguf"),
+                "method": candidate.method,
+                "instruction": task.instruction,
+                "generation": task.generation.to_json(),
+                "metric": task.metric,
+                "correct_at": task.correct_at,
+                "form": task.form,
+                "answer_schema": task.answer_schema,
+                "seed": task.seed,
+                **scored_by,
+            },
+            budget_s=budget_s,
+        )
     )
     folder = work.steps.run(step, lambda out: _make(work, data, candidate, budget_s, out))
     return Made(folder / "model", step.key)
 
 
-def _make(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float, out: Path) -> None:
+def _make(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float, out: Path) -> Budgets | None:
     model = out / "model"
     model.mkdir()
     weights = ensure_base(candidate.base or "", root=work.root, offline=work.offline, format="gguf")
@@ -83,6 +86,7 @@ def _make(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float
     if found.pool:
         _write_pool(model / POOL, found.pool)
     seal(model, **fields)
+    return found.report.same_for
 
 
 def _search(

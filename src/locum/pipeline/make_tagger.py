@@ -12,7 +12,13 @@ TRAIN, EXPORT = "locum.train.tagging:main", "locum.compress.tagger:main"
 
 
 def make_tagger(
-    work: Workspace, data: Prepared, candidate: Candidate, budget_s: float, *, repeat: Training | None = None
+    work: Workspace,
+    data: Prepared,
+    candidate: Candidate,
+    budget_s: float,
+    *,
+    repeat: Training | None = None,
+    start: str | None = None,
 ) -> Made:
     """Train and export one candidate, or find both done; a classifier whose labels are those of tokens.
 
@@ -21,4 +27,4 @@ def make_tagger(
     Raises:
         LocumError: a source, the training or the export failed; CheckFailed for parity.
     """
-    return make_classifier(work, data, candidate, budget_s, TRAIN, EXPORT, repeat)
+    return make_classifier(work, data, candidate, budget_s, TRAIN, EXPORT, repeat, start)

@@ -10,7 +10,7 @@ from locum.core.files import sha256_file, write_json
 from locum.core.progress import note
 from locum.pipeline.built import Mixture, Prepared
 from locum.pipeline.conversations import Rows, write_conversations
-from locum.pipeline.made import Made, base_inputs, train_within_memory
+from locum.pipeline.made import Made, base_inputs, read_trained, train_within_memory
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
@@ -18,7 +18,7 @@ from locum.schema.data import SplitName
 from locum.schema.kinds import TUNED
 from locum.schema.model import ModelSpec
 from locum.schema.prompt import Prompt
-from locum.schema.training import GeneratorExportRequest, GeneratorParity, Trained, TuneMethod, TuneRequest
+from locum.schema.training import Budgets, GeneratorExportRequest, GeneratorParity, TuneMethod, TuneRequest
 from locum.sources.bases import ensure_base
 from locum.students.open import PROMPT
 from locum.tasks import open_kind
@@ -26,8 +26,10 @@ from locum.tasks import open_kind
 _SPLITS: tuple[SplitName, ...] = ("train", "dev")
 
 
-def make_tuned(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float) -> Made:
-    """Tune and export one candidate, or find both done.
+def make_tuned(
+    work: Workspace, data: Prepared, candidate: Candidate, budget_s: float, start: str | None = None
+) -> Made:
+    """Tune and export one candidate, or find both done; ``start`` is what its tuning starts from, where that was built.
 
     Raises:
         LocumError: a source, the training or the export failed; CheckFailed for parity.
@@ -36,32 +38,36 @@ def make_tuned(work: Workspace, data: Prepared, candidate: Candidate, budget_s: 
     prompt = Prompt(instruction=task.instruction)
     mixture = _mixture(data, candidate)
     mixed = {"mixture": mixture.key, "mixing": mixture.temperature} if mixture else {}
-    step = Step(
-        f"train-{candidate.name}",
-        f"train {candidate.name}",
-        {
-            "data": data.key,
-            **base_inputs(work, candidate.base),
-            "method": candidate.method,
-            "layers": candidate.train_layers,
-            "prompt": open_kind(task, data.labels, prompt).prompt_hash,
-            "context": task.generation.context,
-            "budget_s": budget_s,
-            "seed": task.seed,
-            "threads": work.threads,
-            **mixed,
-        },
-        resumable=True,
+    step = work.steps.settled(
+        Step(
+            f"train-{candidate.name}",
+            f"train {candidate.name}",
+            {
+                "data": data.key,
+                **base_inputs(work, candidate.base),
+                "method": candidate.method,
+                "layers": candidate.train_layers,
+                "prompt": open_kind(task, data.labels, prompt).prompt_hash,
+                "context": task.generation.context,
+                "seed": task.seed,
+                "threads": work.threads,
+                **mixed,
+            },
+            resumable=True,
+            budget_s=budget_s,
+        )
     )
     trained_folder = work.steps.run(step, lambda out: _tune(work, data, candidate, prompt, budget_s, out))
-    trained = Trained.from_json((trained_folder / "trained.json").read_bytes(), str(trained_folder))
+    trained = read_trained(trained_folder, start)
     export = Step(f"export-{candidate.name}", f"export {candidate.name}", {"train": step.key})
     model = work.steps.run(export, lambda out: _export(work, candidate, prompt, trained_folder, out)) / "model"
     parity = GeneratorParity.from_json((model / "parity.json").read_bytes(), str(model))
     return Made(model, export.key, trained, parity)
 
 
-def _tune(work: Workspace, data: Prepared, candidate: Candidate, prompt: Prompt, budget_s: float, out: Path) -> None:
+def _tune(
+    work: Workspace, data: Prepared, candidate: Candidate, prompt: Prompt, budget_s: float, out: Path
+) -> Budgets | None:
     kind = open_kind(work.task, data.labels, prompt)
     for split in _SPLITS:  # of a multitask student dev.jsonl is what its export is compared on
         rows = Rows(kind, data.folder, split)
@@ -85,6 +91,7 @@ def _tune(work: Workspace, data: Prepared, candidate: Candidate, prompt: Prompt,
         name=candidate.name,
     )
     train_within_memory(work, "locum.train.tune:main", request, out, candidate.name)
+    return read_trained(out).same_for
 
 
 def _method(candidate: Candidate) -> TuneMethod:

@@ -2,7 +2,7 @@
 
 Notable: the ladder is decided by the same function as in the build, from what is known without the data: local
 files are counted, remote ones are assumed to hold what most task files do, and the plan says so. Its steps are those
-that ``pipeline.make_*`` take for each way of making a student. Not here: how long answering takes (``forecast``).
+that ``pipeline.make_*`` take for each way of making a student. Not here: how long they take (``step_times``).
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from locum.data.rows import Faults
 from locum.fit.device import profile_device
 from locum.fit.ladder import LEAST_ROWS, DataSize, Machines, make_ladder, mixture_size, training_budgets
 from locum.pipeline.answer_limit import writes
-from locum.pipeline.forecast import ASSUMED, Expected, answer_s, expect, measuring_s, searching_s
+from locum.pipeline.finished import Finished, find_finished
+from locum.pipeline.forecast import ASSUMED, expect
+from locum.pipeline.history import read_history
 from locum.pipeline.ladder import serves_on
 from locum.pipeline.llm_forecast import forecast_llm
 from locum.pipeline.others import TaskFiles, read_tasks
 from locum.pipeline.rung import answers_at_once, maker
-from locum.pipeline.steps import slug
+from locum.pipeline.step_times import Guess, StepTimes
 from locum.pipeline.workspace import graded_addresses, split_addresses
 from locum.schema.candidate import Candidate
 from locum.schema.data import Row, SplitName
-from locum.schema.device import DeviceProfile
 from locum.schema.plan import Download, Plan, PlannedMix, PlannedStep
 from locum.schema.task import MultitaskSpec, Task
 from locum.sources.address import PathAddress, parse_address
@@ -44,8 +45,6 @@ from locum.tasks import open_kind
 
 _ASSUMED_GRADED = 200
 _CALIBRATION = "answer-calibration"
-_EXPORT_S = {"linear": 2.0, "encoder": 25.0, "decoder": 90.0}
-"""By family; a decoder's tokens are compared with those of the trained weights, which takes longest."""
 
 
 def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
@@ -72,20 +71,24 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     for other in files.others:
         data_downloads += _data_downloads(other.task, other.root, of=f" of {other.task.name}")
         _check_columns(other.task, other.root)
+    here = profile_device(measure=True)
+    found = find_finished(files, folder, here)
     seen = _inspected(task, root, warnings)
-    expected = expect(task, seen)
+    expected = expect(task, seen, found.card)
     sizes = {task.name: expected.training} | {
         other.task.name: expect(
             other.task, _inspected(other.task, other.root, warnings, of=f" of {other.task.name}")
         ).training
         for other in files.others
     }
-    here = profile_device(measure=True)
     mixed = mixture_size(sizes, task.multitask.mixing) if task.multitask else None
     size = replace(expected.size, telling=_telling(task, seen))
-    ladder = make_ladder(task, size, Machines(here, serves_on(task, here)), mixed, root)
+    ladder = found.ladder or make_ladder(task, size, Machines(here, serves_on(task, here)), mixed, root)
+    ladder = tuple(_as_found(candidate, found) for candidate in ladder)
     downloads = (*data_downloads, *_base_downloads(ladder, root))
-    steps = _steps(files, ladder, expected, here, folder)
+    history = read_history()
+    times = StepTimes(task, expected, here, history)
+    steps = _steps(files, ladder, times, mixed or expected.training, found)
     asked = forecast_llm(
         task,
         ladder,
@@ -113,8 +116,15 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
         labels=labels,
         multitask=_mix(sizes, task.multitask),
         answers=expected.limit,
+        learned_from=len(history.builds),
         warnings=tuple(warnings),
     )
+
+
+def _as_found(candidate: Candidate, found: Finished) -> Candidate:
+    """A candidate, and why it will not be built where that shows already."""
+    reason = candidate.skipped or found.not_built.get(candidate.name)
+    return candidate if reason is None else candidate.model_copy(update={"skipped": reason})
 
 
 def _mix(sizes: Mapping[str, DataSize], asked: MultitaskSpec | None) -> tuple[PlannedMix, ...]:
@@ -237,70 +247,80 @@ def _base_downloads(ladder: Sequence[Candidate], root: Path) -> list[Download]:
 
 
 def _steps(
-    files: TaskFiles, ladder: Sequence[Candidate], expected: Expected, device: DeviceProfile, folder: Path
+    files: TaskFiles, ladder: Sequence[Candidate], times: StepTimes, mixed: DataSize, found: Finished
 ) -> tuple[PlannedStep, ...]:
-    task = files.task
-    finished = {path.parent.name.rpartition("-")[0] for path in (folder / "work").glob("*/step.json")}
-    finished |= {once for once in ("refit", _CALIBRATION) for name in finished if name.startswith(f"{once}-")}
+    task, expected = files.task, times.expected
 
-    def step(name: str, what: str, seconds: float | None) -> PlannedStep:
-        return PlannedStep(name=name, what=what, seconds=seconds, done=slug(name) in finished)
+    def step(name: str, what: str, guess: Guess) -> PlannedStep:
+        once = name.endswith("refit") or name == _CALIBRATION  # of the student that is chosen, once that is known
+        done = found.whole if once else name in found.steps
+        return PlannedStep(
+            name=name, what=what, seconds=guess.seconds, done=done, sort=guess.sort, plain_s=guess.plain_s
+        )
 
+    rows = expected.training_rows + expected.rows
     steps = [
-        step("data", "fetch, verify, clean and split the data", 10.0),
-        *(step(f"data-{o.task.name}", f"the same with the data of {o.task.name}", 10.0) for o in files.others),
-        *([step("mixture", "mix the rows of the tasks", 2.0)] if files.others else []),
-        step("ladder", "measure the device and decide the candidates", 1.0),
+        step("data", "fetch, verify, clean and split the data", times.data(rows)),
+        *(
+            step(f"data-{o.task.name}", f"the same with the data of {o.task.name}", times.data(rows))
+            for o in files.others
+        ),
+        *([step("mixture", "mix the rows of the tasks", Guess(2.0))] if files.others else []),
+        step("ladder", "measure the device and decide the candidates", Guess(1.0)),
     ]
     if expected.limit is not None and expected.limit.source != "task":
-        steps.append(step("answers", "count the tokens of right answers", 5.0))
+        steps.append(step("answers", "count the tokens of right answers", Guess(5.0)))
     budgets = training_budgets(task.kind, [each.method for each in ladder], task.budget.build_minutes * 60)
     for candidate, budget_s in zip(ladder, budgets, strict=True):
         if candidate.skipped is not None:
             continue
-        name, each_s = candidate.name, answer_s(task, candidate, expected, device)
+        name = candidate.name
         if maker(task.kind, candidate) == "prompted":
             what = f"find a prompt for {name}" if task.generation.search_calls else f"take the instruction for {name}"
-            steps.append(step(f"prompt-{name}", what, searching_s(task, each_s, budget_s)))
+            steps.append(step(f"prompt-{name}", what, times.searching(candidate, budget_s)))
         else:
-            training_s = candidate.estimate.train_s
+            learned = mixed if candidate.multitask else expected.training
             steps += [
-                step(f"train-{name}", f"train {name}", None if training_s is None else min(training_s, budget_s)),
-                step(f"export-{name}", "export and check parity", _EXPORT_S[candidate.family]),
+                step(f"train-{name}", f"train {name}", times.training(candidate, budget_s, learned)),
+                step(f"export-{name}", "export and check parity", times.exporting(candidate)),
             ]
         at_once = answers_at_once(task.kind, candidate)
         first, which = (expected.rows, "held-out") if at_once else (expected.held_out["dev"], "dev")
         what = f"answer {first:,} {which} rows through the engine"
-        steps.append(step(f"measure-{name}", what, measuring_s(each_s, first)))
-    steps += _later_answers(task, ladder, expected, device, step)
+        steps.append(step(f"measure-{name}", what, times.measuring(candidate, first)))
+    steps += _later_answers(ladder, times, step)
     if task.kind in ("classify", "tag"):
-        longest_s = max((each.seconds or 0.0 for each in steps if each.name.startswith("train-")), default=0.0)
-        steps.append(step("refit", "train the chosen student again on train and dev, if there is time", longest_s))
-    return (*steps, step("certify", "certificate, report and bundle", 5.0))
+        seconds = {each.name: each.seconds or 0.0 for each in steps}
+        longest = max(
+            (each.name for each in ladder if f"train-{each.name}" in seconds),
+            key=lambda n: seconds[f"train-{n}"],
+            default=None,
+        )
+        what = "train the chosen student again on train and dev, if there is time"
+        if longest is not None:
+            steps += [
+                step("refit", what, Guess(seconds[f"train-{longest}"])),
+                step("export-refit", "export it and check parity", Guess(seconds[f"export-{longest}"])),
+                step("measure-refit", "answer the held-out rows again", Guess(seconds[f"measure-{longest}"])),
+            ]
+    return (*steps, step("certify", "certificate, report and bundle", Guess(2.0)))
 
 
 def _later_answers(
-    task: Task,
-    ladder: Sequence[Candidate],
-    expected: Expected,
-    device: DeviceProfile,
-    step: Callable[[str, str, float | None], PlannedStep],
+    ladder: Sequence[Candidate], times: StepTimes, step: Callable[[str, str, Guess], PlannedStep]
 ) -> list[PlannedStep]:
     """What is answered once the choice is made: which student that will be is not known, so the slowest is assumed."""
-    slow = [each for each in ladder if each.skipped is None and not answers_at_once(task.kind, each)]
-    each_s = {each.name: answer_s(task, each, expected, device) for each in slow}
+    kind, held_out = times.task.kind, times.expected.held_out
+    slow = [each for each in ladder if each.skipped is None and not answers_at_once(kind, each)]
     if not slow:
         return []
-    calibration, test = expected.held_out["calibration"], expected.held_out["test"]
-    slowest_s = max((seconds for seconds in each_s.values() if seconds is not None), default=None)
+    calibration, test = held_out["calibration"], held_out["test"]
+    guesses = [times.answering(each, calibration) for each in slow]
     return [
         step(
             _CALIBRATION,
             f"answer {calibration:,} calibration rows with the chosen student",
-            None if slowest_s is None else calibration * slowest_s,
+            max(guesses, key=lambda guess: guess.seconds or 0.0),
         ),
-        *(
-            step(f"answer-test-{name}", f"answer {test:,} test rows", None if seconds is None else test * seconds)
-            for name, seconds in each_s.items()
-        ),
+        *(step(f"answer-test-{each.name}", f"answer {test:,} test rows", times.answering(each, test)) for each in slow),
     ]

@@ -8,6 +8,7 @@ Not here: which candidates there are (``fit.ladder``) and which one is chosen (`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
 from locum.schema.evaluation import Measured, MeasureRequest
+from locum.schema.kinds import TUNED, WRITING
 from locum.schema.model import ModelSpec
 from locum.students.open import CONFIDENCE, read_confidence
 from locum.tasks import open_kind
@@ -54,7 +56,25 @@ def answers_at_once(kind: str, candidate: Candidate) -> bool:
     return maker(kind, candidate) in ("classify", "tag")
 
 
-def build_rung(work: Workspace, data: Prepared, candidate: Candidate, budget_s: float) -> BuiltStudent:
+def start_of(kind: str, candidate: Candidate, built: Sequence[BuiltStudent]) -> str | None:
+    """The student that a candidate's tuning starts from, among those that were built; None where it is not there."""
+    if candidate.method not in TUNED:
+        return None
+    untuned = "prompt" if kind in WRITING else "head"
+    return next(
+        (
+            each.candidate.name
+            for each in built
+            if (each.candidate.base, each.candidate.depth, each.candidate.method)
+            == (candidate.base, candidate.depth, untuned)
+        ),
+        None,
+    )
+
+
+def build_rung(
+    work: Workspace, data: Prepared, candidate: Candidate, budget_s: float, built: Sequence[BuiltStudent] = ()
+) -> BuiltStudent:
     """Build one candidate, or find it built.
 
     Args:
@@ -62,11 +82,15 @@ def build_rung(work: Workspace, data: Prepared, candidate: Candidate, budget_s: 
         data: its prepared data.
         candidate: what to build.
         budget_s: wall time its training may take.
+        built: students that are there.
 
     Raises:
-        LocumError: a source, the training, the export or the engine failed; CheckFailed for parity.
+        LocumError: a source, the training, the export or the engine failed, or the tuning ended where another student
+            is; CheckFailed for parity.
     """
-    made: Made = MAKERS.load(maker(work.task.kind, candidate))(work, data, candidate, budget_s)
+    start = start_of(work.task.kind, candidate, built)
+    known = {} if start is None else {"start": start}
+    made: Made = MAKERS.load(maker(work.task.kind, candidate))(work, data, candidate, budget_s, **known)
     return measure_student(work, data, candidate, made)
 
 

@@ -17,12 +17,21 @@ class Download(Document):
 
 
 class PlannedStep(Document):
-    """A step of the build; ``seconds`` is an estimate, None when unknown."""
+    """A step of the build.
+
+    Attributes:
+        seconds: an estimate, corrected by what earlier builds took and within its share of the budget; None: unknown.
+        done: an earlier build left it, and the build takes it as it is.
+        sort: what earlier builds tell of steps like it; empty where they tell nothing.
+        plain_s: worked out from data and device alone, as if there were no budget.
+    """
 
     name: str
     what: str
     seconds: float | None
     done: bool
+    sort: str = ""
+    plain_s: float | None = None
 
 
 class PlannedMix(Document):
@@ -51,6 +60,7 @@ class Plan(Document):
 
     Attributes:
         answers: how long a written answer may be, as far as can be told before; None for kinds that write none.
+        learned_from: earlier builds on this machine whose steps correct the times.
     """
 
     task: str
@@ -65,4 +75,5 @@ class Plan(Document):
     labels: LabelNeed
     answers: AnswerLimit | None
     multitask: tuple[PlannedMix, ...] = ()
+    learned_from: int = 0
     warnings: tuple[str, ...]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from locum.schema.base import Document
 from locum.schema.data import Row
+from locum.schema.training import Budgets
 
 
 class Demonstration(Row):
@@ -64,6 +65,7 @@ class SearchReport(Document):
         proposing: calls among them that proposed instructions.
         bootstrapping: calls among them that answered training rows, to bootstrap demonstrations.
         stopped_by: rounds (all played), or budget (time).
+        same_for: the budgets that would have found the same; None where its own alone is known to.
     """
 
     metric: str
@@ -75,3 +77,4 @@ class SearchReport(Document):
     allowed: int
     seconds: float
     stopped_by: str
+    same_for: Budgets | None = None

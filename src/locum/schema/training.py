@@ -12,6 +12,22 @@ from locum.schema.kinds import Kind
 from locum.schema.model import Precision
 
 
+class Budgets(Document):
+    """Time budgets, in seconds, under which a piece of work comes to the same result.
+
+    Attributes:
+        least_s: the smallest of them.
+        below_s: all of them are smaller than this; None where more time changes nothing.
+    """
+
+    least_s: float = 0.0
+    below_s: float | None = None
+
+    def hold(self, budget_s: float) -> bool:
+        """Whether a budget is among them."""
+        return self.least_s <= budget_s and (self.below_s is None or budget_s < self.below_s)
+
+
 class TrainRequest(Document):
     """One training job.
 
@@ -145,6 +161,7 @@ class Trained(Document):
         rows: of a generator: what became of the conversations.
         files: SHA-256 of each file by name.
         resumed: how often the job went on from a checkpoint.
+        same_for: the budgets that would have given this very student; None where its own alone is known to.
     """
 
     schema_version: Literal[1] = 1
@@ -163,6 +180,7 @@ class Trained(Document):
     tokens_per_s: float | None
     files: dict[str, str]
     resumed: int = 0
+    same_for: Budgets | None = None
 
 
 ExportFormat = Literal["onnx-int8", "onnx-fp32", "gguf-q8_0", "gguf-f16"]

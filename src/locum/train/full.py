@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from locum.core.errors import UserError
 from locum.core.progress import note
 from locum.models.architectures import transformer_layers
 from locum.models.base_files import read_json
@@ -75,6 +76,7 @@ def train_with(recipe: Recipe, request: TrainRequest, out: Path, clock: Clock) -
         parameters=bench.model.parameters_count,
         best_epoch=trainer.progress.best_step / schedule.steps_per_epoch,
         stopped_by=reason,
+        same_for=trainer.same_for,
         curve=trainer.curve,
         settings={
             **recipe.to_settings(),
@@ -160,6 +162,7 @@ def tune_by_plan(
         The trainer, whose model holds the best weights, and why it stopped.
 
     Raises:
+        UserError: there is no time for a quarter of an epoch, so that it would be what it starts from.
         KeyboardInterrupt: stopped on request, after a checkpoint.
     """
     checkpoints = CheckpointFolder(work / "checkpoints")
@@ -176,9 +179,23 @@ def tune_by_plan(
             schedule = _measured_schedule(probe, recipe, clock, lengths)
         write_schedule(work / "schedule.json", schedule)
     note("schedule", epochs=round(schedule.epochs, 2), steps=schedule.total_steps, tokens_per_s=schedule.tokens_per_s)
+    if not schedule.total_steps and not choices(request):
+        raise no_time(schedule, sum(lengths[0]), clock, request.base or "")
     tuning = trainer(replace(schedule, micro_batch=request.micro_batch), checkpoints)
     with polite_stop() as stop:
         return tuning, tuning.run(stop)
+
+
+def no_time(schedule: Schedule, epoch_tokens: int, clock: Clock, base: str) -> UserError:
+    """Why nothing is tuned; what it would start from is a cheaper candidate of its own."""
+    epoch_s = epoch_tokens / (schedule.tokens_per_s or 1.0)
+    return UserError(
+        "train-no-time",
+        f"an epoch takes about {epoch_s:.0f} s, and of {clock.budget_s:.0f} s, {max(0.0, clock.left_s):.0f} are left "
+        "after loading, too few for a quarter of one and the evaluations",
+        where=base,
+        fix="raise budget.build_minutes, or give fewer or shorter rows",
+    )
 
 
 def _measured_schedule(
@@ -206,5 +223,6 @@ def _measured_schedule(
         epoch_s=per_token_s * epoch_tokens,
         eval_s=_EVAL_SHARE * per_token_s * sum(dev_lengths),
         left_s=clock.left_s,
+        spent_s=clock.spent_s,
         tokens_per_epoch=epoch_tokens,
     )

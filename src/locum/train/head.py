@@ -15,7 +15,7 @@ from torch import Tensor
 from locum.core.errors import LocumError
 from locum.core.files import write_bytes, write_json
 from locum.core.progress import note, track
-from locum.schema.training import CurvePoint, TrainRequest
+from locum.schema.training import Budgets, CurvePoint, TrainRequest
 from locum.train.forward import Encoded, all_vectors
 from locum.train.outcome import Clock, Outcome
 from locum.train.repeat import Choices, choices
@@ -41,6 +41,7 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
         parameters=bench.model.parameters_count,
         best_epoch=float(PENALTIES.index(fit.penalty) + 1),
         stopped_by="schedule",
+        same_for=Budgets(),
         curve=tuple(curve),
         settings={
             "penalty": fit.penalty,

@@ -101,6 +101,7 @@ def _finish(request: TrainRequest, out: Path, clock: Clock, outcome: Outcome) ->
         tokens_per_s=outcome.tokens_per_s,
         files=student_files(out),
         resumed=outcome.resumed,
+        same_for=outcome.same_for,
     )
     write_json(out / TRAINED_NAME, document.to_json())
     shutil.rmtree(out / WORK_NAME, ignore_errors=True)

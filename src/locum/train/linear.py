@@ -21,7 +21,7 @@ from locum.core.errors import DataError
 from locum.core.progress import note, track
 from locum.runtime.linear import part_read, write_linear
 from locum.runtime.ngrams import TOKEN_PATTERNS, Ngrams
-from locum.schema.training import CurvePoint, TrainRequest
+from locum.schema.training import Budgets, CurvePoint, TrainRequest
 from locum.train.outcome import Clock, Outcome
 from locum.train.repeat import choices
 from locum.train.rows import Split, read_split
@@ -50,7 +50,7 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
     targets, dev_targets = np.asarray(split.targets), np.asarray(dev.targets)
     curve: list[CurvePoint] = []
     best: tuple[float, float, NDArray[Any], NDArray[Any]] | None = None
-    stopped = "schedule"
+    stopped, least_s = "schedule", 0.0
     with track("fit TF-IDF and linear model", len(penalties), "fit") as tracker:
         for number, penalty in enumerate(penalties, 1):
             started_s = clock.spent_s
@@ -63,7 +63,11 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
             tracker.advance(1, C=penalty, dev_accuracy=round(accuracy, 4))
             if best is None or accuracy > best[0]:
                 best = (accuracy, penalty, coef, bias)
-            if clock.left_s < 2 * (clock.spent_s - started_s) and number < len(penalties):
+            if number == len(penalties):
+                break
+            spent_s = clock.spent_s
+            least_s = max(least_s, spent_s + 2 * (spent_s - started_s))  # less would have ended the search
+            if clock.budget_s < least_s:
                 stopped = "budget"
                 note("the time budget ends the search for C", tried=number)
                 break
@@ -76,6 +80,7 @@ def train(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
         parameters=int(coef.size + bias.size),
         best_epoch=float(penalties.index(penalty) + 1),
         stopped_by="budget" if stopped == "budget" else "schedule",
+        same_for=Budgets(least_s=least_s) if stopped == "schedule" else None,
         curve=tuple(curve),
         settings={
             "C": penalty,

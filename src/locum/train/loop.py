@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from locum.core.errors import LocumError
 from locum.core.progress import note, track, warn
-from locum.schema.training import CurvePoint
+from locum.schema.training import Budgets, CurvePoint
 from locum.train.average import Average, load
 from locum.train.checkpoint import CheckpointFolder
 from locum.train.optimiser import rate_factor, set_rates
@@ -108,6 +108,7 @@ class Trainer(ABC):
         self.checkpoints, self.clock, self.seed, self.ranks = checkpoints, clock, seed, ranks
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.progress = Progress()
+        self.same_for: Budgets | None = None
         self._saved_s = time.monotonic()
         self._save_cost_s = 0.0
 
@@ -151,6 +152,7 @@ class Trainer(ABC):
                     break
             if reason == "schedule" and self.progress.step < total:
                 reason = "patience"
+        self.same_for = None if reason == "budget" else self.schedule.same_for(self.clock.spent_s)
         self._load_best()
         return reason
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from locum.schema.training import CurvePoint
+from locum.schema.training import Budgets, CurvePoint
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Outcome:
     Attributes:
         dev_logits: of the kept weights, computed in float32, ``[n_dev, C]``.
         dev_accuracy: as in ``Trained``; None where it is the share of rows whose highest logit is the gold label's.
-        parameters, best_epoch, stopped_by, curve, settings, tokens_per_s, resumed: as in ``Trained``.
+        parameters, best_epoch, stopped_by, curve, settings, tokens_per_s, resumed, same_for: as in ``Trained``.
     """
 
     dev_logits: NDArray[np.float32]
@@ -31,6 +31,7 @@ class Outcome:
     tokens_per_s: float | None = None
     resumed: int = 0
     dev_accuracy: float | None = None
+    same_for: Budgets | None = None
 
 
 @dataclass

@@ -21,7 +21,7 @@ from locum.core.progress import note, track
 from locum.core.registry import Registry
 from locum.data.rankings import DEV_ROWS, Rankings, read_rankings
 from locum.runtime.bm25 import Bm25, count_words, words_of
-from locum.schema.training import CurvePoint, TrainRequest
+from locum.schema.training import Budgets, CurvePoint, TrainRequest
 from locum.students.ranking import BM25
 from locum.train.job import run
 from locum.train.outcome import Clock, Outcome
@@ -60,6 +60,7 @@ def linear(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
         parameters=len(found.words) + 2,
         best_epoch=1.0,
         stopped_by="schedule",
+        same_for=Budgets(),
         curve=tuple(curve),
         settings={"k1": found.k1, "b": found.b, "words": len(found.words), "texts": found.texts},
     )

@@ -23,7 +23,7 @@ from locum.models.base_files import inspect_base
 from locum.models.body import load_body, quiet_transformers
 from locum.models.tokenizer import open_tokenizer, write_tokenizer
 from locum.runtime.tokenize import TextTokenizer
-from locum.schema.training import CurvePoint, TrainRequest
+from locum.schema.training import Budgets, CurvePoint, TrainRequest
 from locum.train.checkpoint import CheckpointFolder
 from locum.train.contrastive import BiEncoder, EncodedRankings, RankingTrainer, cosines
 from locum.train.dropout import set_dropout
@@ -87,6 +87,7 @@ def head(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
         parameters=_parameters(bench.model),
         best_epoch=0.0,
         stopped_by="schedule",
+        same_for=Budgets(),
         curve=(point,),
         settings=settings,
     )
@@ -132,8 +133,14 @@ def full_with(recipe: RankRecipe, request: TrainRequest, out: Path, clock: Clock
         parameters=_parameters(bench.model),
         best_epoch=tuned.progress.best_step / schedule.steps_per_epoch,
         stopped_by=reason,
+        same_for=tuned.same_for,
         curve=tuned.curve,
-        settings={**settings, **recipe.to_settings(), "planned_steps": schedule.total_steps},
+        settings={
+            **settings,
+            **recipe.to_settings(),
+            "planned_steps": schedule.total_steps,
+            "planned_epochs": schedule.epochs,
+        },
         tokens_per_s=schedule.tokens_per_s,
         resumed=tuned.progress.resumed,
     )

@@ -55,7 +55,8 @@ class Choices:
             LocumError: that training had no epochs.
         """
         total = round(self.number("planned_epochs") * steps_per_epoch)
-        return Schedule(total, steps_per_epoch, None, micro_batch, round(self.best_epoch * steps_per_epoch))
+        until = round(self.best_epoch * steps_per_epoch)
+        return Schedule(total, steps_per_epoch, None, micro_batch, until, least_s=0.0)
 
 
 def choices(request: TrainRequest) -> Choices | None:

@@ -30,7 +30,7 @@ from locum.models.classifier import save_student
 from locum.models.tagger import TokenClassifier, read_surface
 from locum.models.tokenizer import open_tokenizer, write_tokenizer
 from locum.runtime.surface import padded_forms
-from locum.schema.training import CurvePoint, TrainRequest
+from locum.schema.training import Budgets, CurvePoint, TrainRequest
 from locum.tasks.bio import BioTags
 from locum.train import job
 from locum.train.adapters import ADAPTED, adapt
@@ -159,6 +159,7 @@ def train_head(request: TrainRequest, out: Path, clock: Clock) -> Outcome:
         parameters=bench.model.parameters_count,
         best_epoch=float(PENALTIES.index(fit.penalty) + 1),
         stopped_by="schedule",
+        same_for=Budgets(),
         curve=tuple(curve),
         settings={
             "penalty": fit.penalty,
@@ -209,6 +210,7 @@ def train_tuned(request: TrainRequest, out: Path, clock: Clock, recipe: Recipe =
         parameters=bench.model.parameters_count,
         best_epoch=tuned.progress.best_step / tuned.schedule.steps_per_epoch,
         stopped_by=reason,
+        same_for=tuned.same_for,
         curve=tuned.curve,
         settings={
             **recipe.to_settings(),

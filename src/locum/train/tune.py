@@ -35,6 +35,7 @@ from locum.train.checkpoint import CheckpointFolder
 from locum.train.conversations import ChatEncoder, Encoded, count_rows
 from locum.train.forward import Machine, this_machine
 from locum.train.frozen import FrozenPrefix, can_freeze
+from locum.train.full import no_time
 from locum.train.generating import Decoder, FrozenStates, GeneratorTrainer
 from locum.train.job import LOG_NAME, TRAINED_NAME, WORK_NAME, memory_errors, student_files
 from locum.train.loop import StoppedBy
@@ -221,22 +222,10 @@ def _run(
             write_schedule(work / "schedule.json", schedule)
     note("schedule", epochs=round(schedule.epochs, 2), steps=schedule.total_steps, tokens_per_s=schedule.tokens_per_s)
     if not schedule.total_steps:
-        raise _no_time(bench, schedule, clock)
+        raise no_time(schedule, sum(row.length for row in bench.train.examples), clock, request.base)
     tuning = trainer(replace(schedule, micro_batch=request.micro_batch))
     with polite_stop() as stop:
         return tuning, tuning.run(stop)
-
-
-def _no_time(bench: TuneBench, schedule: Schedule, clock: Clock) -> UserError:
-    """An untuned decoder is its base, which a prompt asks for less."""
-    epoch_s = sum(row.length for row in bench.train.examples) / (schedule.tokens_per_s or 1.0)
-    return UserError(
-        "train-no-time",
-        f"an epoch takes about {epoch_s:.0f} s, and of {clock.budget_s:.0f} s, {max(0.0, clock.left_s):.0f} are left "
-        "after loading, too few for a quarter of one and the evaluations",
-        where=bench.request.base,
-        fix="raise budget.build_minutes, or give fewer or shorter rows",
-    )
 
 
 def _measured_schedule(probe: GeneratorTrainer, recipe: TuneRecipe, clock: Clock) -> Schedule:
@@ -248,6 +237,7 @@ def _measured_schedule(probe: GeneratorTrainer, recipe: TuneRecipe, clock: Clock
         epoch_s=per_token_s * epoch_tokens,
         eval_s=_EVAL_SHARE * per_token_s * sum(row.length for row in probe.dev_rows),
         left_s=clock.left_s,
+        spent_s=clock.spent_s,
         tokens_per_epoch=epoch_tokens,
     )
 
@@ -298,6 +288,7 @@ def _finish(
             **adapted,
             "mixing": request.mixing,
             "planned_steps": schedule.total_steps,
+            "planned_epochs": schedule.epochs,
             "frozen_layers": bench.frozen_layers,
             "tuned_parameters": sum(weight.numel() for weight in trainer.weights),
             "bfloat16": bench.machine.bfloat16,
@@ -308,6 +299,7 @@ def _finish(
         tokens_per_s=trainer.tokens_per_s or schedule.tokens_per_s,
         files=student_files(out),
         resumed=trainer.progress.resumed,
+        same_for=trainer.same_for,
     )
     write_json(out / TRAINED_NAME, document.to_json())
     shutil.rmtree(out / WORK_NAME, ignore_errors=True)
