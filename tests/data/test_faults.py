@@ -67,6 +67,7 @@ def test_fault_02_truncated_last_line_of_jsonl(tmp_path: Path) -> None:
     assert "train.jsonl:60" in error.cause and "truncated" in error.cause
     card = prepared(tmp_path, {"train": path}, skip_bad=True)
     assert dropped(card, "bad row") == 1
+    assert any(warning.startswith("1 bad row was skipped") for warning in card.warnings)
     assert sum(split.rows for split in card.splits.values()) == 59
 
 

@@ -74,6 +74,32 @@ def test_measuring_changes_nothing_of_the_bundle(bundle: Path, tmp_path: Path) -
     assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
 
 
+def test_rows_that_cannot_be_used_stop_the_measuring_or_are_counted(bundle: Path, tmp_path: Path) -> None:
+    data = write_words(tmp_path / "d.jsonl", 60)
+    with data.open("a") as file:
+        file.write('{"text": "no label yet", "label": null}\n{"text": "two", "label": ["a", "b"]}\n')
+    with pytest.raises(DataError) as caught:
+        evaluate_bundle(bundle, data, predictions=tmp_path / "p.jsonl")
+    assert "--skip-bad" in caught.value.fix
+    found = evaluate_bundle(bundle, data, predictions=tmp_path / "p.jsonl", skip_bad=True)
+    assert (found["n"], sum(found["skipped"].values())) == (60, 2)
+    assert "no label" in found["skipped"]
+
+
+def test_a_certificate_says_that_rows_were_left_out_before_it_was_proved(bundle: Path, tmp_path: Path) -> None:
+    data = write_words(tmp_path / "fresh.jsonl", 300, seed=5)
+    whole = certify_bundle(bundle, data, dry_run=True).certificate
+    with data.open("a") as file:
+        file.write('{"text": "no label yet", "label": ""}\n')
+    with pytest.raises(DataError):
+        certify_bundle(bundle, data)
+    done = certify_bundle(bundle, data, skip_bad=True)
+    assert (done.certificate.n, done.certificate.threshold) == (whole.n, whole.threshold)
+    assert any("1 row of the file could not be used" in line for line in done.sentences())
+    proof = read_report(bundle).proof
+    assert proof is not None and (proof.rows, proof.skipped) == (300, 1)
+
+
 def test_a_label_that_the_student_does_not_know_counts_as_wrong_and_is_named(bundle: Path, tmp_path: Path) -> None:
     data = write_words(tmp_path / "d.jsonl", 30)
     with data.open("a") as file:

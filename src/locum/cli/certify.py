@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from locum.cli.llm_options import FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
-from locum.cli.output import JsonOption, plain_line, print_json
+from locum.cli.output import JsonOption, SkipBad, plain_line, print_json
 from locum.cli.view import live_view
 from locum.core.errors import CheckFailed, UserError
 from locum.core.registry import nearest
@@ -37,6 +37,7 @@ def certify(
         typer.Option("--replace", help="Where nothing certifies, end the certificate in force: hand everything over."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Prove, say what would be, and change nothing.")] = False,
+    skip_bad: SkipBad = False,
     max_cost: Annotated[
         float | None, typer.Option(help="Most that the LLM may cost; default: llm.max_cost of the task.")
     ] = None,
@@ -74,6 +75,7 @@ def certify(
             llm_key_env=llm_key_env,
             replace=replace,
             dry_run=dry_run,
+            skip_bad=skip_bad,
         )
     certificate = found.certificate
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from locum.cli.llm_options import FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
-from locum.cli.output import JsonOption, print_json
+from locum.cli.output import JsonOption, SkipBad, print_json
 from locum.cli.view import live_view
 from locum.core.errors import CheckFailed, UserError
 
@@ -36,6 +36,7 @@ def evaluate(
     check: Annotated[
         bool, typer.Option("--check", help="Exit 3 when these rows break what the certificate promises.")
     ] = False,
+    skip_bad: SkipBad = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle: accuracy and macro-F1 with 95 % intervals, share kept local, its promise tested, latency."""
@@ -45,7 +46,14 @@ def evaluate(
     llm = llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env)
     with live_view():
         found = evaluate_bundle(
-            bundle, data, predictions=target, engine=engine, max_cost=max_cost, llm=llm, llm_key_env=llm_key_env
+            bundle,
+            data,
+            predictions=target,
+            engine=engine,
+            max_cost=max_cost,
+            llm=llm,
+            llm_key_env=llm_key_env,
+            skip_bad=skip_bad,
         )
     if as_json:
         print_json(found)
@@ -63,6 +71,8 @@ def evaluate(
 def _print(found: dict[str, Any]) -> None:
     """The figures, for people."""
     typer.echo(f"rows          {found['n']:,}")
+    if found["skipped"]:
+        typer.echo(f"! skipped     {', '.join(f'{reason}: {n:,}' for reason, n in found['skipped'].items())}")
     for name, value in found["metrics"].items():
         low, high = found["intervals"][name]
         typer.echo(f"{name:<13} {value:.1%}  (95 % interval {low:.1%} to {high:.1%})")

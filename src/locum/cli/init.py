@@ -47,6 +47,7 @@ def init(
     ] = None,
     kind: Annotated[Kind | None, typer.Option(help="What is to be done; default: what the data look like.")] = None,
     profile: Annotated[Profile | None, typer.Option(help="What is to be written, for --kind generate.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="The file's text encoding, where it cannot be told.")] = None,
     test: Annotated[Path | None, typer.Option(help="A file with test rows, when you have one.")] = None,
     at_least: Annotated[float | None, typer.Option(help="Good enough: score to reach, e.g. 0.93.")] = None,
     max_error: Annotated[float, typer.Option(help="At most this share of local answers may be wrong.")] = 0.05,
@@ -64,19 +65,22 @@ def init(
     if out.exists() and not force:
         raise TaskFileError("task-exists", f"{out} is there already", fix="give another --out, or --force")
     wish = _wish(kind, profile, input_column, output_column)
-    seen = inspect(data, wish=wish)
+    seen = inspect(data, encoding=encoding, wish=wish)
     console = Console(stderr=True, highlight=False, emoji=False)
     if not as_json:
         _show(seen, console)
     if sys.stdin.isatty() and not yes and not as_json:
-        seen, instruction = _ask(data, seen, wish, instruction)
+        seen, instruction = _ask(data, seen, wish, instruction, encoding)
     _require_columns(seen, wish)
-    open_table(data, wanted=(*seen.input, *_outputs(seen)))  # members that a column's objects do not have
+    open_table(
+        data, encoding=encoding, wanted=(*seen.input, *_outputs(seen))
+    )  # members that a column's objects do not have
     answers: dict[str, Any] = {
         "name": name or _slug(data.name.split(".")[0]),
         "instruction": instruction or _instruction(seen),
         "data": _relative(data, out),
         "test": _relative(test, out) if test else None,
+        "encoding": encoding,
         "seen": seen,
         "at_least": at_least,
         "max_error": max_error,
@@ -124,6 +128,7 @@ def task_text(answers: dict[str, Any]) -> str:
         else "  # test: a file of its own; else 20 % is set aside",
         f"  input: {_quoted(seen.input[0] if len(seen.input) == 1 else seen.input)}",
         f"  output: {_quoted(seen.output)}",
+        *([f"  encoding: {_quoted(answers['encoding'])}"] if answers["encoding"] else []),
         *_skipped(seen),
         f"target: {{metric: {metric}, at_least: {answers['at_least']}}}"
         if answers["at_least"]
@@ -163,7 +168,9 @@ def _wish(kind: Kind | None, profile: Profile | None, inputs: list[str] | None, 
     return Wish(kind, profile, tuple(inputs or ()), tuple(outputs or ()))
 
 
-def _ask(data: Path, seen: Inspection, wish: Wish, instruction: str | None) -> tuple[Inspection, str]:
+def _ask(
+    data: Path, seen: Inspection, wish: Wish, instruction: str | None, encoding: str | None
+) -> tuple[Inspection, str]:
     """Ask for what cannot be known: kind, columns, the question; what is proposed is the default."""
     proposed = form(seen.kind, seen.profile) if seen.kind else None
     from locum.data.inspect import inspect
@@ -178,11 +185,12 @@ def _ask(data: Path, seen: Inspection, wish: Wish, instruction: str | None) -> t
         )
     if said != proposed:
         wish = replace(wish, kind=None, profile=said) if said in get_args(Profile) else replace(wish, kind=said)
-        seen = inspect(data, wish=wish)
+        seen = inspect(data, encoding=encoding, wish=wish)
     inputs = _columns(typer.prompt("Input column(s)", default=", ".join(seen.input) or None, err=True))
     outputs = _columns(typer.prompt("Output column(s)", default=", ".join(_outputs(seen)) or None, err=True))
     if (inputs, outputs) != (seen.input, _outputs(seen)):
-        seen = inspect(data, wish=Wish(seen.kind or wish.kind, seen.profile or wish.profile, inputs, outputs))
+        wish = Wish(seen.kind or wish.kind, seen.profile or wish.profile, inputs, outputs)
+        seen = inspect(data, encoding=encoding, wish=wish)
     return seen, instruction or typer.prompt("What each input asks for", default=_instruction(seen), err=True)
 
 

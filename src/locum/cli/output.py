@@ -12,6 +12,7 @@ from rich.markup import escape
 from locum.core.text import visible
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count and skip rows that cannot be used, and go on.")]
 
 
 def print_json(document: Any) -> None:

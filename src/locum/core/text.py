@@ -33,3 +33,8 @@ def one_line(text: str, limit: int = 200) -> str:
     """``visible`` text on one line, cut to ``limit`` characters with an ellipsis: for logs and messages."""
     flat = " ".join(visible(text[: 4 * limit]).split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def count_of(count: int, what: str) -> str:
+    """A number of things, as a sentence begins: ``1 row``, ``2,000 rows``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -129,7 +129,7 @@ def _guess_legacy(sample: bytes, where: str) -> str:
         cause = "not UTF-8, and no other encoding fits"
     else:
         cause = f"not UTF-8, and the encoding is ambiguous: {_compare(readings)}"
-    fix = "name it in the task file, e.g. data.encoding: cp1252 (--encoding cp1252)"
+    fix = "name it in the task file, e.g. data.encoding: cp1252 (`locum init --encoding cp1252`), or save it as UTF-8"
     raise DataError("data-encoding", cause, where=where, fix=fix)
 
 

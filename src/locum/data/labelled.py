@@ -7,8 +7,8 @@ than independent messages explain (``stats.copies``). Not here: splitting, near-
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from locum.core.errors import DataError
@@ -33,20 +33,23 @@ class Labelled:
         rows: in the file's order.
         copies_left_out: rows that are not among them, because they are copies that no independent draws explain.
         every: all usable rows as they came.
+        skipped: rows that cannot be used, by reason; only where they are skipped.
     """
 
     rows: list[Row]
     copies_left_out: int = 0
     every: Sequence[Row] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
-def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> Labelled:
+def read_labelled(path: Path, task: Task, labels: Sequence[str] = (), *, skip_bad: bool = False) -> Labelled:
     """All usable rows of a file.
 
     Args:
         path: any format that a build reads.
         task: names the columns and the options for reading.
         labels: what the student can answer; labels of the file are written as these are.
+        skip_bad: count and skip rows that cannot be used, as ``data.skip_bad`` of the task does.
 
     Raises:
         DataError: the file cannot be read, lacks a column, holds bad rows, none that can be used, or labels that the
@@ -54,7 +57,8 @@ def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> Labelle
     """
     spec = task.data
     table = open_table(path, format=spec.format, encoding=spec.encoding, wanted=wanted_columns(spec))
-    faults = Faults(str(path))
+    faults = Faults(str(path), how="--skip-bad")
+    skip_bad = skip_bad or spec.skip_bad
     examples = ExampleReader(task, faults, Counter())
     rows: list[Row] = []
     for raw in table.rows(faults):
@@ -63,8 +67,10 @@ def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> Labelle
             group = examples.group_of(raw)
             rows.append(Row(id=raw.place, input=example.input, output=example.output, group=group))
     table.recheck()
-    examples.finish(spec.skip_bad)
-    faults.settle(spec.skip_bad)
+    examples.finish(skip_bad)
+    faults.settle(skip_bad)
+    if faults.total:
+        warn(f"{path.name}: {faults.summary} cannot be used and {'is' if faults.total == 1 else 'are'} skipped")
     for column, count in examples.missing.counts.items():
         places = ", ".join(examples.missing.by_reason[column][:_PLACES_SHOWN])
         warn(f"{path.name}: rows without a value in the input column {column!r}", rows=count, places=places)
@@ -72,7 +78,7 @@ def read_labelled(path: Path, task: Task, labels: Sequence[str] = ()) -> Labelle
         raise DataError("data-empty", "no usable rows", where=str(path), fix="give a file with rows")
     if task.kind == "classify":
         rows = _in_known_spelling(rows, labels, path)
-    return _counted(rows, task, path)
+    return replace(_counted(rows, task, path), skipped=faults.counts)
 
 
 def _counted(rows: list[Row], task: Task, path: Path) -> Labelled:

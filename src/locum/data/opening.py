@@ -174,7 +174,7 @@ def block(text: TextIO, chars: int, where: str) -> str:
 
 def _not_encoded(error: UnicodeDecodeError, where: str) -> DataError:
     cause = f"not {error.encoding} text: {error.reason} at byte {error.start:,} of a block"
-    fix = "name the right encoding with data.encoding in the task file (--encoding), e.g. cp1252"
+    fix = "name the right one in the task file, e.g. data.encoding: cp1252 (`locum init --encoding cp1252`)"
     return DataError("data-encoding", cause, where=where, fix=fix)
 
 

@@ -22,7 +22,7 @@ import orjson
 from locum.core.errors import DataError
 from locum.core.files import atomic_folder, sha256_file, write_bytes, write_json, write_text
 from locum.core.progress import track, warn
-from locum.core.text import one_line
+from locum.core.text import count_of, one_line
 from locum.data import card as card_page
 from locum.data.belonging import given_away
 from locum.data.dedupe import Findings, NearSearch, check_leakage, find_exact, settle_contradictions
@@ -413,7 +413,7 @@ def _warnings(
 ) -> Iterator[str]:
     bad = sum(item.count for item in reading.dropped if item.reason.startswith("bad row"))
     if bad:
-        yield f"{bad:,} bad rows were skipped, as data.skip_bad says"
+        yield f"{count_of(bad, 'bad row')} {'was' if bad == 1 else 'were'} skipped, as data.skip_bad says"
     for column, count in reading.missing.items():
         whole = sum(reading.rows.values())
         yield f"{count:,} of {whole:,} rows have no value in the input column {column!r} and are read without it"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from locum.core.errors import DataError
+from locum.core.text import count_of
 
 MAX_PLACES = 20
 """How many places a list of bad rows names; the rest is counted."""
@@ -41,9 +42,14 @@ class RawRow:
 
 @dataclass
 class Faults:
-    """Rows of one source that cannot be used: counts by reason, and the first places of all of them."""
+    """Rows of one source that cannot be used: counts by reason, and the first places of all of them.
+
+    Attributes:
+        how: what makes such rows be skipped, for the message.
+    """
 
     source: str
+    how: str = "data.skip_bad: true in the task file"
     counts: dict[str, int] = field(default_factory=dict)
     places: list[tuple[str, str]] = field(default_factory=list)
     by_reason: dict[str, list[str]] = field(default_factory=dict)
@@ -68,6 +74,12 @@ class Faults:
         """How many rows are bad."""
         return sum(self.counts.values())
 
+    @property
+    def summary(self) -> str:
+        """How many rows are bad and why, most frequent first: ``2 rows (no label: 2)``."""
+        reasons = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        return f"{count_of(self.total, 'row')} ({'; '.join(f'{reason}: {count:,}' for reason, count in reasons)})"
+
     def settle(self, skip_bad: bool) -> None:
         """Stop when there are bad rows, unless the task lets them be skipped.
 
@@ -78,11 +90,10 @@ class Faults:
             return
         listed = "".join(f"\n  {place}: {what}" for place, what in self.places)
         more = f"\n  … and {self.total - len(self.places):,} more" if self.total > len(self.places) else ""
-        rows = "1 row" if self.total == 1 else f"{self.total:,} rows"
         raise DataError(
             "data-bad-rows",
-            f"{rows} cannot be used:{listed}{more}\n",
-            fix="mend them, or count and skip them with data.skip_bad: true (--skip-bad)",
+            f"{count_of(self.total, 'row')} cannot be used:{listed}{more}\n",
+            fix=f"mend them, or count and skip them with {self.how}",
             where=self.source,
         )
 

@@ -52,6 +52,7 @@ def evaluate_bundle(
     max_cost: float | None = None,
     llm: LlmChoice | None = None,
     llm_key_env: str | None = None,
+    skip_bad: bool = False,
 ) -> dict[str, Any]:
     """Measure a bundle on a file with right answers.
 
@@ -63,12 +64,14 @@ def evaluate_bundle(
         max_cost: most that the LLM may cost as a judge; None takes the task's own cap.
         llm: which LLM may be called, as for ``open_bundle``.
         llm_key_env: environment variable that holds its key, instead of the one that the bundle names.
+        skip_bad: count and skip rows that cannot be used, instead of stopping.
 
     Returns:
         ``n``, ``metrics`` by name, ``intervals`` (95 %, ``[low, high]``), ``local_share``, ``error_local``,
         ``latency_ms``, ``engine``, ``void`` (why the certificate covers nothing, or None), ``promise`` (an exact test
         of what it promises, or None where that cannot be told), ``seen`` (rows that the student learned from, and near
-        copies of such; None where the bundle does not record them) and the path of the predictions.
+        copies of such; None where the bundle does not record them), ``skipped`` (rows that cannot be used, by reason)
+        and the path of the predictions.
 
     Raises:
         ModelFileError: the bundle is refused.
@@ -80,7 +83,7 @@ def evaluate_bundle(
         void, certificate, manifest = student.void, student.certificate, student.manifest
         threshold = answering_threshold(student.policy, certificate) if void is None else None
     task = with_llm(read_task(bundle), manifest, llm, llm_key_env, needed=False)
-    labelled = read_labelled(data, task, read_spec(bundle / MODEL).labels)
+    labelled = read_labelled(data, task, read_spec(bundle / MODEL).labels, skip_bad=skip_bad)
     rows, seen = labelled.rows, seen_rows(bundle, labelled.every)
     with lent_judge(
         task, task.llm, data.with_suffix(".judge-answers.jsonl"), purse_of(task.llm, "--max-cost", max_cost)
@@ -109,6 +112,7 @@ def evaluate_bundle(
         "void": void,
         "promise": None if promise is None else {**promise.to_json(), "statement": promise_sentence(promise)},
         "seen": None if seen is None else {"rows": len(seen.exact), "near": len(seen.near), "of": seen.n},
+        "skipped": dict(labelled.skipped),
         "predictions": str(predictions),
     }
 

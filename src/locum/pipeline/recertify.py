@@ -75,6 +75,8 @@ class Certified:
         lines = [self.certificate.statement]
         if self.proof.weaker is not None:
             lines.append(self.proof.weaker)
+        if self.proof.skipped:
+            lines.append(facts.skipped_sentence(self.proof.skipped))
         if self.doubt is not None and self.doubt.broken:
             lines.append(f"Of the certificate that was in force before: {facts.promise_sentence(self.doubt)}")
         was = "The bundle hands everything over, as before"
@@ -101,6 +103,7 @@ def certify_bundle(
     llm_key_env: str | None = None,
     replace: bool = False,
     dry_run: bool = False,
+    skip_bad: bool = False,
 ) -> Certified:
     """Prove a bundle's guarantee on fresh calibration rows; where it is proved, it takes the place of the one before.
 
@@ -113,6 +116,7 @@ def certify_bundle(
         llm_key_env: environment variable that holds its key, instead of the one that the bundle names.
         replace: put a certificate that certifies nothing in the place of the one before, too.
         dry_run: change nothing.
+        skip_bad: count and skip rows that cannot be used, and say so beside the certificate, instead of stopping.
 
     Raises:
         ModelFileError: the bundle is refused.
@@ -127,7 +131,7 @@ def certify_bundle(
     _require_other_file(report, data)
     wanted = guarantee or named.guarantee
     task = with_llm(named, manifest, llm, llm_key_env, needed=wanted.kind == "regret")
-    labelled = read_labelled(data, task, spec.labels)
+    labelled = read_labelled(data, task, spec.labels, skip_bad=skip_bad)
     seen = seen_rows(bundle, labelled.every)
     _require_fresh(seen, labelled.every, data)
     rows = labelled.rows
@@ -160,6 +164,7 @@ def certify_bundle(
         seen=len(seen.exact) if seen else None,
         near=len(seen.near) if seen else None,
         weaker=weaker(wanted, task.guarantee),
+        skipped=sum(labelled.skipped.values()),
     )
     replaced = not dry_run and (replace or certificate.threshold is not None)
     if replaced:

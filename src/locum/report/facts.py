@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from locum.cascade.wording import by_label
-from locum.core.text import one_line
+from locum.core.text import count_of, one_line
 from locum.report import text
 from locum.schema.certificate import Certificate, PromiseTest
 from locum.schema.evaluation import Evaluation, LabelScore, WrongExample
@@ -108,7 +108,13 @@ def in_force(report: BuildReport) -> str:
             f"; the student had learned from the text of {text.count(proof.seen)} of them, as traffic repeats itself, "
         )
         said += f"and from near copies of {text.count(proof.near)}"
-    return said + "." + (f" {proof.weaker}" if proof.weaker else "")
+    further = [proof.weaker or "", skipped_sentence(proof.skipped) if proof.skipped else ""]
+    return " ".join([f"{said}.", *filter(None, further)])
+
+
+def skipped_sentence(rows: int) -> str:
+    """What rows of a file that could not be used mean for what was proved on the others."""
+    return f"{count_of(rows, 'row')} of the file could not be used (no label, say), so nothing is proved of such rows."
 
 
 def verdict(

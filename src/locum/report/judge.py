@@ -6,7 +6,7 @@ are plain text; whoever shows them escapes them. Not here: the certificate's own
 
 from __future__ import annotations
 
-from locum.core.text import visible
+from locum.core.text import count_of, visible
 from locum.report import text
 from locum.schema.judging import GradedFile, JudgeAgreement
 from locum.schema.report import BuildReport
@@ -101,7 +101,8 @@ def _rows(graded: GradedFile) -> str:
     if graded.copies:
         parts.append(f"{text.count(graded.copies)} rows that say the same once more were left out.")
     if graded.skipped:
-        parts.append(f"{text.count(sum(graded.skipped.values()))} bad rows were skipped, as data.skip_bad says.")
+        bad = sum(graded.skipped.values())
+        parts.append(f"{count_of(bad, 'bad row')} {'was' if bad == 1 else 'were'} skipped, as data.skip_bad says.")
     if graded.cut:
         parts.append(f"{text.count(graded.cut)} inputs were cut, as data.max_field_chars says.")
     seen = f"It saw a reference answer for {text.count(graded.references)} of them."

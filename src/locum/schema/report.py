@@ -95,6 +95,7 @@ class Proof(Document):
         seen: of these, rows with a text that the student learned from, as traffic repeats itself; ``near`` those nearly
             so. None when the bundle does not record what was learned, so that nobody could check.
         weaker: how the promise is weaker than the task's own, in words; None where it is not.
+        skipped: rows of the file that could not be used.
     """
 
     file: str
@@ -103,6 +104,7 @@ class Proof(Document):
     seen: int | None
     near: int | None
     weaker: str | None = None
+    skipped: int = 0
 
 
 class BuildReport(Document):
