@@ -6,6 +6,7 @@ import json
 import random
 import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import uvicorn
 
 from locum.gateway.crowd import Crowd, client_of
 from locum.gateway.settings import Settings
@@ -434,3 +436,25 @@ def test_fault_88_overload_is_a_bounded_queue_with_health_beside_it(start_model,
     assert {said.json()["error"]["code"] for said in refused} == {"overloaded"}
     assert [said.status_code for said in answers].count(200) == 5 and generator.running == 5
     assert max(took_s) < 5 and sorted(health_s)[len(health_s) // 2] < 0.25
+
+
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{\"mod\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_client_that_leaves_with_several_requests_under_way_is_no_error(
+    start_model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loop: str
+):
+    factory = pytest.importorskip(loop).new_event_loop
+    monkeypatch.setattr(uvicorn.Config, "get_loop_factory", lambda _self: factory)
+    gateway = start_model(FakeGenerator())
+    draw = random.Random(7)
+    for sent in (CHUNKED * 2, CHUNKED + HEAD * 3, HEAD * 2, HEAD + b"garbage\r\n\r\n", POST + b"\r\n" + HEAD):
+        for _ in range(40):
+            with _connect(gateway) as raw:
+                raw.sendall(sent)
+                time.sleep(draw.choice([0, 0.0005, 0.002]))
+                if draw.random() < 0.7:  # a reset
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert gateway.http.get("/health").status_code == 200
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

@@ -384,7 +384,11 @@ class GuardedHttp(HttpToolsProtocol):
         if self._socket.is_closing():
             return
         if unread and self._socket.can_write_eof():
-            self._socket.write_eof()
+            try:
+                self._socket.write_eof()
+            except OSError:  # the client has reset the connection: there is nobody to read why
+                self._socket.abort()
+                return
             self._socket.resume_reading()
             self._set_due(_LINGER_S)
         else:
