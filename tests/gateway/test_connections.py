@@ -438,7 +438,7 @@ def test_fault_88_overload_is_a_bounded_queue_with_health_beside_it(start_model,
     assert max(took_s) < 5 and sorted(health_s)[len(health_s) // 2] < 0.25
 
 
-CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{\"mod\r\n0\r\n\r\n"
+CHUNKED = POST + b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"mod\r\n0\r\n\r\n'
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
