@@ -203,6 +203,30 @@ def test_fault_60_another_fingerprint_is_another_llm() -> None:
     assert [served.answer(text).route for text in (SURE, UNSURE, SURE)] == ["local", "llm", "llm"]
 
 
+@pytest.mark.parametrize(
+    ("told", "now", "kept"), [((), "", True), ((), "temperature", False), (("stop",), "stop", True)]
+)
+def test_an_llm_whose_server_refuses_another_setting_is_another_llm(
+    told: tuple[str, ...], now: str, kept: bool
+) -> None:
+    named = LlmIdentity(model="big", base_url="https://llm.test/v1", names=("one",), left_out=told)
+    llm = FakeGenerator(lambda _: Completion("ham", "stop", 1, 1, "one", {"left_out": now}))
+    served = router(llm, certificate(llm=named), hashes=RUNNING | {"llm": named.hash()})
+    served.answer(UNSURE)
+    assert (served.answer(SURE).route == "local") == kept
+
+
+def test_an_answer_that_was_cut_is_said_to_be_and_no_audit_counts_it_as_other() -> None:
+    heard: list[AuditResult] = []
+    cut = Completion("<think>is it", "length", 1, 18, "big")
+    served = router(FakeGenerator([cut]), on_audit=heard.append, audit_rate=1.0)
+    answer = served.answer(UNSURE)
+    assert answer.route == "abstain" and "was cut at" in answer.reason
+    served.answer(SURE)
+    served.close()
+    assert [each.agrees for each in heard] == [None]
+
+
 def test_fault_91_without_a_threshold_nothing_is_local() -> None:
     assert router(FakeGenerator(["ham"]), certificate(None)).answer(SURE).reason == "no threshold is certified"
 

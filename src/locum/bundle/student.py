@@ -37,6 +37,7 @@ from locum.schema.task import LlmSpec, Task
 from locum.students.classifier import ClassifierStudent
 from locum.students.open import open_student
 from locum.students.protocol import StudentModel
+from locum.students.room import Room
 from locum.tasks import open_kind
 
 NO_REDACTION = "none"
@@ -69,6 +70,7 @@ class Student:
         *,
         when_llm_fails: LlmFailure = "error",
         llm_problem: str | None = None,
+        room: Room | None = None,
         ended: str | None = None,
         record: Callable[[str], object] = lambda _reason: None,
     ) -> None:
@@ -97,6 +99,7 @@ class Student:
             hashes=running,
             when_llm_fails=when_llm_fails,
             on_audit=self._audited,
+            room=room,
             ended=ended,
             on_ended=self._ended,
         )
@@ -318,6 +321,7 @@ def open_bundle(
             generator,
             when_llm_fails=when_llm_fails,
             llm_problem=refused or problem,
+            room=Room(chosen) if isinstance(chosen, LlmSpec) else None,
             ended=why_ended(folder, hashed) or _another_llm(certificate, chosen if generator else None),
             record=partial(record_end, folder, hashed),
         )

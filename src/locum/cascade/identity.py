@@ -1,7 +1,8 @@
 """Which LLM a certificate speaks of, and whether what is configured or answers now is another one.
 
 Notable: behind a URL nobody can look, so an LLM is known by what it tells: the name in its answers, and the
-``system_fingerprint`` where it sends one. A local file is known by its content. Not here: what follows (``router``).
+``system_fingerprint`` where it sends one. One whose server refuses a setting (``temperature``) answers with its own, so
+what is refused is a part of what it is. A local file is known by its content. Not here: what follows (``router``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from locum.core.files import sha256_file
 from locum.core.text import one_line
-from locum.runtime.completion import Completion
+from locum.runtime.completion import LEFT_OUT, Completion
 from locum.runtime.protocol import Generator
 from locum.schema.certificate import LlmIdentity
 from locum.schema.task import LlmSpec
@@ -20,20 +21,25 @@ VERSION = "system_fingerprint"
 """Where a completion keeps it, among its further facts."""
 
 
-def identify(llm: LlmSpec, names: Iterable[str], versions: Iterable[str]) -> LlmIdentity:
+def identify(llm: LlmSpec, names: Iterable[str], versions: Iterable[str], left_out: Iterable[str] = ()) -> LlmIdentity:
     """The identity of an LLM that has answered.
 
     Args:
         llm: how it is configured; a local file is read, to hash it.
         names: what it called itself in the answers that count.
         versions: its fingerprints in these, where it sent any.
+        left_out: fields that its server refused in these.
 
     Raises:
         SourceError: there is no such local file.
     """
     configured = _configured(llm)
     return configured.model_copy(
-        update={"names": tuple(sorted(set(names))), "versions": tuple(sorted(set(versions) - {""}))}
+        update={
+            "names": tuple(sorted(set(names))),
+            "versions": tuple(sorted(set(versions) - {""})),
+            "left_out": tuple(sorted(set(left_out))),
+        }
     )
 
 
@@ -57,13 +63,27 @@ def other_configured(named: LlmIdentity, llm: LlmSpec | Generator) -> str | None
     return _other(named, f"{_said(now)} is configured")
 
 
-def other_answering(named: LlmIdentity, answer: Completion) -> str | None:
-    """Why what gave an answer is not the LLM that a certificate names; None when nothing says so."""
+def other_answering(named: LlmIdentity, answer: Completion, *, asked_alike: bool = True) -> str | None:
+    """Why what gave an answer is not the LLM that a certificate names; None when nothing says so.
+
+    Args:
+        named: by the certificate.
+        answer: to a request of Locum's own.
+        asked_alike: whether the certificate's answers were asked for with the same settings; else, where a judge's
+            verdicts count, only the temperature is sent with both.
+    """
     if answer.model not in named.names:
         return _other(named, f"what answers calls itself {one_line(answer.model, 80)!r}")
     version = answer.extra.get(VERSION)
     if version and named.versions and version not in named.versions:
         return _other(named, f"what answers has the fingerprint {one_line(version, 80)!r}")
+    told = answer.extra.get(LEFT_OUT)
+    if told is None:  # a caller's own request, or an engine that refuses nothing
+        return None
+    now, then = set(told.split(",")) - {""}, set(named.left_out)
+    if now != then if asked_alike else ("temperature" in now) != ("temperature" in then):
+        what, before = (", ".join(sorted(names)) or "no setting" for names in (now, then))
+        return _other(named, f"what answers refuses {one_line(what, 80)}, where it refused {before}")
     return None
 
 

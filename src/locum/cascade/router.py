@@ -27,6 +27,7 @@ from locum.runtime.completion import AsSent, Completion, CompletionRequest
 from locum.runtime.protocol import Generator, Stop
 from locum.schema.certificate import Answer, Certificate, Decision, Policy
 from locum.students.protocol import LocalAnswer, StudentModel
+from locum.students.room import LIMIT, Room, is_cut
 from locum.students.writing import answer_of, ask
 from locum.tasks.protocol import TaskKind
 
@@ -39,7 +40,7 @@ class AuditResult:
     """One local answer and what the LLM said to the same input.
 
     Attributes:
-        llm: the LLM's answer; None when it could not be read, or the LLM failed (``failed``).
+        llm: the LLM's answer; None when it could not be read, or the LLM failed or was cut (``failed``).
         same: whether the kind takes the two for one answer.
     """
 
@@ -86,6 +87,7 @@ class Router:
         lots: where the random numbers for audits come from.
         on_audit: told of every audit, from another thread.
         llm_concurrency: requests to the LLM at once, within one ``answer_many``.
+        room: the limit of its answers; None is one without a setting.
         ended: why the certificate was ended before; None when it was not.
         on_ended: told once why the certificate is ended for good, because another LLM answered, from any thread.
 
@@ -107,6 +109,7 @@ class Router:
         lots: random.Random | None = None,
         on_audit: Callable[[AuditResult], None] = _no_observer,
         llm_concurrency: int = 4,
+        room: Room | None = None,
         ended: str | None = None,
         on_ended: Callable[[str], None] = _no_observer,
     ) -> None:
@@ -125,6 +128,7 @@ class Router:
         self._lots = lots or random.Random()
         self._on_audit = on_audit
         self._llm_concurrency = max(1, llm_concurrency)
+        self._room = room or Room()
         self._lock = threading.Lock()
         self._audits: ThreadPoolExecutor | None = None
         self._audits_waiting = threading.BoundedSemaphore(_AUDITS_WAITING)
@@ -249,16 +253,21 @@ class Router:
         self, text: str, local: LocalAnswer, reason: str, stop: Stop | None, hints: Mapping[str, Any] | None
     ) -> Answer:
         try:
-            output, written = self._llm_answer(text, stop, hints)
+            output, written, cut = self._llm_answer(text, stop, hints)
         except LocumError as failure:
             if self._when_llm_fails == "error" or local.output is None:
                 raise
             return _uncovered(local, f"uncertified: {reason}, and the LLM failed [{failure.code}]")
+        if output is None:
+            reason = "the LLM gave no answer to the task"
+            if cut:
+                limit = written.extra[LIMIT]
+                reason = f"the LLM's text was cut at {limit} tokens, before an answer (llm.max_tokens allows more)"
         return Answer(
             output=output,
             confidence=None,
             route="abstain" if output is None else "llm",
-            reason="the LLM gave no answer to the task" if output is None else reason,
+            reason=reason,
             input_tokens=written.input_tokens,
             output_tokens=written.output_tokens,
             cached_tokens=written.cached_tokens,
@@ -266,8 +275,8 @@ class Router:
 
     def _llm_answer(
         self, text: str, stop: Stop | None = None, hints: Mapping[str, Any] | None = None
-    ) -> tuple[str | None, Completion]:
-        """The LLM's answer as read, and as written.
+    ) -> tuple[str | None, Completion, bool]:
+        """The LLM's answer as read, as written, and whether it was cut before it came to one.
 
         Raises:
             UpstreamError: the LLM failed, whatever it is: a server, or a file on this machine.
@@ -280,16 +289,21 @@ class Router:
         request = ask(self.kind, text)
         if hints:
             request = replace(request, sent=AsSent(hints, beside=True))
-        completion = _read(self.llm, request, stop or Stop())
+        llm, stopped = self.llm, stop or Stop()
+        completion = self._room.complete(
+            request,
+            lambda asked: _read(llm, asked, stopped),
+            lambda written: is_cut(self.kind, written, text),
+        )
         self.watch(completion)
-        return answer_of(self.kind, completion, text), completion
+        return answer_of(self.kind, completion, text), completion, is_cut(self.kind, completion, text)
 
     def watch(self, completion: Completion) -> None:
         """End a certificate that names an LLM for good when another one has answered."""
         named = self.certificate.llm if self.certificate is not None else None
-        if named is None or self._ended is not None:
+        if self.certificate is None or named is None or self._ended is not None:
             return
-        why = other_answering(named, completion)
+        why = other_answering(named, completion, asked_alike=self.certificate.kind == "regret")
         if why is None:
             return
         with self._lock:
@@ -317,8 +331,8 @@ class Router:
 
     def _audit_now(self, text: str, local: str) -> None:
         try:
-            llm, _ = self._llm_answer(text)
-            self._on_audit(AuditResult(local, llm, failed=False, same=self.kind.same(local, llm)))
+            llm, _, cut = self._llm_answer(text)
+            self._on_audit(AuditResult(local, llm, failed=cut, same=self.kind.same(local, llm)))
         except LocumError:  # the caller has his answer; the observer counts the failure
             self._on_audit(AuditResult(local, None, failed=True))
 

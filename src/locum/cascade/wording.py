@@ -191,6 +191,9 @@ def assumptions(
         where = f" at {one_line(llm.base_url, 120)}" if llm.base_url else ""
         names = ", ".join(one_line(name, 80) for name in (*llm.names, *llm.versions)[:5])
         found.append(f"The LLM is {one_line(llm.model, 80)}{where}, which calls itself {names or 'nothing'}.")
+        if llm.left_out:
+            settings = ", ".join(one_line(name, 40) for name in llm.left_out)
+            found.append(f"Its server refuses {settings}, so the LLM answered with its own setting, as it will again.")
     if guarantee.kind == "selective":
         found.append(
             f"Answers of falling confidence pass the promised {percent(guarantee.max_error)} of wrong ones once, "

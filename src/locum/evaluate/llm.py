@@ -1,11 +1,11 @@
 """The prompted LLM over a set of rows: asked once per row, kept in a file, counted in tokens.
 
-Notable: every answer is appended to a JSON Lines file as it comes, keyed by model, prompt, decoding and
-input, so a run that was stopped goes on where it was and pays for nothing twice. What is stored is the text
-that came back; it is read again each time. A refusal or an empty answer is an invalid answer and counts as
-wrong; a row that got no answer at all (network, too long) is a failure, is left out, and is asked again
-next time. When asking ends early, whatever the reason, answers under way are waited for and kept: they are paid
-for. Not here: retries of one request (``runtime``).
+Notable: every answer is appended to a JSON Lines file as it comes, keyed by model, prompt, decoding and input, so a run
+that was stopped goes on where it was and pays for nothing twice. What is stored is the text that came back; it is read
+again each time. A refusal or an empty answer is an invalid answer and counts as wrong; one that was cut before it came
+to an answer is neither right nor wrong (``students.room``); a row that got no answer at all (network, too long) is a
+failure, is left out, and is asked again next time. When asking ends early, whatever the reason, answers under way are
+waited for and kept: they are paid for. Not here: retries of one request (``runtime``).
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ from locum.evaluate import metrics
 from locum.evaluate.answers import right
 from locum.evaluate.predictions import group_codes
 from locum.evaluate.spending import CAP, Spending
+from locum.runtime.completion import LEFT_OUT, Completion
 from locum.runtime.protocol import Generator
 from locum.schema.data import Row, SplitName
 from locum.schema.evaluation import Evaluation, Latency
 from locum.stats.rowwise import Metric
-from locum.students.writing import ask
+from locum.students.room import LIMIT, Room, is_cut
+from locum.students.writing import answer_of, ask
 from locum.tasks.protocol import TaskKind
 
 _ROW_FAULTS = frozenset({"runtime-too-long"})  # faults of one input, not of the model
@@ -42,7 +44,13 @@ _ROW_FAULTS = frozenset({"runtime-too-long"})  # faults of one input, not of the
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """What the LLM wrote for one input, as it stands in the cache; ``version`` is the fingerprint that it sent."""
+    """What the LLM wrote for one input, as it stands in the cache.
+
+    Attributes:
+        version: the fingerprint that it sent.
+        limit: most tokens that it was allowed; 0 where that was not kept.
+        left_out: fields that its server refused, separated by commas.
+    """
 
     text: str
     finish_reason: str
@@ -51,6 +59,8 @@ class StoredAnswer:
     model: str
     seconds: float
     version: str = ""
+    limit: int = 0
+    left_out: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +74,9 @@ class LlmRun:
         outputs: what was read out of each answer, in the rows' order; None where that is no answer, or none came.
         labels: class names; empty for kinds that have none.
         answered: whether an answer came at all, ``[n]``.
+        cut: whether it ended at its limit before it came to an answer, which makes it neither right nor wrong, ``[n]``.
+        cut_at: the largest of these limits, in tokens.
+        left_out: fields that its server refused.
         seconds: time to each answer, ``[n]``; NaN where none came.
         asked: rows sent to the LLM in this run; the other answers stood in the cache.
         wall_s: time of this run.
@@ -78,6 +91,9 @@ class LlmRun:
     outputs: tuple[str | None, ...]
     labels: tuple[str, ...]
     answered: NDArray[np.bool_]
+    cut: NDArray[np.bool_]
+    cut_at: int
+    left_out: tuple[str, ...]
     seconds: NDArray[np.float64]
     input_tokens: int
     output_tokens: int
@@ -88,6 +104,11 @@ class LlmRun:
     def failures(self) -> int:
         """Rows without an answer."""
         return int((~self.answered).sum())
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """Rows whose answer is right or wrong: one came, and it was not cut, ``[n]``."""
+        return self.answered & ~self.cut
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
@@ -101,16 +122,16 @@ class LlmRun:
 
     @property
     def correct_at_best(self) -> NDArray[np.bool_]:
-        """As ``correct``, but true where no answer came: the careful side for a promise against the LLM."""
-        return self.correct | ~self.answered
+        """As ``correct``, but true where no whole answer came: the careful side for a promise against the LLM."""
+        return self.correct | ~self.judged
 
     def evaluation(self) -> Evaluation:
-        """Over the rows that got an answer; invalid answers count as wrong.
+        """Over the rows that got an answer that was not cut; invalid answers count as wrong.
 
         Raises:
-            UserError: no row got an answer.
+            UserError: no row got such an answer.
         """
-        kept = np.flatnonzero(self.answered)
+        kept = np.flatnonzero(self.judged)
         outputs, rows = [self.outputs[i] for i in kept], [self.rows[i] for i in kept]
         groups = group_codes(rows)
         if self.kind.name == "classify":
@@ -164,6 +185,7 @@ def evaluate_llm(
     *,
     concurrency: int = 1,
     spending: Spending | None = None,
+    room: Room | None = None,
     give_up_after: int = 5,
 ) -> LlmRun:
     """Ask the LLM about every row that the cache does not answer.
@@ -177,6 +199,7 @@ def evaluate_llm(
         cache_path: JSON Lines file with the answers so far; made when absent.
         concurrency: requests in flight at once.
         spending: the purse that answers are paid from; None is one without a cap.
+        room: the limit of its answers; None is one without a setting.
         give_up_after: failures in a row after which the rest is not tried.
 
     Raises:
@@ -187,11 +210,13 @@ def evaluate_llm(
     start_s = time.perf_counter()
     keys = [_key(generator.model, kind, row.input) for row in rows]
     stored = read_cache(cache_path)
-    missing = {key: row.input for key, row in zip(keys, rows, strict=True) if key not in stored}
+    room = room or Room()
+    done = {key for key, row in zip(keys, rows, strict=True) if _stays(kind, stored.get(key), row.input, room)}
+    missing = {key: row.input for key, row in zip(keys, rows, strict=True) if key not in done}
     with track(f"ask {generator.model}", total=len(rows), unit="row") as tracker:
         tracker.advance(len(rows) - len(missing))
         if missing:
-            asker = _Asker(generator, kind, concurrency, spending or Spending(), give_up_after)
+            asker = _Asker(generator, kind, concurrency, spending or Spending(), room, give_up_after)
             stored |= asker.ask(missing, cache_path, tracker)
     return _run(generator.model, kind, rows, labels, split, [stored.get(key) for key in keys], len(missing), start_s)
 
@@ -200,12 +225,19 @@ class _Asker:
     """Asks with a bounded number of requests in flight; answers are written by the calling thread alone."""
 
     def __init__(
-        self, generator: Generator, kind: TaskKind, concurrency: int, spending: Spending, give_up_after: int
+        self,
+        generator: Generator,
+        kind: TaskKind,
+        concurrency: int,
+        spending: Spending,
+        room: Room,
+        give_up_after: int,
     ) -> None:
         self.generator = generator
         self.kind = kind
         self.concurrency = max(1, concurrency)
         self.spending = spending
+        self.room = room
         self.give_up_after = give_up_after
 
     def ask(self, missing: dict[str, str], cache_path: Path, tracker: Tracker) -> dict[str, StoredAnswer]:
@@ -246,22 +278,38 @@ class _Asker:
     ) -> bool:
         """Send as many requests as may be under way; whether there are any."""
         for key, text in islice(waiting, self.concurrency - len(flying)):
-            flying[pool.submit(copy_context().run, _ask_timed, self.generator, self.kind, text, self.spending)] = key
+            flying[pool.submit(copy_context().run, self._ask_timed, text)] = key
         return bool(flying)
 
+    def _ask_timed(self, text: str) -> StoredAnswer:
+        start_s = time.perf_counter()
+        answer = self.room.complete(
+            ask(self.kind, text),
+            lambda request: self.spending.complete(self.generator, request),
+            lambda completion: is_cut(self.kind, completion, text),
+        )
+        return StoredAnswer(
+            answer.text,
+            answer.finish_reason,
+            answer.input_tokens,
+            answer.output_tokens,
+            answer.model,
+            time.perf_counter() - start_s,
+            answer.extra.get("system_fingerprint", ""),
+            int(answer.extra[LIMIT]),
+            answer.extra.get(LEFT_OUT, ""),
+        )
 
-def _ask_timed(generator: Generator, kind: TaskKind, text: str, spending: Spending) -> StoredAnswer:
-    start_s = time.perf_counter()
-    answer = spending.complete(generator, ask(kind, text))
-    return StoredAnswer(
-        answer.text,
-        answer.finish_reason,
-        answer.input_tokens,
-        answer.output_tokens,
-        answer.model,
-        time.perf_counter() - start_s,
-        answer.extra.get("system_fingerprint", ""),
-    )
+
+def _completion(answer: StoredAnswer) -> Completion:
+    return Completion(answer.text, answer.finish_reason, answer.input_tokens, answer.output_tokens, answer.model)
+
+
+def _stays(kind: TaskKind, answer: StoredAnswer | None, text: str, room: Room) -> bool:
+    """Whether a kept answer is not asked for again: it is whole, or was cut with as much room as there is now."""
+    if answer is None:
+        return False
+    return not is_cut(kind, _completion(answer), text) or not room.may_grow(answer.limit)
 
 
 def _row_fault(future: Future[StoredAnswer]) -> LocumError | None:
@@ -314,10 +362,10 @@ def _run(
     asked: int,
     start_s: float,
 ) -> LlmRun:
-    outputs = [
-        None if a is None or a.finish_reason == "content_filter" else kind.parse(a.text, row.input)
-        for a, row in zip(answers, rows, strict=True)
-    ]
+    told = [None if answer is None else _completion(answer) for answer in answers]
+    pairs = list(zip(told, (row.input for row in rows), strict=True))
+    outputs = [None if said is None else answer_of(kind, said, text) for said, text in pairs]
+    cut = [said is not None and is_cut(kind, said, text) for said, text in pairs]
     came = [answer for answer in answers if answer is not None]
     return LlmRun(
         model=model,
@@ -329,6 +377,9 @@ def _run(
         outputs=tuple(outputs),
         labels=labels,
         answered=np.array([answer is not None for answer in answers], dtype=np.bool_),
+        cut=np.array(cut, dtype=np.bool_),
+        cut_at=max((a.limit for a, short in zip(answers, cut, strict=True) if a is not None and short), default=0),
+        left_out=tuple(sorted({name for answer in came for name in answer.left_out.split(",")} - {""})),
         seconds=np.array([np.nan if a is None else a.seconds for a in answers], dtype=np.float64),
         input_tokens=sum(answer.input_tokens for answer in came),
         output_tokens=sum(answer.output_tokens for answer in came),

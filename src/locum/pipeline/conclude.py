@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 
-import numpy as np
-from numpy.typing import NDArray
-
 import locum
 from locum.bundle.write import model_hash
 from locum.cascade.certify import Reference, certify
@@ -198,14 +195,9 @@ def _certify(
 
 def _system(student: BuiltStudent, certificate: Certificate, llm: LlmAnswers | None) -> dict[str, float | None]:
     test = student.scored("test")
-    answered = llm.test.answered if llm else None
-    return system_summary(
-        test.confidence,
-        test.correct,
-        certificate.threshold,
-        llm_correct=llm.test.correct[answered] if llm else None,
-        llm_rows=llm.positions[answered] if llm else None,
-    )
+    compared = llm.compared() if llm else None
+    correct, rows = compared or (None, None)
+    return system_summary(test.confidence, test.correct, certificate.threshold, llm_correct=correct, llm_rows=rows)
 
 
 def _promise(work: Workspace, student: BuiltStudent, certificate: Certificate) -> PromiseTest | None:
@@ -249,12 +241,10 @@ def _comparisons(climbed: Climb, student: BuiltStudent, llm: LlmAnswers | None, 
         for other in climbed.students
         if other.candidate != student.candidate and "test" in other.answers
     ]
-    if llm is not None:
-        kept = llm.test.answered
-        rows: NDArray[np.int64] = llm.positions[kept]
-        ours, theirs = test.correct[rows], llm.test.correct[kept]
+    if llm is not None and (compared := llm.compared()) is not None:
+        theirs, rows = compared
         groups = None if test.groups is None else test.groups[rows]
-        found.append(compare_shares(test.model, ours, llm.test.model, theirs, groups=groups))
+        found.append(compare_shares(test.model, test.correct[rows], llm.report.model, theirs, groups=groups))
     return tuple(found)
 
 

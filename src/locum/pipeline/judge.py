@@ -23,13 +23,14 @@ from locum.evaluate.metrics import document
 from locum.evaluate.spending import Spending
 from locum.pipeline.built import Prepared
 from locum.pipeline.workspace import Workspace, graded_addresses
-from locum.runtime.completion import CompletionRequest
+from locum.runtime.completion import LEFT_OUT, Completion, CompletionRequest
 from locum.runtime.open import open_generator
 from locum.schema.judging import JudgeAgreement, JudgeReport
 from locum.schema.message import Message
 from locum.schema.task import SPLITS, LlmSpec, Task
 from locum.scoring.judge import Agreement, agreement
 from locum.sources.fetch import fetch
+from locum.students.room import Room
 from locum.tasks.judging import grade_answers, judging, rubric
 
 VERDICT_TOKENS = 200
@@ -38,10 +39,11 @@ VERDICT_TOKENS = 200
 
 @dataclass
 class Judges:
-    """Who gave the verdicts so far: names that it gave itself, and fingerprints that it sent."""
+    """Who gave the verdicts so far: names it gave itself, fingerprints it sent, settings its server refused."""
 
     names: set[str] = field(default_factory=set[str])
     versions: set[str] = field(default_factory=set[str])
+    left_out: set[str] = field(default_factory=set[str])
 
 
 @contextmanager
@@ -70,7 +72,12 @@ def lent_judge(
         return
     needed = {"key", "text", "model", "version"}
     found = {str(line["key"]): line for line in read_lines(cache) if needed <= set(line)}
-    lock = threading.Lock()
+    lock, room, read = threading.Lock(), Room(llm), rubric(task).read
+
+    def cut(answer: Completion) -> bool:
+        """Whether a verdict was cut before its grade."""
+        return answer.finish_reason == "length" and read(answer.text).grade is None
+
     grammar = None if llm.base_url else rubric(task).grammar  # a service may not take one, and says so with an error
     with ExitStack() as stack:
         generator = stack.enter_context(closing(open_generator(llm, threads=threads)))
@@ -80,15 +87,19 @@ def lent_judge(
             asked = [[message.role, message.content] for message in messages]
             key = content_hash([generator.model, asked, *([grammar] if grammar else [])])
             if key not in found:
-                request = CompletionRequest(tuple(messages), max_tokens=VERDICT_TOKENS, grammar=grammar, whole=True)
-                answer = purse.complete(generator, request)
-                version = answer.extra.get("system_fingerprint", "")
+                request = CompletionRequest(
+                    tuple(messages), max_tokens=VERDICT_TOKENS, grammar=grammar, flexible=True, whole=True
+                )
+                answer = room.complete(request, lambda asked: purse.complete(generator, asked), cut)
+                version, left_out = answer.extra.get("system_fingerprint", ""), answer.extra.get(LEFT_OUT, "")
+                told = {"text": answer.text, "model": answer.model, "version": version, "left_out": left_out}
                 with lock:
-                    found[key] = {"key": key, "text": answer.text, "model": answer.model, "version": version}
+                    found[key] = {"key": key, **told}
                     kept.append(found[key])
             with lock:
                 seen.names.add(str(found[key]["model"]))
                 seen.versions.add(str(found[key]["version"]))
+                seen.left_out |= set(str(found[key].get("left_out", "")).split(",")) - {""}
             return str(found[key]["text"])
 
         with judging(complete):

@@ -44,6 +44,7 @@ from locum.schema.certificate import Certificate, Policy, PromiseTest
 from locum.schema.data import Row, SourceFile
 from locum.schema.report import BuildReport, Proof
 from locum.schema.task import Guarantee, Task
+from locum.students.room import Room
 from locum.tasks import open_kind
 from locum.tasks.protocol import TaskKind
 
@@ -244,7 +245,7 @@ def _ask_llm(
     generator = open_generator(task.llm)
     try:
         cache = data.with_suffix(".llm-answers.jsonl")
-        return evaluate_llm(generator, kind, rows, labels, "calibration", cache, spending=purse)
+        return evaluate_llm(generator, kind, rows, labels, "calibration", cache, spending=purse, room=Room(task.llm))
     finally:
         generator.close()
 

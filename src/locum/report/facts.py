@@ -14,7 +14,7 @@ from locum.report import text
 from locum.schema.certificate import Certificate, PromiseTest
 from locum.schema.evaluation import Evaluation, LabelScore, WrongExample
 from locum.schema.multitask import MultitaskReport
-from locum.schema.report import BuildReport, CandidateReport
+from locum.schema.report import BuildReport, CandidateReport, LlmReport
 
 _PROMISES = {
     "selective": "at most {alpha} of the answers given locally are wrong",
@@ -235,6 +235,18 @@ def transfer_sentence(multitask: MultitaskReport) -> str:
         )
     word = {"gain": "A gain", "harm": "Harm"}.get(multitask.verdict, "No difference shown")
     return f"{word} from learning {others}, too: {multitask.comparison.verdict}"
+
+
+def llm_note(llm: LlmReport) -> str:
+    """What the LLM's row of the ladder says beside its figures."""
+    parts = [text.rows_of(llm.test, "rows")] if llm.test else [f"no figure: {llm.missing or 'it was not asked'}"]
+    if llm.failures and llm.test:
+        parts.append(f"{text.count(llm.failures)} failed")
+    if llm.cut and llm.test:
+        parts.append(f"{text.count(llm.cut)} cut at {text.count(llm.cut_at)} tokens, neither right nor wrong")
+    if llm.left_out:
+        parts.append(f"its server refused {', '.join(llm.left_out)}, so it answered with its own setting")
+    return "; ".join(parts)
 
 
 def most_confused(evaluation: Evaluation | None, limit: int = 15) -> list[Confused]:

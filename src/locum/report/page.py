@@ -38,6 +38,7 @@ _FILTERS = {
     "excerpt": text.excerpt,
     "metric": text.metric_name,
     "rows_of": text.rows_of,
+    "llm_note": facts.llm_note,
     "rows_compared": text.rows_compared,
 }
 

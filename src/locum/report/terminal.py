@@ -11,7 +11,7 @@ from rich.text import Text
 
 from locum.core.text import visible
 from locum.report import text
-from locum.report.facts import certificate_sentence, transfer_sentence
+from locum.report.facts import certificate_sentence, llm_note, transfer_sentence
 from locum.report.judge import judge_line
 from locum.schema.evaluation import Evaluation
 from locum.schema.multitask import MultitaskReport
@@ -37,9 +37,11 @@ def ladder_table(report: BuildReport) -> Table:
         score = text.headline(report.llm.test, report.metric)
         p50 = text.milliseconds(report.llm.latency.p50_ms if report.llm.latency else None)
         shown = text.percent(score.value if score else None)
-        note = f"LLM, {text.rows_of(report.llm.test, 'rows')}"
+        note = "LLM, no figure" if report.llm.test is None else f"LLM, {visible(llm_note(report.llm))}"
         table.add_row("", Text(visible(report.llm.model)), shown, text.interval(score), "", p50, "", note, style="red")
     reasons = [_reason(rung) for rung in report.ladder if rung.status != "built" or rung.reason]
+    if report.llm is not None and report.llm.missing is not None:
+        reasons.append(visible(f"{report.llm.model}: {llm_note(report.llm)}"))
     table.caption, table.caption_justify, table.caption_style = Text("\n".join(reasons)), "left", "dim"
     return table
 

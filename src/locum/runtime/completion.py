@@ -12,6 +12,9 @@ from typing import Any, Self
 
 from locum.schema.message import Message, ToolCall
 
+LEFT_OUT = "left_out"
+"""Where a completion keeps the names of the fields that its server refused, separated by commas."""
+
 
 @dataclass(frozen=True)
 class Tool:
@@ -90,6 +93,8 @@ class CompletionRequest:
             asked for it; whoever needs it holds answers to it (``Chunk.with_one_call``).
         adapter: LoRA adapter to answer with, by its name; None is the base alone.
         truncate: when the prompt does not fit the context, drop its oldest part and say so, instead of an error.
+        flexible: what a server refuses by name (``temperature``, ``stop``) may be left out, and the answer then says so
+            (``extra["left_out"]``): for requests whose settings are Locum's own, not a caller's.
         whole: nobody reads the pieces as they come, so that an engine for which that is cheaper may give a stream's
             answer in one, and its errors with it.
         sent: the same as it was sent; None when nobody sent it.
@@ -116,6 +121,7 @@ class CompletionRequest:
     parallel_tool_calls: bool | None = None
     adapter: str | None = None
     truncate: bool = False
+    flexible: bool = False
     whole: bool = False
     sent: AsSent | None = None
 
@@ -160,7 +166,7 @@ class Completion:
         cached_tokens: how many of ``input_tokens`` were not read again, because an earlier request had them.
         truncated_tokens: how many tokens of the prompt were dropped to fit the context.
         extra: further facts, by engine (draft tokens accepted, what the server called itself); ``refusal``, where an
-            LLM said why it does not answer.
+            LLM said why it does not answer; ``left_out``, names of the fields that a server refused.
     """
 
     text: str

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ from locum.core.errors import LocumError, UpstreamError
 from locum.core.files import sha256_bytes
 from locum.core.text import one_line
 from locum.runtime.breaker import CircuitBreaker, CircuitOpenError, RateLimit
-from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
+from locum.runtime.completion import LEFT_OUT, Completion, CompletionRequest, FinishedStream
 from locum.runtime.http_exchange import (
     BrokenOffError,
     ClosedError,
@@ -37,6 +38,7 @@ from locum.runtime.http_exchange import (
 )
 from locum.runtime.http_pool import HttpPool
 from locum.runtime.openai_address import address_of, checked_url, read_key
+from locum.runtime.openai_habits import ServerHabits
 from locum.runtime.openai_stream import BadChunkError, OpenAiStream, StreamRefusedError, WholeStream
 from locum.runtime.openai_wire import (
     BAD_DOCUMENT,
@@ -106,8 +108,7 @@ class OpenAiGenerator:
         self._sleep = sleep
         self.breaker = breaker or CircuitBreaker()
         self._limit = RateLimit()
-        self._length_field = "max_tokens"
-        self._stream_options = True
+        self._habits = ServerHabits()
         self._fingerprint: str | None = None
         self._pool = HttpPool(
             self._address,
@@ -140,7 +141,7 @@ class OpenAiGenerator:
 
     def _whole(self, sender: _Sender, stop: Stop) -> Completion:
         def attempt(deadline_s: float, turn: int) -> Completion:
-            completion = self._parse(self._send(sender, deadline_s, _BODY_BYTES_MAX, stop).read())
+            completion = sender.told(self._parse(self._send(sender, deadline_s, _BODY_BYTES_MAX, stop).read()))
             self.breaker.succeeded(turn)
             return completion
 
@@ -213,7 +214,8 @@ class OpenAiGenerator:
         deadline_s = ahead.deadline_s if ahead is not None else time.monotonic() + self._llm.timeout_s
         turn = ahead.turn if ahead is not None else self._admit(deadline_s, stop)
         try:
-            for number in range(1, _ATTEMPTS_MAX + 1):
+            failures = 0
+            for number in count(1):
                 if ahead is None and (self._closing.is_set or stop.is_set):
                     raise _closed()
                 ahead = None
@@ -223,10 +225,11 @@ class OpenAiGenerator:
                     failed, wait_s = retry.error, retry.after_s
                     failed.retry_after_s = retry.after_s
                     probes = not (self.breaker.is_closed or retry.learned)  # a probe is not repeated
-                    if number == _ATTEMPTS_MAX or probes:
+                    failures += not retry.learned  # a lesson takes a field away, so there are few
+                    if failures == _ATTEMPTS_MAX or probes:
                         raise failed from retry.__cause__
-                self._rest(_backoff_s(number) if wait_s is None else wait_s, deadline_s, stop, failed)
-            raise AssertionError("unreachable: the last attempt returns or raises")
+                self._rest(_backoff_s(failures) if wait_s is None else wait_s, deadline_s, stop, failed)
+            raise AssertionError("unreachable: the last failure raises")
         except BaseException as error:
             self._judge(turn, error, sender)
             raise
@@ -287,14 +290,15 @@ class OpenAiGenerator:
 
     def _sender(self, request: CompletionRequest, body: Document) -> _Sender:
         path = self._path + ("/chat/completions" if request.prompt is None else "/completions")
-        return _Sender(body, self._head(path, stream="stream" in body), self._adapt)
+        left_out = set[str]() if request.flexible else None
+        return _Sender(body, self._head(path, stream="stream" in body), self._habits, left_out)
 
     def _send(self, sender: _Sender, deadline_s: float, cap: int, stop: Stop) -> Exchange:
         """Send a request, and give the answer's beginning when its status is 200."""
         sent, sender.ahead = sender.ahead, None
         ahead = sent.exchange if sent is not None else None
         exchange = self._pool.post(sender.message(), deadline_s, cap, lambda begun: stop.calls(begun.abort), ahead)
-        self._check(exchange, sender.body)
+        self._check(exchange, sender)
         return exchange
 
     def _head(self, path: str, *, stream: bool) -> bytes:
@@ -312,17 +316,7 @@ class OpenAiGenerator:
         ]
         return "\r\n".join(lines).encode("ascii")
 
-    def _adapt(self, body: Document) -> None:
-        """Field names as this server wants them."""
-        if "max_tokens" in body and self._length_field != "max_tokens" and "messages" in body:
-            body[self._length_field] = body.pop("max_tokens")
-        if "stream" in body:
-            if self._stream_options:
-                body["stream_options"] = {"include_usage": True}
-            else:
-                body.pop("stream_options", None)
-
-    def _check(self, exchange: Exchange, body: Document) -> None:
+    def _check(self, exchange: Exchange, sender: _Sender) -> None:
         """Refuse what is no proper beginning of an answer.
 
         Raises:
@@ -335,19 +329,11 @@ class OpenAiGenerator:
         if exchange.status == 200:
             return
         told = exchange.read_start(_ERROR_BYTES_MAX)
-        if exchange.status == 400 and self._learns(body, told):
-            raise _Retry(self._error("upstream-bad-request", "the server wants other field names"), 0.0, learned=True)
+        if exchange.status in (400, 422) and self._habits.learns(
+            sender.body, told, _loads(told), flexible=sender.left_out is not None
+        ):
+            raise _Retry(self._error("upstream-bad-request", "the server wants other fields"), 0.0, learned=True)
         self._refuse(exchange, told)
-
-    def _learns(self, body: Document, told: bytes) -> bool:
-        """Newer OpenAI models reject ``max_tokens`` and say which field they want; some servers ``stream_options``."""
-        if "max_tokens" in body and b"max_completion_tokens" in told:
-            self._length_field = "max_completion_tokens"
-            return True
-        if "stream_options" in body and b"stream_options" in told:
-            self._stream_options = False
-            return True
-        return False
 
     def _refuse(self, exchange: Exchange, body: bytes) -> NoReturn:
         status = exchange.status
@@ -449,20 +435,30 @@ class _Ahead:
 
 @dataclass
 class _Sender:
-    """A request, as it is sent once or several times; ``adapt`` gives its fields the names that the server wants."""
+    """A request, as it is sent once or several times.
+
+    ``left_out``: settings that its server refused; None where none may be left out.
+    """
 
     body: Document
     head: bytes
-    adapt: Callable[[Document], None]
+    habits: ServerHabits
+    left_out: set[str] | None
     ahead: _Ahead | None = None
 
     def about(self) -> str:
         """What stands for the text that is asked."""
         return sha256_bytes(encode({"asked": self.body.get("messages", self.body.get("prompt"))}))
 
+    def told(self, completion: Completion) -> Completion:
+        """The answer, with what was left out to get it, where anything may be."""
+        if self.left_out is not None:
+            completion.extra[LEFT_OUT] = ",".join(sorted(self.left_out))
+        return completion
+
     def message(self) -> bytes:
         """Request line, headers and body."""
-        self.adapt(self.body)
+        self.habits.adapt(self.body, self.left_out)
         encoded = encode(self.body)
         return b"%scontent-length: %d\r\n\r\n%s" % (self.head, len(encoded), encoded)
 

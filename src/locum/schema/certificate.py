@@ -42,6 +42,7 @@ class LlmIdentity(Document):
         file: SHA-256 of the local file; None behind a URL.
         names: what it called itself in its answers.
         versions: its ``system_fingerprint`` in these; empty where it tells none.
+        left_out: fields that its server refused in these (``temperature``), so that its own setting of them held.
     """
 
     model: str
@@ -49,6 +50,7 @@ class LlmIdentity(Document):
     file: str | None = None
     names: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 class Certificate(Document):

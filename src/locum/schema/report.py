@@ -49,16 +49,29 @@ class CandidateReport(Document):
 
 
 class LlmReport(Document):
-    """The prompted LLM on (a sample of) the test rows."""
+    """The prompted LLM on (a sample of) the test rows.
+
+    Attributes:
+        test: over the rows that got an answer, whole or wrong; None where there is none (``missing`` says why).
+        failures: rows without an answer.
+        cut: rows whose answer was cut, at ``cut_at`` tokens at most, before it came to an answer; they count as neither
+            right nor wrong.
+        left_out: fields that its server refused (``temperature``), so that its own setting of them holds.
+        missing: why nothing is known of it, in words.
+    """
 
     model: str
     prompt: str
-    test: Evaluation
+    test: Evaluation | None
     latency: Latency | None
     input_tokens: int
     output_tokens: int
     cost_per_1000: float | None
     failures: int = 0
+    cut: int = 0
+    cut_at: int = 0
+    left_out: tuple[str, ...] = ()
+    missing: str | None = None
 
 
 class Cost(Document):

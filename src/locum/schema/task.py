@@ -202,6 +202,10 @@ class LlmSpec(Document):
     examples: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=200, description="How many test rows it answers as the reference row; 0 for none."
     )
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None,
+        description="Most tokens of an answer, thought included; default: what it needs, more if it is cut.",
+    )
     timeout_s: Positive = Field(default=60, description="Seconds to wait for one answer, retries included.")
     connect_timeout_s: Positive = Field(default=10, description="Seconds to wait for a connection.")
     idle_timeout_s: Positive = Field(default=30, description="Seconds between two pieces of an answer.")
@@ -214,13 +218,9 @@ class LlmSpec(Document):
         return url
 
     @model_validator(mode="after")
-    def _key_needs_url(self) -> Self:
+    def _key_needs_url_and_cap_price(self) -> Self:
         if self.base_url is None and self.api_key_env is not None:
             raise ValueError("api_key_env is for a base_url; a local GGUF file needs no key")
-        return self
-
-    @model_validator(mode="after")
-    def _cap_needs_price(self) -> Self:
         if self.max_cost is not None and self.price is None:
             raise ValueError("max_cost is counted by price, and there is none: give llm.price, per million tokens")
         return self

@@ -46,13 +46,19 @@ def ask(kind: TaskKind, text: str, shots: Sequence[Row] = ()) -> CompletionReque
         temperature=0.0,
         stop=decoding.stop,
         json_schema=decoding.json_schema,
+        flexible=True,
         whole=True,
     )
 
 
 def answer_of(kind: TaskKind, completion: Completion, text: str) -> str | None:
-    """What is read out of a completion about an input; a filtered one is no answer."""
-    return None if completion.finish_reason == "content_filter" else kind.parse(completion.text, text)
+    """What is read out of a completion about an input; a filtered one is no answer, nor a label that may go on."""
+    if completion.finish_reason == "content_filter":
+        return None
+    output = kind.parse(completion.text, text)
+    if completion.finish_reason == "length" and kind.name == "classify":
+        return output if kind.parse(completion.text + "x", text) == output else None  # "refund" of "refund delayed"
+    return output
 
 
 class WritingStudent:

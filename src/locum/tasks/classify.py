@@ -35,13 +35,17 @@ class Classify:
         instruction: the question that each input answers.
         labels: the allowed labels, in the order of the students' logits.
         examples: worked examples, shown as turns before the input.
+        max_tokens: most tokens of an answer; None is room for a label.
     """
 
     name = "classify"
     sample = "…"
 
-    def __init__(self, instruction: str, labels: tuple[str, ...], examples: tuple[Row, ...] = ()) -> None:
+    def __init__(
+        self, instruction: str, labels: tuple[str, ...], examples: tuple[Row, ...] = (), max_tokens: int | None = None
+    ) -> None:
         self.labels = labels
+        self._max_tokens = max_tokens or 16 + max((len(label) for label in labels), default=0) // 2
         self._reader = LabelReader(labels)
         self._head = (Message("system", _system(instruction, labels)), *_shots(examples))
         self._hash = content_hash(
@@ -56,12 +60,12 @@ class Classify:
     @classmethod
     def of(cls, task: Task, labels: tuple[str, ...], prompt: Prompt) -> Classify:
         """The kind for a task and a prompt."""
-        return cls(prompt.instruction, labels, prompt.examples)
+        return cls(prompt.instruction, labels, prompt.examples, task.generation.max_tokens)
 
     @property
     def decoding(self) -> Decoding:
-        """Room for the longest label at two characters a token, and a few words around it."""
-        return Decoding(max_tokens=16 + max((len(label) for label in self.labels), default=0) // 2)
+        """Room for the longest label at two characters a token and a few words around it, or what the task allows."""
+        return Decoding(max_tokens=self._max_tokens)
 
     def messages(self, text: str, shots: Sequence[Row] = ()) -> tuple[Message, ...]:
         """System message, few-shot turns, and the input as one quoted string in the last user message."""
