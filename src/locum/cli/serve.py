@@ -74,6 +74,11 @@ def serve(
         str | None,
         typer.Option(help="Answer with this engine. Plain model: llamacpp, openvino, or auto, which measures both."),
     ] = None,
+    page: Annotated[bool, typer.Option(help="A page at / to try the model in a browser.")] = True,
+    review: Annotated[
+        Path | None,
+        typer.Option(help="On the page, let people say which answers are right; append rows to this JSON Lines file."),
+    ] = None,
     llm_from_bundle: FromBundle = False,
     no_llm: NoLlm = False,
     llm_url: LlmUrl = None,
@@ -95,8 +100,14 @@ def serve(
             "OpenVINO has one cache for all answers",
             fix="use --engine llamacpp with --no-shared-cache",
         )
+    if review is not None and not page:
+        raise UserError("cli-usage", "--review is what the page is asked to keep, and --no-page takes it away")
+    from locum.gateway.review import check_review_file
     from locum.gateway.serve import serve as run_server
+    from locum.gateway.settings import Settings
 
+    if review is not None:
+        check_review_file(review)
     settings = {
         "slots": slots,
         "n_ctx": ctx,
@@ -119,6 +130,7 @@ def serve(
         host=host,
         port=port,
         origins=origin or (),
+        settings=Settings(page=page, review=review),
     )
 
 

@@ -175,6 +175,7 @@ CODES: dict[str, str] = {
     "gateway-host": "The gateway may not listen beyond this machine without a key in LOCUM_API_KEY.",
     "gateway-key": "The key in LOCUM_API_KEY is too easy to guess to be asked from other machines.",
     "gateway-origin": "What is named as a web page's origin is none, or stands for any page.",
+    "gateway-review-file": "The file for reviewed answers is no place that rows can be appended to.",
     "gateway-port": "The port cannot be listened on.",
     "gateway-llm-busy": "As many requests as may be with the LLM at once are there already.",
     # cascade

@@ -29,6 +29,9 @@ from locum.tasks import open_kind
 from locum.tasks.json_answer import read_json
 from locum.tasks.tag import read_spans, write_spans
 
+HOW, REVIEWED = "how", "page-review"
+"""The member of a row's ``locum`` that says where its label comes from, and what it says of rows that a person chose on
+the gateway's page and judged with the answer in sight."""
 MAX_LABEL_CHARS = 256
 MAX_GROUP_CHARS = 1000
 

@@ -163,7 +163,7 @@ class AccessLog:
 
     def __init__(self, file: Path | None, on_failure: Callable[[], None]) -> None:
         self._on_failure = on_failure
-        self._sink = _Sink(file)
+        self._sink = LineSink(file)
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue(_LINES_WAITING)
         self._closed = False
         self._hurry = threading.Event()
@@ -234,11 +234,17 @@ class AccessLog:
             self._on_failure()
 
 
-class _Sink:
-    """Where lines go: a file, or standard error; whole lines, whatever becomes of them."""
+class LineSink:
+    """Where lines go: a file, or standard error; whole lines, whatever becomes of them.
 
-    def __init__(self, file: Path | None) -> None:
+    Args:
+        file: appended to; None for standard error.
+        mode: permissions of a file that is made, before the process's own mask.
+    """
+
+    def __init__(self, file: Path | None, mode: int = 0o666) -> None:
         self._file = file
+        self._mode = mode
         self._number: int | None = None
         self._torn = False
 
@@ -252,7 +258,7 @@ class _Sink:
             if self._file is None:
                 return _standard_error()
             self._torn = self._torn or _ends_torn(self._file)
-            self._number = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            self._number = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, self._mode)
         return self._number
 
     def write(self, lines: list[bytes]) -> int:
@@ -338,7 +344,7 @@ def whereabouts(error: BaseException) -> list[str]:
 
 def say(level: str, message: str) -> None:
     """One line of JSON on standard error for whoever runs the service; nothing, where that cannot be written."""
-    _Sink(None).write([_line({"time": time.time(), "level": level, "message": message})])
+    LineSink(None).write([_line({"time": time.time(), "level": level, "message": message})])
 
 
 def _standard_error() -> int:

@@ -49,6 +49,7 @@ from locum.gateway.cors import Pages
 from locum.gateway.embeddings import EMBEDDED, EmbeddingRequest, embeddings_body, read_embedding_request
 from locum.gateway.errors import RESTART_S, ApiError, unexpected
 from locum.gateway.metrics import CONTENT_TYPE, Metrics
+from locum.gateway.page import REVIEW_PATH, SERVED_PATH, Page
 from locum.gateway.pool import DaemonPool
 from locum.gateway.responses import ResponseCall
 from locum.gateway.settings import Settings
@@ -62,7 +63,7 @@ _EMBED_TEXTS = 32
 _SMALL_BYTES = 16 << 10
 _OPEN_PATHS = frozenset({"/health", "/ready"})
 _MODEL_PATH = "/v1/models/"
-_UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
+_UNCOUNTED = frozenset({"/health", "/ready", "/metrics", SERVED_PATH})
 _CLIENT_GONE = 499
 """The status that is counted and logged when nobody was there to receive one."""
 
@@ -99,6 +100,7 @@ class _Service:
         self._readers = DaemonPool(settings.threads, "answer")
         self._closers = DaemonPool(_CLOSERS, "closing")
         self._openapi: bytes | None = None
+        self.page = Page(target, settings, self._in_thread) if settings.page else None
         target.start(settings, self.metrics)
         self.answering: dict[tuple[str, str], Handler] = {
             ("POST", "/v1/chat/completions"): partial(self._generate, ChatCall.read),
@@ -113,6 +115,11 @@ class _Service:
             ("GET", "/ready"): self._ready,
             ("GET", "/metrics"): self._metrics_page,
         }
+        self.open_paths = _OPEN_PATHS
+        if self.page is not None:
+            self.telling |= {("GET", path): self.page.file for path in self.page.files}
+            self.telling |= {("GET", SERVED_PATH): self.page.served, ("POST", REVIEW_PATH): self.page.review}
+            self.open_paths |= self.page.files.keys()  # code that tells nothing; what it asks for needs the key
         self.paths = {path for _, path in (*self.answering, *self.telling)}
 
     def close(self) -> None:
@@ -191,7 +198,7 @@ class _Service:
         """Headers once it is known who answers; then what is ready, again and again."""
         begun = await run.begun()
         origin = begun.opened.origin
-        scope["locum.route"] = origin.route
+        scope["locum.route"], scope["locum.confidence"] = origin.route, origin.confidence
         headers = {**origin.headers(begun.truncated_tokens), "cache-control": "no-store", "x-accel-buffering": "no"}
         limit_s = self.settings.write_s
         start: Message = {"type": "http.response.start", "status": 200, "headers": encode_headers(headers, EVENTS)}
@@ -209,7 +216,8 @@ class _Service:
         await in_time(send({"type": "http.response.body", "body": last}), limit_s)
 
     def _measure(self, scope: Scope, answers: Sequence[Answered], timings: Mapping[int, Timing]) -> None:
-        scope["locum.route"] = answers[0].opened.origin.route
+        origin = answers[0].opened.origin
+        scope["locum.route"], scope["locum.confidence"] = origin.route, origin.confidence
         for index, answered in enumerate(answers):
             timing = timings[index]
             self.metrics.wrote(timing.route, answered.completion, timing.first_s, timing.whole_s)
@@ -423,7 +431,7 @@ class _Gateway:
             return allowed
         if path not in _OPEN_PATHS and SPARE in scope.get("extensions", {}):
             raise ApiError(503, "overloaded", "too many connections are open already", retry_after_s=1)
-        if path not in _OPEN_PATHS:
+        if path not in service.open_paths:
             service.gatekeeper.check_key(scope["headers"])
         handler = service.handler(method, path)
         if (method, path) not in service.answering:
@@ -442,6 +450,8 @@ class _Gateway:
             return
         route = scope.get("locum.route", "none")
         service.metrics.answered(route, status, seconds)
+        if service.page is not None and (scope["method"], path) in service.answering:
+            service.page.account.note(identifier, scope, status, seconds)
         facts = {"id": identifier, "method": scope["method"], "path": path, "status": status, "route": route}
         facts |= scope.get("locum.error", {})
         service.log.write(**facts, ms=round(1000 * seconds, 3))

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from locum.bundle.student import Student, describe
-from locum.cascade.policy import Mode
+from locum.cascade.policy import Mode, answering_threshold
 from locum.cascade.router import AuditResult
 from locum.core.errors import LocumError, UpstreamError
 from locum.gateway.batching import BatchedClassifier, LimitedGenerator
@@ -89,6 +89,11 @@ class BundleTarget:
     def problem(self) -> LocumError | None:
         """Why the engine does not load the student."""
         return self._student.problem
+
+    @property
+    def task(self) -> Task:
+        """The bundle's task."""
+        return self._student.task
 
     def start(self, settings: Settings, metrics: Metrics) -> None:
         """Read in batches, limit who is with the LLM, count audits."""
@@ -205,6 +210,26 @@ class BundleTarget:
     def describe(self) -> dict[str, Any]:
         """What is served, and whether its certificate is in force."""
         return describe(self._student)
+
+    def shown(self) -> dict[str, Any]:
+        """The task with its columns and labels, and the certificate with all that it assumes."""
+        student, task = self._student, self._student.task
+        certificate = student.certificate
+        told = ("statement", "assumptions", "voided_by", "issued_at", "expires_at")
+        return {
+            **describe(student),
+            "profile": task.profile,
+            "instruction": task.instruction,
+            "input": [task.data.input] if isinstance(task.data.input, str) else list(task.data.input),
+            "labels": [*dict.fromkeys(label.removeprefix("B-").removeprefix("I-") for label in student.labels)]
+            if task.kind == "tag"
+            else list(student.labels),
+            "answer_schema": task.answer_schema,
+            "generates": True,
+            "embeds": False,
+            "threshold": answering_threshold(student.policy, certificate),
+            "certificate": {"id": self._certificate, **{name: getattr(certificate, name) for name in told}},
+        }
 
     def close(self) -> None:
         """Close the student."""

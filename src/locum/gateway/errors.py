@@ -35,6 +35,8 @@ API_CODES: dict[str, str] = {
     "headers_too_large": "The headers are larger than the gateway reads.",
     "receive_timeout": "The headers or the body did not arrive in time.",
     "ambiguous_length": "The length of the body is told in two ways.",
+    "review_full": "The file that reviewed answers are appended to has reached its limit.",
+    "review_failed": "What was said of an answer cannot be written to the file now.",
     "overloaded": "Too many requests wait; try again.",
     "llm_failed": "The LLM did not answer properly; nothing uncertified is given instead.",
     "llm_refused": "The LLM, asked by name, does not take the request as it is; to ask again does not help.",

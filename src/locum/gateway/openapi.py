@@ -14,7 +14,9 @@ from locum.gateway.completions import TextRequest
 from locum.gateway.documents import Document
 from locum.gateway.embeddings import EmbeddingRequest
 from locum.gateway.errors import API_CODES
+from locum.gateway.page import REVIEW_PATH, SERVED_PATH
 from locum.gateway.response_documents import ResponseRequest
+from locum.gateway.review import ReviewRequest
 
 _REFUSALS = {
     400: "A field is unknown, missing or out of bounds, or fields do not go together; `param` names it.",
@@ -55,6 +57,10 @@ def openapi_document() -> dict[str, Any]:
         "/ready": _get("What is served; 503 while its engine cannot load it.", "Ready", 503),
         "/openapi.json": _get("This document.", "Any"),
         "/metrics": _get("Counters in Prometheus's text format.", None),
+        SERVED_PATH: _get(
+            "For the page at /: the task, the certificate, and where the last requests went.", "Served", 404
+        ),
+        REVIEW_PATH: _post("Say whether an answer is right.", ReviewRequest, "Reviewed", schemas, streams=False),
     }
     paths["/v1/models/{name}"]["get"]["parameters"] = [
         {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
@@ -171,6 +177,38 @@ _ANSWERS: dict[str, Any] = {
             "truncated_tokens": _COUNT,
         }
     ),
+    "Served": _object(
+        {
+            "name": _TEXT,
+            "kind": _TEXT,
+            "version": _TEXT,
+            "models": _list(_TEXT),
+            "certificate": _OBJECT_OR_NULL,
+            "certificate_void": _TEXT_OR_NULL,
+            "llm": _TEXT_OR_NULL,
+            "review": _TEXT_OR_NULL,
+            "traffic": _object(
+                {
+                    **dict.fromkeys(("local", "llm", "abstained", "failed"), _COUNT),
+                    "median_ms": {"type": ["number", "null"]},
+                    "recent": _list(
+                        _object(
+                            {
+                                "id": _TEXT,
+                                "time": {"type": "number"},
+                                "route": {"enum": ["local", "llm", "abstain", "none"]},
+                                "confidence": {"type": ["number", "null"]},
+                                "status": _COUNT,
+                                "error": _TEXT_OR_NULL,
+                                "ms": {"type": "number"},
+                            }
+                        )
+                    ),
+                }
+            ),
+        }
+    ),
+    "Reviewed": _object({"status": {"const": "kept"}, "labelled": {"type": "boolean"}}),
     "Usage": _object({"prompt_tokens": _COUNT, "total_tokens": _COUNT}, completion_tokens=_COUNT),
     "ChatCompletion": _object(
         {

@@ -42,6 +42,9 @@ class Settings:
             never holds up local answers.
         drain_s: after SIGTERM, how long answers under way may take.
         log_file: access log, one JSON object a line; None writes to standard error.
+        page: whether there is a page at ``/`` to try the model in a browser.
+        review: file that rows are appended to when somebody says on the page whether an answer is right; None keeps
+            nothing of that kind.
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +67,8 @@ class Settings:
     llm_concurrency: int = 64
     drain_s: int = 20
     log_file: Path | None = None
+    page: bool = True
+    review: Path | None = None
 
     @property
     def is_loopback(self) -> bool:

@@ -20,6 +20,7 @@ from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
 from locum.runtime.completion import CompletionRequest
 from locum.runtime.protocol import Embedded, Embedder, Generator, Stop, problem_of
+from locum.schema.task import Task
 
 
 class Target(Protocol):
@@ -43,6 +44,11 @@ class Target(Protocol):
     @property
     def problem(self) -> LocumError | None:
         """Why no model here would answer now, because its engine does not run; does not block."""
+        ...
+
+    @property
+    def task(self) -> Task | None:
+        """What it does; None for a plain model."""
         ...
 
     def start(self, settings: Settings, metrics: Metrics) -> None:
@@ -110,6 +116,10 @@ class Target(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """For ``/ready``."""
+        ...
+
+    def shown(self) -> dict[str, Any]:
+        """For the page: what a person who tries it needs to know."""
         ...
 
     def close(self) -> None:
@@ -182,6 +192,10 @@ class ModelTarget:
     @property
     def void(self) -> None:
         """None: there is no certificate that could be void."""
+
+    @property
+    def task(self) -> None:
+        """None: it answers whatever it is asked."""
 
     @property
     def problem(self) -> LocumError | None:
@@ -289,6 +303,10 @@ class ModelTarget:
             "certificate_void": None,
             **self._facts,
         }
+
+    def shown(self) -> dict[str, Any]:
+        """The same: there is no task, no certificate and no LLM."""
+        return {**self.describe(), "llm": None}
 
     def close(self) -> None:
         """Close the engines."""
