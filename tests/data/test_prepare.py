@@ -409,3 +409,27 @@ def test_a_limit_keeps_a_row_of_as_many_groups_as_it_can(tmp_path: Path) -> None
         "calibration": (60, 60),
         "test": (60, 60),
     }
+
+
+def test_rows_that_a_person_picked_on_the_page_are_learned_from_and_nothing_is_measured_on_them(tmp_path: Path) -> None:
+    said = {"how": "page-review", "verdict": "right"}
+    came = [{"text": text, "label": label} for text, label in labelled(600, "ab")]
+    picked = [{"text": text, "label": label, "locum": said} for text, label in labelled(200, "ab", start=5000)]
+    only_wrong = {"text": "nobody knows", "label": None, "locum": said}
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*picked, only_wrong, *came]))
+    test = tmp_path / "test.jsonl"
+    test.write_text("".join(json.dumps(row) + "\n" for row in [*picked[:3], {"text": "one more", "label": "a"}]))
+    card = prepare(make_task(duplicates="exact"), {"train": file, "test": test}, tmp_path / "out")
+    parts = contents(tmp_path / "out")
+    texts = {row["text"] for row in picked}
+    assert texts <= {text for text, _ in parts["train"]}
+    assert {text for split in ("dev", "calibration", "test") for text, _ in parts[split]}.isdisjoint(texts)
+    assert sum(split.rows for split in card.splits.values()) == 801 and card.splits["calibration"].rows > 50
+    assert any("200 rows were picked" in warning for warning in card.warnings)
+    assert {item.count for item in card.dropped if "answer was wrong" in item.reason} == {1}
+    assert {item.count for item in card.dropped if "no sample of the traffic" in item.reason} == {3}
+
+    file.write_text("".join(json.dumps(row) + "\n" for row in picked))
+    with pytest.raises(DataError, match="judged on the gateway's page, which are for train alone"):
+        prepare(make_task(), {"train": file}, tmp_path / "out")

@@ -89,6 +89,11 @@ def _print(found: dict[str, Any]) -> None:
             f"! seen        the student learned from the text of {seen['rows']:,} of these {seen['of']:,} rows, "
             f"and from near copies of {seen['near']:,}: figures may flatter it"
         )
+    if found["reviewed"]:
+        typer.echo(
+            f"! reviewed    a person picked {found['reviewed']:,} of these rows on the page and saw the answer first: "
+            "figures say nothing about your traffic"
+        )
     typer.echo(f"latency       p50 {found['latency_ms']['p50']:.1f} ms, p95 {found['latency_ms']['p95']:.1f} ms")
     typer.echo(f"engine        {found['engine']}")
     if found["unknown_labels"]:

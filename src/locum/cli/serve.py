@@ -18,6 +18,7 @@ from locum.core.text import visible
 
 if TYPE_CHECKING:
     from locum.bundle.operator_llm import LlmChoice
+    from locum.gateway.settings import Settings
     from locum.gateway.targets import Target
     from locum.runtime.gguf_check import GgufHeader
     from locum.runtime.llama_settings import EngineSettings
@@ -75,10 +76,9 @@ def serve(
         typer.Option(help="Answer with this engine. Plain model: llamacpp, openvino, or auto, which measures both."),
     ] = None,
     page: Annotated[bool, typer.Option(help="A page at / to try the model in a browser.")] = True,
-    review: Annotated[
-        Path | None,
-        typer.Option(help="On the page, let people say which answers are right; append rows to this JSON Lines file."),
-    ] = None,
+    review: Annotated[Path | None, typer.Option(help="JSON Lines file for what people say of answers on the page.")] = (
+        None
+    ),
     llm_from_bundle: FromBundle = False,
     no_llm: NoLlm = False,
     llm_url: LlmUrl = None,
@@ -94,28 +94,12 @@ def serve(
 
         print_json(openapi_document())
         return
-    if engine in ("openvino", "auto") and not shared_cache:
-        raise UserError(
-            "runtime-unsupported-option",
-            "OpenVINO has one cache for all answers",
-            fix="use --engine llamacpp with --no-shared-cache",
-        )
-    if review is not None and not page:
-        raise UserError("cli-usage", "--review is what the page is asked to keep, and --no-page takes it away")
-    from locum.gateway.review import check_review_file
     from locum.gateway.serve import serve as run_server
-    from locum.gateway.settings import Settings
 
-    if review is not None:
-        check_review_file(review)
-    settings = {
-        "slots": slots,
-        "n_ctx": ctx,
-        "lookup_tokens": lookup,
-        "kv_type": kv_type,
-        "prefix_reuse": prefix_reuse,
-        "shared_cache": shared_cache,
-    }
+    if engine in ("openvino", "auto") and not shared_cache:
+        said, fix = "OpenVINO has one cache for all answers", "use --engine llamacpp with --no-shared-cache"
+        raise UserError("runtime-unsupported-option", said, fix=fix)
+    limits = _limits(page, review)
     run_server(
         open_target(
             target,
@@ -125,13 +109,30 @@ def serve(
             adapters=adapter or (),
             llm=llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env),
             llm_key_env=llm_key_env,
-            **settings,
+            slots=slots,
+            n_ctx=ctx,
+            lookup_tokens=lookup,
+            kv_type=kv_type,
+            prefix_reuse=prefix_reuse,
+            shared_cache=shared_cache,
         ),
         host=host,
         port=port,
         origins=origin or (),
-        settings=Settings(page=page, review=review),
+        settings=limits,
     )
+
+
+def _limits(page: bool, review: Path | None) -> Settings:
+    """The gateway's settings; what cannot be is said before a model is loaded."""
+    from locum.gateway.review import check_review_file
+    from locum.gateway.settings import Settings
+
+    if review is not None and not page:
+        raise UserError("cli-usage", "--review is what the page is asked to keep, and --no-page takes it away")
+    if review is not None:
+        check_review_file(review)
+    return Settings(page=page, review=review)
 
 
 def open_target(

@@ -134,6 +134,7 @@ CODES: dict[str, str] = {
     "data-several-labels": "Rows have several labels each (multi-label), and Locum gives each input one.",
     "data-nothing-to-learn": "Hardly any row says what a student is to write.",
     "data-leakage": "Test rows also stand in the training data.",
+    "data-hand-picked": "Rows to prove something on were picked by a person who saw the answers first.",
     "data-calibration-leak": "Calibration rows also stand in the data that a student learns from.",
     "data-split": "A prepared data set lacks a split, or a split differs from its data card.",
     # evaluate

@@ -58,6 +58,8 @@ class ExampleReader:
     Attributes:
         cut, cut_count: the first places of inputs that were cut, and how many were.
         missing: rows taken without one of several input columns, which is absent or null there; the reason is its name.
+        reviewed: places of rows that a person picked on the gateway's page and judged with the answer in sight.
+        only_wrong: how many of those say that an answer was wrong and not what is right; they are not taken.
     """
 
     def __init__(self, task: Task, faults: Faults, changes: Counter[str]) -> None:
@@ -77,9 +79,17 @@ class ExampleReader:
         self.cut: list[str] = []
         self.cut_count = 0
         self.missing = Faults(faults.source)
+        self.reviewed: set[str] = set()
+        self.only_wrong = 0
 
     def take(self, row: RawRow) -> Example | None:
         """The row as an example, or None when it is bad; the reason goes to ``faults``."""
+        said = row.columns.get("locum")
+        if isinstance(said, dict) and said.get(HOW) == REVIEWED:
+            if all(row.columns.get(name) is None for name in self._outputs):
+                self.only_wrong += 1
+                return None
+            self.reviewed.add(row.place)
         try:
             text = self._input(row)
             label = self._spans(row, text) if self._tagged else self._right_answer(row, text)

@@ -34,15 +34,20 @@ class Labelled:
         copies_left_out: rows that are not among them, because they are copies that no independent draws explain.
         every: all usable rows as they came.
         skipped: rows that cannot be used, by reason; only where they are skipped.
+        reviewed: how many of the rows a person picked on the gateway's page and judged with the answer in sight; of a
+            proof's file, how many were left out for that.
     """
 
     rows: list[Row]
     copies_left_out: int = 0
     every: Sequence[Row] = ()
     skipped: Mapping[str, int] = field(default_factory=dict[str, int])
+    reviewed: int = 0
 
 
-def read_labelled(path: Path, task: Task, labels: Sequence[str] = (), *, skip_bad: bool = False) -> Labelled:
+def read_labelled(
+    path: Path, task: Task, labels: Sequence[str] = (), *, skip_bad: bool = False, to_prove: bool = False
+) -> Labelled:
     """All usable rows of a file.
 
     Args:
@@ -50,6 +55,7 @@ def read_labelled(path: Path, task: Task, labels: Sequence[str] = (), *, skip_ba
         task: names the columns and the options for reading.
         labels: what the student can answer; labels of the file are written as these are.
         skip_bad: count and skip rows that cannot be used, as ``data.skip_bad`` of the task does.
+        to_prove: leave out rows that were picked and judged on the gateway's page: they are no sample of the traffic.
 
     Raises:
         DataError: the file cannot be read, lacks a column, holds bad rows, none that can be used, or labels that the
@@ -63,7 +69,7 @@ def read_labelled(path: Path, task: Task, labels: Sequence[str] = (), *, skip_ba
     rows: list[Row] = []
     for raw in table.rows(faults):
         example = examples.take(raw)
-        if example is not None:
+        if example is not None and not (to_prove and raw.place in examples.reviewed):
             group = examples.group_of(raw)
             rows.append(Row(id=raw.place, input=example.input, output=example.output, group=group))
     table.recheck()
@@ -74,11 +80,31 @@ def read_labelled(path: Path, task: Task, labels: Sequence[str] = (), *, skip_ba
     for column, count in examples.missing.counts.items():
         places = ", ".join(examples.missing.by_reason[column][:_PLACES_SHOWN])
         warn(f"{path.name}: rows without a value in the input column {column!r}", rows=count, places=places)
+    _tell_reviewed(examples, path, to_prove=to_prove, left=len(rows))
     if not rows:
         raise DataError("data-empty", "no usable rows", where=str(path), fix="give a file with rows")
     if task.kind == "classify":
         rows = _in_known_spelling(rows, labels, path)
-    return replace(_counted(rows, task, path), skipped=faults.counts)
+    return replace(_counted(rows, task, path), skipped=faults.counts, reviewed=len(examples.reviewed))
+
+
+def _tell_reviewed(examples: ExampleReader, path: Path, *, to_prove: bool, left: int) -> None:
+    """Say what rows of the gateway's page are good for; refuse a proof by nothing else.
+
+    Raises:
+        DataError: ``data-hand-picked``.
+    """
+    if examples.only_wrong:
+        said = "rows that say that an answer was wrong, and not what is right, are left out; so figures are too good"
+        warn(f"{path.name}: {said}", rows=examples.only_wrong)
+    reviewed = len(examples.reviewed)
+    if not (to_prove and reviewed):
+        return
+    why = "a person picked them on the page and saw the answer first, so they are no sample of the traffic"
+    if not left:
+        fix = "learn from these (data.train) or measure on them (locum eval); prove on rows as they came"
+        raise DataError("data-hand-picked", f"all {reviewed:,} rows prove nothing: {why}", where=str(path), fix=fix)
+    warn(f"{path.name}: rows left out of the proof: {why}", rows=reviewed)
 
 
 def _counted(rows: list[Row], task: Task, path: Path) -> Labelled:

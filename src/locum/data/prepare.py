@@ -31,7 +31,7 @@ from locum.data.fingerprint import write_fingerprint
 from locum.data.label_sets import check_known, same_otherwise, spellings
 from locum.data.load import iterate
 from locum.data.readers import open_table, wanted_columns
-from locum.data.rows import Faults
+from locum.data.rows import MAX_PLACES, Faults
 from locum.data.splits import carve, keep_together, limit, sizes, strange_copies
 from locum.data.staging import ORDER, Staging, open_staging
 from locum.schema.data import DataCard, Dropped, SourceFile, SplitCard, SplitName
@@ -59,6 +59,7 @@ class _Reading:
     labels: dict[SplitName, Counter[str]] = field(default_factory=dict[SplitName, Counter[str]])
     classes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    reviewed: set[str] = field(default_factory=set[str])
 
 
 def prepare(
@@ -97,7 +98,7 @@ def prepare(
         if task.duplicates == "near":
             near.leave_across(findings)
         warnings = _settle_groups(task, staging, findings)
-        left_out = _draw_splits(task, files, staging, near, findings, warnings)
+        left_out = _draw_splits(task, files, staging, near, findings, warnings, reading.reviewed)
         if task.duplicates == "near":
             near.leave_in_train(findings)
         index_file.unlink()
@@ -111,7 +112,7 @@ def prepare(
         if labelled and task.data.group is None:
             warnings += _look_for_groups(folder, reading.unused)
         card = _make_card(task, reading, findings, splits, warnings)
-        _check_filled(task, splits)
+        _check_filled(task, splits, len(reading.reviewed))
         write_bytes(folder / "labels.json", orjson.dumps(list(card.labels), option=orjson.OPT_INDENT_2) + b"\n")
         write_text(folder / "card.html", card_page.render(card))
         write_json(folder / "card.json", card.to_json())
@@ -153,6 +154,7 @@ def _draw_splits(
     near: NearSearch,
     findings: Findings,
     warnings: list[str],
+    reviewed: set[str],
 ) -> dict[int, int]:
     """Draw the splits that have no file, and count what belongs together once in those that are held out.
 
@@ -168,6 +170,11 @@ def _draw_splits(
         for split in strange:
             keep_together(staging, links, split)
     carve(staging, sizes(staging.unit_count(_TRAIN), files, task), by_label=task.kind == "classify")
+    if reviewed and (kept := staging.keep_in(_TRAIN, reviewed)):
+        warnings.append(
+            f"{kept:,} rows were picked and judged by a person on the gateway's page, who saw the answer first: they "
+            "are no sample of the traffic, so students learn from them, and dev, calibration and test have none of them"
+        )
     left_out: dict[int, int] = {}
     for split, name in enumerate(ORDER):
         source = split if name in files else _TRAIN
@@ -237,7 +244,7 @@ def _read_one(task: Task, split: SplitName, path: Path, staging: Staging, readin
     rows = 0
     with track(f"read {path.name}", unit="row") as tracker:
         for row in table.rows(faults):
-            if example := examples.take(row):
+            if (example := examples.take(row)) and (split == "train" or row.place not in examples.reviewed):
                 staging.add(ORDER.index(split), row.place, example, examples.group_of(row))
                 labels.update(_labels_of(task, example.output))
                 rows += 1
@@ -256,6 +263,15 @@ def _read_one(task: Task, split: SplitName, path: Path, staging: Staging, readin
     if examples.cut_count:
         what = f"field cut at {spec.max_field_chars:,} characters (row kept)"
         reading.dropped.append(Dropped(reason=what, count=examples.cut_count, places=tuple(examples.cut)))
+    if split == "train":
+        reading.reviewed = examples.reviewed
+    elif examples.reviewed:
+        what = "picked and judged on the gateway's page, so it is no sample of the traffic"
+        places = tuple(sorted(examples.reviewed)[:MAX_PLACES])
+        reading.dropped.append(Dropped(reason=f"{split} row {what}", count=len(examples.reviewed), places=places))
+    if examples.only_wrong:
+        what = "row that says an answer was wrong, and not what is right"
+        reading.dropped.append(Dropped(reason=what, count=examples.only_wrong, places=()))
     for column, count in examples.missing.counts.items():
         what = f"no value in the input column {column!r} (row kept)"
         places = tuple(examples.missing.by_reason[column])
@@ -367,7 +383,7 @@ def _ordered(labels: Counter[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def _check_filled(task: Task, splits: dict[SplitName, SplitCard]) -> None:
+def _check_filled(task: Task, splits: dict[SplitName, SplitCard], reviewed: int) -> None:
     """Refuse a data set that is too small for all four splits."""
     grouped = task.data.group is not None
     for name, split in splits.items():
@@ -376,7 +392,12 @@ def _check_filled(task: Task, splits: dict[SplitName, SplitCard]) -> None:
             raise DataError(
                 "data-empty",
                 f"no rows are left for {name}: train has {train.rows:,} rows"
-                + (f" of {train.groups:,} groups" if grouped else ""),
+                + (f" of {train.groups:,} groups" if grouped else "")
+                + (
+                    f", {reviewed:,} of them judged on the gateway's page, which are for train alone"
+                    if reviewed
+                    else ""
+                ),
                 where=f"data.{name}",
                 fix=f"give more rows{' of more groups' if grouped else ''}, or a file of its own under data.{name}",
             )

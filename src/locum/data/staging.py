@@ -357,6 +357,17 @@ class Staging:
             self._db.execute("UPDATE draws SET final = moved.final FROM moved WHERE moved.unit = draws.unit")
             self._db.execute("DELETE FROM moved")
 
+    def keep_in(self, final: int, places: Iterable[str]) -> int:
+        """Leave the rows that stand in these places of a split's file in that split; how many they are."""
+        with self.transaction():
+            self._db.execute("CREATE TABLE named (place TEXT PRIMARY KEY) WITHOUT ROWID")
+            self._db.executemany("INSERT INTO named VALUES (?)", ((place,) for place in places))
+            named = "place IN (SELECT place FROM named) AND i IN (SELECT i FROM entries WHERE split = ?)"
+            self._db.execute(f"UPDATE draws SET final = ? WHERE {named}", (final, final))  # noqa: S608
+            count = self._count_draws(named, final)
+            self._db.execute("DROP TABLE named")
+        return count
+
     def _count_draws(self, where: str, *values: Any) -> int:
         statement = f"SELECT count(*) FROM draws WHERE fate IS NULL AND {where}"  # noqa: S608
         return int(self._db.execute(statement, values).fetchone()[0])

@@ -32,6 +32,7 @@ from locum.runtime.protocol import Embedded, Stop
 from locum.schema.certificate import Answer
 from locum.schema.kinds import Kind
 from locum.schema.task import Task
+from locum.tasks.bio import OUTSIDE
 
 _LOG = logging.getLogger("locum.gateway")
 _FORMS: dict[Kind, str] = {
@@ -221,9 +222,7 @@ class BundleTarget:
             "profile": task.profile,
             "instruction": task.instruction,
             "input": [task.data.input] if isinstance(task.data.input, str) else list(task.data.input),
-            "labels": [*dict.fromkeys(label.removeprefix("B-").removeprefix("I-") for label in student.labels)]
-            if task.kind == "tag"
-            else list(student.labels),
+            "labels": list(_types_of(student.labels) if task.kind == "tag" else student.labels),
             "answer_schema": task.answer_schema,
             "generates": True,
             "embeds": False,
@@ -307,6 +306,11 @@ def _passed(request: CompletionRequest) -> Origin:
 def _schemas_of(task: Task) -> tuple[dict[str, Any], ...]:
     """The schemas that every answer fits anyway: for extraction its own, and that of any object."""
     return (task.answer_schema or {}, {"type": "object"}) if task.kind == "extract" else ()
+
+
+def _types_of(tags: Sequence[str]) -> tuple[str, ...]:
+    """The labels that spans may have, from the tags of tokens."""
+    return tuple(dict.fromkeys(tag[2:] for tag in tags if tag != OUTSIDE))
 
 
 def input_of(request: CompletionRequest, max_chars: int) -> tuple[str, int]:

@@ -70,8 +70,8 @@ def evaluate_bundle(
         ``n``, ``metrics`` by name, ``intervals`` (95 %, ``[low, high]``), ``local_share``, ``error_local``,
         ``latency_ms``, ``engine``, ``void`` (why the certificate covers nothing, or None), ``promise`` (an exact test
         of what it promises, or None where that cannot be told), ``seen`` (rows that the student learned from, and near
-        copies of such; None where the bundle does not record them), ``skipped`` (rows that cannot be used, by reason)
-        and the path of the predictions.
+        copies of such; None where the bundle does not record them), ``skipped`` (rows that cannot be used, by reason),
+        ``reviewed`` (rows that a person picked and judged on the gateway's page) and the path of the predictions.
 
     Raises:
         ModelFileError: the bundle is refused.
@@ -113,6 +113,7 @@ def evaluate_bundle(
         "promise": None if promise is None else {**promise.to_json(), "statement": promise_sentence(promise)},
         "seen": None if seen is None else {"rows": len(seen.exact), "near": len(seen.near), "of": seen.n},
         "skipped": dict(labelled.skipped),
+        "reviewed": labelled.reviewed,
         "predictions": str(predictions),
     }
 

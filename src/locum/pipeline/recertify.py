@@ -121,7 +121,7 @@ def certify_bundle(
 
     Raises:
         ModelFileError: the bundle is refused.
-        DataError: the file cannot be used, or holds rows that the student learned from.
+        DataError: the file cannot be used, holds rows that the student learned from, or none but hand-picked ones.
         UserError: a regret guarantee without an LLM, or ``max_cost`` without the price of the task's LLM.
         UpstreamError: the LLM does not answer, or could pass its cap; what came is kept beside the file.
         DeviceError: the disk is full or cannot be written; the bundle stays as it was.
@@ -132,7 +132,7 @@ def certify_bundle(
     _require_other_file(report, data)
     wanted = guarantee or named.guarantee
     task = with_llm(named, manifest, llm, llm_key_env, needed=wanted.kind == "regret")
-    labelled = read_labelled(data, task, spec.labels, skip_bad=skip_bad)
+    labelled = read_labelled(data, task, spec.labels, skip_bad=skip_bad, to_prove=True)
     seen = seen_rows(bundle, labelled.every)
     _require_fresh(seen, labelled.every, data)
     rows = labelled.rows

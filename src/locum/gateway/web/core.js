@@ -92,7 +92,8 @@ export async function refresh() {
   try {
     state.served = await (await request("locum/served")).json();
   } catch (error) {
-    problem.hidden = error.status === 401;
+    if (error.status === 401) return; // the form for the key says so
+    problem.hidden = false;
     problem.textContent = error.message;
     return;
   }
