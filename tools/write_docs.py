@@ -33,6 +33,7 @@ def main() -> int:
         "docs/cli.md": cli_reference(),
         "docs/errors.md": error_codes(),
         "docs/task.schema.json": task_schema(),
+        "docs/glossary.md": glossary_page(),
     }
     for name in ("README.md", "docs/results.md", "docs/recipes.md", "docs/decisions/0005-llm-client-on-llhttp.md"):
         pages[name] = with_files(with_tables((ROOT / name).read_text(encoding="utf-8")))
@@ -66,6 +67,13 @@ def cli_reference() -> str:
     return "\n".join(parts) + "\n"
 
 
+def glossary_page() -> str:
+    """The words that a plan, a page and an error use."""
+    from locum.report.words import glossary_page as page
+
+    return page()
+
+
 def error_codes() -> str:
     """Every error code with its meaning, by room."""
     from locum.core.codes import CODES
@@ -76,6 +84,7 @@ def error_codes() -> str:
         "",
         "Generated from `locum.core.codes` by `make docs`. Every error ends with its code in brackets; with",
         '`--json` it stands under `"error"`. Exit status: 2 your mistake, 3 a check failed, 1 anything else.',
+        "What the words mean: [glossary.md](glossary.md), or `locum words`.",
         "",
         "| code | meaning |",
         "|---|---|",

@@ -83,7 +83,7 @@ def test_certify_and_report_tell_what_is_in_force(run: Any, bundle: Path) -> Non
     assert failed.status == 3 and "the certificate in force stays" in failed.stderr
     assert "at most 20 %" in run("report", bundle).stdout
     ended = run("certify", bundle, "--data", "fresh.csv", "--max-error", "0.001", "--replace")
-    assert ended.status == 3 and "every input is handed over" in ended.stderr
+    assert ended.status == 3 and "every input goes to the LLM, or to nobody" in ended.stderr
     assert run("eval", bundle, "--data", "fresh.csv", "--json").document["local_share"] == 0
 
 

@@ -33,7 +33,7 @@ def test_what_is_served_has_learned_from_dev(built: Any) -> None:
     (rung,) = report.ladder
     rows = {name: split.rows for name, split in report.data.splits.items()}
     assert report.refit == (
-        f"It was then trained again on train and dev together ({rows['train'] + rows['dev']:,} rows), "
+        f"The chosen one then learned from {rows['dev']:,} more rows (dev), {rows['train'] + rows['dev']:,} in all, "
         "with every choice kept."
     )
     (trained,) = built.out.glob("work/train-*/trained.json")

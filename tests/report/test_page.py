@@ -89,7 +89,7 @@ def test_verdict_and_key_figures_stand_first(report_77: BuildReport, words):
 
 def test_uncertified_is_said_loudly(words):
     said = words(render(example_report(2, certified=False)))
-    assert "nothing is certified: everything is handed over" in said
+    assert "nothing is certified: every input goes to the LLM, or to nobody" in said
     assert "about 420 more calibration labels" in said
     assert "the diamond" not in said
 

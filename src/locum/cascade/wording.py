@@ -178,8 +178,8 @@ def assumptions(
     """What must hold for the statement to be true."""
     found = [
         _drawn_from(sampling or Sampling()),
-        "No choice about the student, its temperature or its prompt was made on the calibration rows.",
-        "Model, tokenizer, task, decoding and redaction are those whose hashes it names.",
+        "The rows used for the proof (calibration rows) were used for nothing else: no choice was made on them.",
+        "Nothing has changed since: model, tokenizer, task, decoding and redaction are those whose hashes it names.",
     ]
     if judge is not None:
         found.append(f"What is certified is the judge's verdict and not people's: {agreement(judge)}.")
@@ -196,14 +196,16 @@ def assumptions(
             found.append(f"Its server refuses {settings}, so the LLM answered with its own setting, as it will again.")
     if guarantee.kind == "selective":
         found.append(
-            f"Answers of falling confidence pass the promised {percent(guarantee.max_error)} of wrong ones once, "
-            "and do not fall below it again."
+            "The less sure the student is, the more often it is wrong: once more than "
+            f"{percent(guarantee.max_error)} of its answers are wrong, less sure ones do not bring that down again."
         )
     if guarantee.kind == "regret":
         found.append("The LLM answers as it did on the calibration rows.")
         if judge is not None:
             found.append("The judge is that LLM, and judges its own answers beside the student's.")
-        found.append("As more is answered locally, the loss against the LLM passes the promise once.")
+        found.append(
+            "The more is answered locally, the more is lost against the LLM; once past the promise, it stays so."
+        )
     if statements > 1:
         found.append(f"It holds together with {statements - 1} others; the confidence is that of all of them.")
     if rare_labels:

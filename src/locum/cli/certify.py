@@ -87,7 +87,7 @@ def certify(
         more = "build a better student" if need is None else "give as many fresh rows, which may be enough"
         more = f"label about {need} more rows" if need else more
         stays = not found.replaced and found.before.threshold is not None
-        became = "so the certificate in force stays" if stays else "so every input is handed over"
+        became = "so the certificate in force stays" if stays else "so every input goes to the LLM, or to nobody"
         failed = CheckFailed("cascade-not-certified", f"nothing certifies, {became}", fix=more)
         if not as_json:
             raise failed

@@ -24,7 +24,7 @@ COMMANDS: dict[str, str] = {
     "plan": "Show what a build would do, cost and need; downloads nothing.",
     "build": "Build, prove and bundle the smallest student for a task.",
     "eval": "Measure a bundle on a file with right answers.",
-    "certify": "Prove a bundle's hand-over policy on fresh calibration rows.",
+    "certify": "Prove a bundle's promise anew, on fresh rows.",
     "serve": "Serve a bundle or a model behind OpenAI's API.",
     "report": "Write a bundle's report again, or show it in the terminal.",
     "export": "Write a student, a tuned decoder or an adapter in another form: ONNX, GGUF, Ollama.",
@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "bench": "Run public benchmarks on models, and compare them in pairs.",
     "models": "List the bases in the catalogue; pull, verify or remove one.",
     "doctor": "Show what works here: processor, engines, extras, cache.",
+    "words": "Say what certificate, calibration, student and the other words mean.",
 }
 
 

@@ -77,6 +77,7 @@ def _print(plan: Plan) -> None:
         f"{need.for_power_80} for 80 % power at a true error of {need.true_error_assumed:.1%}"
         + (f"; you have about {need.available} for calibration" if need.available is not None else "")
     )
+    console.print("[dim]What the words mean: locum words[/dim]")
     for warning in plan.warnings:
         console.print(f"[yellow]![/yellow] {plain(warning)}")
 

@@ -35,8 +35,8 @@ Origins = Annotated[
 SharedCache = Annotated[
     bool,
     typer.Option(
-        help="Plain model: one cache for all slots, faster with several clients; with one each, an answer at "
-        "temperature 0 does not depend on its neighbours."
+        help="Plain model: one cache for all answers. Off: answers at temperature 0 are always the same, but several "
+        "clients at once are slower."
     ),
 ]
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

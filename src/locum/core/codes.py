@@ -180,7 +180,7 @@ CODES: dict[str, str] = {
     "gateway-port": "The port cannot be listened on.",
     "gateway-llm-busy": "As many requests as may be with the LLM at once are there already.",
     # cascade
-    "cascade-not-certified": "No threshold can be certified on the calibration rows; everything is handed over.",
+    "cascade-not-certified": "Nothing can be promised from these rows, so every input goes to the LLM, or to nobody.",
     "cascade-promise-broken": "Labelled rows break what the certificate promises, by an exact test.",
     "cascade-regret-needs-llm": "A regret certificate needs the LLM's answers to the calibration rows.",
     "cascade-stages": "The policy has a number of stages that the router does not serve.",

@@ -144,10 +144,10 @@ def _why(taken: Rung, best: Rung, scores: dict[str, float], metric: str, at_leas
         return f"{name} is the smallest at or above the target of {100 * (at_least or 0):.1f} %: {score}."
     missed = "" if at_least is None else f"No student reached {100 * at_least:.1f} %. "
     if name == top:
-        return f"{missed}{name} is the best on dev, and no smaller one is within one standard error: {score}."
-    what = "the smallest" if taken.size_mb * SAME_SIZE < best.size_mb else "trained the least of one size"
+        return f"{missed}{name} is the best on dev, and every smaller one is clearly worse: {score}."
+    what = "the smallest" if taken.size_mb * SAME_SIZE < best.size_mb else "of one size the one trained the least"
     return (
-        f"{missed}{name} is {what} within one standard error of the best, {top} ({100 * scores[top]:.1f} %): {score}."
+        f"{missed}{name} is {what} that is not clearly worse than the best, {top} ({100 * scores[top]:.1f} %): {score}."
     )
 
 
@@ -210,8 +210,8 @@ def _no_room(best: Rung, metric: str, noise_ceiling: float) -> str | None:
     if mendable > 1:
         return None
     return (
-        f"{best.candidate.name} makes {wrong} errors on {dev.n} dev rows, and the labels allow no student "
-        f"to be better by more than one standard error (noise ceiling {100 * noise_ceiling:.1f} %)"
+        f"{best.candidate.name} makes {wrong} errors on {dev.n} dev rows, and as some equal texts have different "
+        f"labels no student can be clearly better (at most {100 * noise_ceiling:.1f} % can be right)"
     )
 
 
@@ -234,8 +234,8 @@ def _tuning_did_not_pay(following: Candidate, built: Sequence[Rung], metric: str
         frozen = [r for r in built if r.candidate.method == "head" and r.candidate.base == tuned.candidate.base]
         if frozen and tuned.candidate.base != following.base and _no_gain(frozen[-1], tuned, metric):
             return (
-                f"tuning all of {tuned.candidate.base} gains less than {100 * WORTH_POINTS:.0f} point over its frozen"
-                " body, so a larger body is not tuned"
+                f"training all of {tuned.candidate.base} gained less than {100 * WORTH_POINTS:.0f} point over training"
+                " its last layer alone, so larger models were not tried"
             )
     return None
 

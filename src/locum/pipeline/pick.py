@@ -73,16 +73,19 @@ def _refit(work: Workspace, data: Prepared, student: BuiltStudent, train_s: floa
     needed_s = _SLOWER * train_s * rows / counts["train"]
     if left_s < needed_s:
         left = f"{left_s:.0f} s of the build are left" if left_s > 0 else "no time of the build is left"
-        return student, f"It was not trained again on train and dev together: that takes {needed_s:.0f} s, and {left}."
+        return student, f"It did not learn from the dev rows too: that takes {needed_s:.0f} s, and {left}."
     try:
         made = _MAKE_AGAIN[work.task.kind](work, data, student.candidate, left_s, repeat=student.training)
         if made.trained is None or made.trained.stopped_by != "schedule":
             note(f"{name}: the second training was not finished, so the first is served")
-            return student, "Training it again on train and dev together was not finished, so the first is served."
+            return student, "Training it again with the dev rows was not finished, so the first is served."
         served = measure_student(work, data, student.candidate, made, before=student)
     except LocumError as error:
         if not costs_only_the_candidate(error):
             raise
         warn(f"{name}, trained again: {error}")
-        return student, f"Training it again on train and dev together failed: {error.cause.rstrip('.')}."
-    return served, f"It was then trained again on train and dev together ({rows:,} rows), with every choice kept."
+        return student, f"Training it again with the dev rows failed: {error.cause.rstrip('.')}."
+    return (
+        served,
+        f"The chosen one then learned from {counts['dev']:,} more rows (dev), {rows:,} in all, with every choice kept.",
+    )

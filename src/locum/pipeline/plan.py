@@ -260,7 +260,7 @@ def _steps(
 
     rows = expected.training_rows + expected.rows
     steps = [
-        step("data", "fetch, verify, clean and split the data", times.data(rows)),
+        step("data", "fetch, check, clean and split the data", times.data(rows)),
         *(
             step(f"data-{o.task.name}", f"the same with the data of {o.task.name}", times.data(rows))
             for o in files.others
@@ -282,7 +282,11 @@ def _steps(
             learned = mixed if candidate.multitask else expected.training
             steps += [
                 step(f"train-{name}", f"train {name}", times.training(candidate, budget_s, learned)),
-                step(f"export-{name}", "export and check parity", times.exporting(candidate)),
+                step(
+                    f"export-{name}",
+                    "write the served file, check that it answers alike",
+                    times.exporting(candidate),
+                ),
             ]
         at_once = answers_at_once(task.kind, candidate)
         first, which = (expected.rows, "held-out") if at_once else (expected.held_out["dev"], "dev")
@@ -300,7 +304,7 @@ def _steps(
         if longest is not None:
             steps += [
                 step("refit", what, Guess(seconds[f"train-{longest}"])),
-                step("export-refit", "export it and check parity", Guess(seconds[f"export-{longest}"])),
+                step("export-refit", "write it and check that it answers alike", Guess(seconds[f"export-{longest}"])),
                 step("measure-refit", "answer the held-out rows again", Guess(seconds[f"measure-{longest}"])),
             ]
     return (*steps, step("certify", "certificate, report and bundle", Guess(2.0)))
@@ -319,7 +323,7 @@ def _later_answers(
     return [
         step(
             _CALIBRATION,
-            f"answer {calibration:,} calibration rows with the chosen student",
+            f"answer {calibration:,} rows put aside for the proof (calibration) with the chosen student",
             max(guesses, key=lambda guess: guess.seconds or 0.0),
         ),
         *(step(f"answer-test-{each.name}", f"answer {test:,} test rows", times.answering(each, test)) for each in slow),

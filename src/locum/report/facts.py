@@ -67,8 +67,8 @@ def certificate_sentence(certificate: Certificate) -> str:
         if missing == 0:
             need = "; as many fresh calibration labels may be enough"
         return (
-            f"Nothing is certified: it could not be proved that {promise(certificate)}{against}, so every input is "
-            f"handed over{need}."
+            f"Nothing is certified: it could not be proved that {promise(certificate)}{against}, so every input goes "
+            f"to the LLM, or to nobody{need}."
         )
     return (
         f"Certified with {text.level(certificate.confidence)} confidence: {promise(certificate)}{against}; "
@@ -145,7 +145,7 @@ def verdict(
     if target is not None:
         answer += (", above" if score.value >= target else ", below") + f" the target of {target:.1%}"
     if certificate.threshold is None:
-        return f"{answer}; nothing is certified yet, so every input is handed over."
+        return f"{answer}; nothing is certified yet, so every input goes to the LLM, or to nobody."
     may = f"it may answer {certificate.local_share:.0%} of the traffic by itself under its certificate"
     if promise is not None and promise.broken:
         broken = promise_sentence(promise).replace("these rows", "the test rows")
@@ -183,7 +183,9 @@ def _quality(report: BuildReport, rung: CandidateReport | None) -> Figure:
 def _local(report: BuildReport) -> Figure:
     certificate = report.certificate
     if certificate.threshold is None:
-        return Figure("answered locally", "0 %", "nothing is certified: everything is handed over", good=False)
+        return Figure(
+            "answered locally", "0 %", "nothing is certified: every input goes to the LLM, or to nobody", good=False
+        )
     share = report.system.get("local_share")
     measured = share if share is not None else certificate.local_share
     confidence = text.level(certificate.confidence)

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from locum.core.files import write_json, write_text
 from locum.core.text import visible
 from locum.report import facts, judge, plots, text
+from locum.report.words import WORDS
 from locum.schema.report import BuildReport
 
 _FILTERS = {
@@ -95,6 +96,7 @@ def render(report: BuildReport, data_extra: Mapping[str, str] | None = None) -> 
     style = source.get_source(loader, "style.css")[0] if source is not None else ""
     return loader.get_template("page.html.j2").render(
         report=report,
+        words=WORDS,
         chosen=rung,
         evaluation=evaluation,
         headline=facts.headline(report),
