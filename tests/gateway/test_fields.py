@@ -364,3 +364,18 @@ def test_the_context_error_of_an_llm_keeps_its_name(start, refusal: dict):
     error = gateway.ask("x", "pico@llm").json()["error"]
     assert error["code"] == "context_length_exceeded"
     assert "this model's maximum context length is" in error["message"].lower()
+
+
+def test_an_error_names_the_field_of_its_endpoint(start, start_model):
+    gateway = start_model(ChunkGenerator([too_long(9, 8)]))
+    for endpoint, field in (("chat", "messages"), ("completions", "prompt"), ("responses", "input")):
+        assert _post(gateway, endpoint).json()["error"]["param"] == field
+    bundle = start()
+    asked: list[tuple[dict[str, Any], str]] = [
+        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"input": " "}, "input"),
+    ]
+    for fields, field in asked:
+        error = _post(bundle, "responses", "pico", **fields).json()["error"]
+        assert error["param"] == field

@@ -172,6 +172,13 @@ class _Service:
         """The endpoints that write text: whole as a reply, or streamed here."""
         body = await read_body(scope, receive, self.settings.max_body_bytes, self.settings.receive_s)
         call = read(body) if len(body) <= _SMALL_BYTES else await self._in_thread(partial(read, body))
+        try:
+            return await self._answer(call, len(body), scope, receive, send)
+        except ApiError as error:
+            raise call.named(error) from error.__cause__
+
+    async def _answer(self, call: Call[Any], size: int, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+        """One call; ``size`` is that of its body in bytes."""
         requests = call.requests(self.settings.max_tokens)
         if len(requests) > self.settings.threads:
             raise ApiError(400, "invalid_value", f"n: at most {self.settings.threads} choices here", param="n")
@@ -181,7 +188,7 @@ class _Service:
             opened = self.target.forward(call.model, requests[0])
         loop = asyncio.get_running_loop()
         run = Run(self.target, call, requests, readers=self._readers, closers=self._closers, loop=loop, opened=opened)
-        unwatch = _when_gone(scope, receive, run.abandon, small=len(body) <= _SMALL_BYTES)
+        unwatch = _when_gone(scope, receive, run.abandon, small=size <= _SMALL_BYTES)
         try:
             if call.stream:
                 await self._stream(call, run, scope, send)

@@ -15,7 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import orjson
 
@@ -150,6 +150,7 @@ class Call(ABC, Generic[R]):
     Attributes:
         document: the class of ``asked``.
         prefix: how the names of its answers begin.
+        words: what its endpoint calls the fields that it does not call as a chat does.
         stamp: what every piece of its answer repeats.
 
     Raises:
@@ -158,6 +159,7 @@ class Call(ABC, Generic[R]):
 
     document: type[R]
     prefix: str
+    words: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, asked: R, fields: Mapping[str, Any]) -> None:
         del fields
@@ -180,6 +182,13 @@ class Call(ABC, Generic[R]):
     def model(self) -> str:
         """The model as it was asked for."""
         return self._asked.model
+
+    def named(self, error: ApiError) -> ApiError:
+        """An error about a field of a chat as one about the field that was sent."""
+        field = (error.param or "").partition(".")[0]
+        if field in self.words:
+            error.param = self.words[field]
+        return error
 
     @property
     def stream(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -27,6 +27,11 @@ class ResponseCall(Call[ResponseRequest]):
 
     document = ResponseRequest
     prefix = "resp_"
+    words: ClassVar[Mapping[str, str]] = {
+        "messages": "input",
+        "response_format": "text.format",
+        "logprobs": "top_logprobs",
+    }
 
     def __init__(self, asked: ResponseRequest, fields: Mapping[str, Any]) -> None:
         super().__init__(asked, fields)
