@@ -158,7 +158,7 @@ CODES: dict[str, str] = {
     # train
     "train-request": "A training request does not fit its method, its data or its labels.",
     "train-no-rows": "No row is left to train on: each is longer than the context, or has no answer.",
-    "train-no-gain": "no epoch of a tuning was better on dev than what it started from",
+    "train-no-gain": "No epoch of a tuning was better on dev than what it started from.",
     "train-no-time": "The time that a tuning may take is too short for a part of an epoch.",
     "train-nan": "The loss became NaN before any weights worth keeping were saved.",
     "train-memory": "Memory ran out while training; a smaller micro-batch needs less.",
