@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from locum.compress.pico import pico_generator
+from locum.pipeline.build import build
 from locum.runtime.open import open_embedder
 from locum.testing.pico import pico_embedder
 
@@ -15,7 +16,10 @@ from locum.testing.pico import pico_embedder
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("runs/x",), "--format"),
+        (("runs/x", "--dev", "d.jsonl"), "--dev is not for --as student"),
+        (("minilm", "--as", "embedder", "--format", "onnx-int8"), "--format is not for --as embedder"),
+        (("runs/x", "--as", "gguf", "--candidate", "a"), "--candidate is not for --as gguf"),
+        (("runs/x", "--as", "ollama", "--base", "b.gguf"), "--base is not for --as ollama"),
         (("runs/x", "--format", "onnx-int4"), "did you mean onnx-int8"),
         (("runs/x", "--as", "poem"), "student, embedder"),
         (("runs/x", "--as", "olama"), "did you mean ollama"),
@@ -76,3 +80,34 @@ def test_an_encoder_is_no_tuned_decoder(run: Any, tmp_path: Path) -> None:
     pico_embedder(tmp_path / "m")
     done = run("export", tmp_path / "m", "--as", "ollama", "--out", tmp_path / "out")
     assert done.status == 2 and "runtime-purpose" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx-int8", "gguf-q8_0", None])
+def test_a_tfidf_student_has_its_own_form_and_no_other(
+    run: Any, tmp_path: Path, linear_build: Path, format: str | None
+) -> None:
+    words = ["export", linear_build, "--out", tmp_path / "out"]
+    done = run(*words, *(() if format is None else ("--format", format)))
+    if format is not None:
+        assert done.status == 2 and "leave out --format" in done.stderr and not (tmp_path / "out").exists()
+        return
+    assert done.status == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.json", "vectorizer.json", "weights.npz"}
+
+
+@pytest.fixture(scope="module")
+def linear_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("linear")
+    words = {"refund": ("money", "charge", "payment"), "delivery": ("parcel", "courier", "late")}
+    rows = [(f"{a} {b} {n}", label) for label, some in words.items() for a in some for b in some for n in range(12)]
+    lines = "".join(f"{text},{label}\n" for text, label in rows)
+    (folder / "rows.csv").write_text(f"text,label\n{lines}", encoding="utf-8")
+    (folder / "task.yaml").write_text(
+        "version: 1\nname: small\nkind: classify\ninstruction: What is it about?\n"
+        "data: {train: rows.csv, input: text, output: label}\n"
+        "students: [{method: linear}]\n",
+        encoding="utf-8",
+    )
+    build(folder / "task.yaml", out=folder / "out")
+    return folder / "out"

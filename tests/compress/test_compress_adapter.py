@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from locum.compress import gguf_adapter
 from locum.compress.generator import write_decoder
 from locum.compress.generator_parity import ask, compare
 from locum.compress.generator_reference import Reference, TunedDecoder, read_references
 from locum.compress.gguf_adapter import CONFIG_NAME, WEIGHTS_NAME, export_adapter
 from locum.compress.pico import pico_generator
-from locum.core.errors import LocumError, ModelFileError
+from locum.core.errors import CheckFailed, LocumError, ModelFileError
 from locum.core.files import write_json
 from locum.models.base_files import inspect_base
 from locum.models.body import quiet_transformers
@@ -126,6 +127,18 @@ def changed(tuned: Tuned, folder: Path, weights: Any = None, **config: Any) -> P
         ({"peft_type": "IA3"}, "'IA3'"),
         ({"bias": "all"}, "biases"),
         ({"modules_to_save": ["lm_head"]}, "whole modules"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
+        ({"init_lora_weights": "olora"}, "olora"),
+        ({"init_lora_weights": "corda"}, "corda"),
+        ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}}, "loftq"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"trainable_token_indices": [5]}, "trainable_token_indices"),
+        ({"target_parameters": ["experts.w1"]}, "target_parameters"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
+        ({"megatron_config": {"a": 1}}, "megatron_config"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"a_setting_of_next_year": 0.5}, "a_setting_of_next_year"),
     ],
 )
 def test_what_a_pair_of_matrices_cannot_say_is_refused(
@@ -135,6 +148,36 @@ def test_what_a_pair_of_matrices_cannot_say_is_refused(
         export_adapter(changed(llama, tmp_path / "a", **config), llama.base, tmp_path / "a.gguf")
     assert caught.value.code == "compress-export" and "merged" in caught.value.fix
     assert not (tmp_path / "a.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{"init_lora_weights": "pissa"}, {"use_dora": True}, {"init_lora_weights": "olora"}]
+)
+def test_an_adapter_that_is_no_plain_lora_differs_from_peft_even_where_its_settings_are_overlooked(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = make_tuned(tmp_path, "llama", **options)
+    monkeypatch.setattr(gguf_adapter, "_refuse_config", lambda *_: None)
+    if "use_dora" in options:  # its magnitudes have no place; leave them out as an exporter that knows of none would
+        weights = gguf_adapter._read(tuned.adapter)
+        plain = {name: values for name, values in weights.items() if "magnitude" not in name}
+        monkeypatch.setattr(gguf_adapter, "_read", lambda _: plain)
+    with pytest.raises(CheckFailed) as caught:
+        export_adapter(tuned.adapter, tuned.base, tmp_path / "a.gguf")
+    assert caught.value.code == "compress-parity" and not (tmp_path / "a.gguf").exists()
+
+
+def test_modules_that_peft_would_not_adapt_are_found(llama: Tuned, tmp_path: Path) -> None:
+    adapter = changed(llama, tmp_path / "a", target_modules=["q_proj"])
+    with pytest.raises((CheckFailed, LocumError)) as caught:
+        export_adapter(adapter, llama.base, tmp_path / "a.gguf")
+    assert caught.value.code == "compress-parity"
+
+
+def test_plain_ways_to_begin_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    tuned = make_tuned(tmp_path, "llama", init_lora_weights="gaussian", use_rslora=True, alpha_pattern={"v_proj": 3})
+    export_adapter(tuned.adapter, tuned.base, tmp_path / "a.gguf")
+    assert (tmp_path / "a.gguf").is_file()
 
 
 def test_tensors_that_are_no_pairs_are_refused(llama: Tuned, tmp_path: Path) -> None:

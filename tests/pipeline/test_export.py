@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,3 +95,44 @@ def test_an_unknown_candidate_gets_the_nearest(build: Path, tmp_path: Path) -> N
 def test_a_folder_that_is_no_build(tmp_path: Path) -> None:
     with pytest.raises(LocumError):
         export.export_student(tmp_path, tmp_path / "out", "onnx-int8")
+
+
+@pytest.mark.parametrize(
+    ("family", "request_fields", "format", "said"),
+    [
+        ("linear", {"labels": ["a"]}, "onnx-int8", "TF-IDF"),
+        ("linear", {"labels": ["a"]}, "gguf-q8_0", "leave out --format"),
+        ("linear", {"labels": []}, "onnx-fp32", "BM25"),
+        ("encoder", {"labels": ["a"]}, "gguf-f16", "onnx-int8"),
+        ("encoder", {"labels": []}, "gguf-f16", "onnx-int8"),
+        ("decoder", {"labels": ["a"], "kind": "tag"}, "gguf-f16", "onnx-int8"),
+        ("decoder", {"mixing": 1.0}, None, "--as gguf"),
+    ],
+)
+def test_a_form_that_a_student_cannot_have_is_refused_before_anything_is_done(
+    build: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    family: Any,
+    request_fields: dict[str, object],
+    format: Any,
+    said: str,
+) -> None:
+    folder = build / "work" / "train-mini-123"
+    write_json(folder / "request.json", {"dev": "dev.jsonl", **request_fields})
+    record = json.loads((folder / "trained.json").read_text())
+    record["candidate"] |= {"family": family, "base": None if family == "linear" else "mini"}
+    write_json(folder / "trained.json", record)
+    monkeypatch.setattr(export, "run_job", lambda *_, **__: pytest.fail("it was begun"))
+    with pytest.raises(UserError, match=said):
+        export.export_student(build, tmp_path / "out", format, "mini/head")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_was_repeated_for_the_bundle_is_what_is_exported(build: Path) -> None:
+    first = (build / "work" / "train-mini-123").rename(build / "work" / f"train-mini-{'12' * 6}")
+    again, other = build / "work" / "refit-mini-456", build / "work" / "refit-mini-789"
+    for folder, of in ((again, "12" * 32), (other, "34" * 32)):
+        shutil.copytree(first, folder)
+        write_json(folder / "step.json", {"name": "refit-mini", "seconds": 1, "inputs": {"train": of}})
+    assert export.trained_students(build) == {"mini/head": again}

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from locum.cli.output import JsonOption, print_json
+from locum.cli.output import JsonOption, print_json, refuse_given
 from locum.cli.view import live_view
 from locum.core.errors import UserError
 from locum.core.text import visible
@@ -26,6 +26,7 @@ _TIMEOUT_S = 600.0
 
 @app.command()
 def bench(
+    context: typer.Context,
     targets: Annotated[
         list[str],
         typer.Argument(
@@ -66,8 +67,8 @@ def bench(
         data=data, limit=limit, few_shot=few_shot, chat=chat, max_cost=max_cost, threads=threads, n_ctx=ctx
     )
     asked = [_target(target, model, price) for target in targets]
-    if max_cost is not None and not any(isinstance(each, LlmSpec) for each in asked):
-        raise UserError("cli-usage", "--max-cost is for a URL, and there is none", fix="leave it out")
+    if not any(isinstance(each, LlmSpec) for each in asked):
+        refuse_given(context, ("model", "price", "max_cost"), "is for a URL, and there is none")
     names = [name for name in (part.strip() for part in tasks.split(",")) if name]
     with live_view():
         report = run(asked, names, out=out, settings=settings)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from locum.cli.conversation import BundlePartner, ModelPartner, Partner, Turn
-from locum.cli.llm_options import FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
-from locum.cli.output import json_text
+from locum.cli.llm_options import LLM_OPTIONS, FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
+from locum.cli.output import json_text, refuse_given
 from locum.cli.view import live_view
 from locum.core.errors import LocumError, UserError
 from locum.core.files import write_text
@@ -50,6 +50,7 @@ class _Ended(Exception):
 
 @app.command()
 def chat(
+    context: typer.Context,
     target: Annotated[
         str,
         typer.Argument(help="A bundle or model folder, a .gguf file, a catalogue name, or an OpenAI API's URL (…/v1)."),
@@ -70,7 +71,7 @@ def chat(
     """Talk to a bundle or a model. Through a pipe each line is a message, in one conversation."""
     llm = llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env)
     with live_view():
-        partner = _open(target, model, engine, threads, (system, max_tokens, temperature), (llm, llm_key_env))
+        partner = _open(context, target, model, engine, threads, (system, max_tokens, temperature), (llm, llm_key_env))
     before = signal.signal(signal.SIGTERM, _end)
     try:
         _Session(partner, system, as_json).run()
@@ -183,6 +184,7 @@ class _Session:
 
 
 def _open(
+    context: typer.Context,
     target: str,
     model: str | None,
     engine: str | None,
@@ -204,15 +206,19 @@ def _open(
     if folder.is_dir() and not is_model:
         from locum.bundle.student import open_bundle
 
+        refuse_given(context, ("model", "max_tokens", "temperature"), "is for a model, and the target is a bundle")
         llm, key = bundle_llm
         return BundlePartner(open_bundle(folder, llm, threads=threads, engine=engine, llm_key_env=key))
+    refuse_given(context, LLM_OPTIONS, "is for a bundle, and the target is none")
     if target.startswith(("http://", "https://")):
+        refuse_given(context, ("threads",), "is for a local model, and the target is a URL")
         if model is None:
             raise UserError("cli-usage", "a URL needs the model to ask", fix="add --model NAME")
         key = _KEY if os.environ.get(_KEY) else None
         llm = LlmSpec(base_url=target, model=model, api_key_env=key, timeout_s=_TIMEOUT_S)
         generator, truncate = open_generator(llm, engine=engine), False
     else:
+        refuse_given(context, ("model",), "is for a URL, and the target is none")
         truncate = engine in (None, "llamacpp")
         named = str(_weights(folder)) if is_model else target
         generator = open_generator(LlmSpec(model=named, timeout_s=_TIMEOUT_S), threads=threads, engine=engine)

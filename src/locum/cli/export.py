@@ -11,7 +11,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from locum.cli.output import JsonOption, print_json
+from locum.cli.output import JsonOption, print_json, refuse_given
 from locum.cli.view import live_view
 from locum.core.errors import UserError
 from locum.core.registry import nearest
@@ -21,11 +21,21 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 FORMATS: tuple[str, ...] = get_args(ExportFormat)
 TEXT_FORMATS: tuple[str, ...] = get_args(GeneratorFormat)
-FORMS = ("student", "embedder", "gguf", "adapter", "ollama", "huggingface")
+FORMS: dict[str, tuple[str, ...]] = {
+    "student": ("format", "candidate"),
+    "embedder": (),
+    "gguf": ("format", "dev"),
+    "adapter": ("base",),
+    "ollama": (),
+    "huggingface": (),
+}
+"""What can come out, and the options that are for it."""
+_OPTIONS = ("format", "candidate", "dev", "base")
 
 
 @app.command()
 def export(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -36,8 +46,9 @@ def export(
     format: Annotated[
         str | None,
         typer.Option(
-            help="A student's: onnx-int8, onnx-fp32, gguf-q8_0 or gguf-f16 (GGUF: decoders). With --as gguf: q8_0, "
-            "f16, q4_0, q4_1 or q4_k; default: q8_0, or f16 where that is not near enough."
+            help="A student's: onnx-int8, onnx-fp32, gguf-q8_0 or gguf-f16 (GGUF: decoders; a TF-IDF or BM25 student "
+            "has one form only); default: the student's own. With --as gguf: q8_0, f16, q4_0, q4_1 or q4_k; default: "
+            "q8_0, or f16 where that is not near enough."
         ),
     ] = None,
     candidate: Annotated[str | None, typer.Option(help="A rung of the ladder; default: the one chosen.")] = None,
@@ -71,10 +82,11 @@ def export(
             f"unknown --as {purpose!r}",
             fix=f"did you mean {close}?" if close else f"known: {', '.join(FORMS)}",
         )
+    refuse_given(context, [name for name in _OPTIONS if name not in FORMS[purpose]], f"is not for --as {purpose}")
     if purpose == "embedder":
         _embedder(source, out, as_json)
     elif purpose == "gguf":
-        _gguf(source, out, dev, format, as_json)
+        _gguf(context, source, out, dev, format, as_json)
     elif purpose == "adapter":
         _adapter(source, out, base, as_json)
     elif purpose == "student":
@@ -86,11 +98,10 @@ def export(
 def _student(source: str, out: Path, format: str | None, candidate: str | None, as_json: bool) -> None:
     from locum.pipeline.export import export_student
 
-    if format is None:
-        raise UserError("cli-usage", "a student needs --format", fix=f"known: {', '.join(FORMATS)}")
-    _require_known(format, FORMATS)
+    if format is not None:
+        _require_known(format, FORMATS)
     with live_view():
-        parity = export_student(Path(source), out, cast(ExportFormat, format), candidate)
+        parity = export_student(Path(source), out, cast("ExportFormat | None", format), candidate)
     if as_json:
         print_json({"out": str(out), "parity": parity.to_json()})
         return
@@ -111,8 +122,11 @@ def _embedder(name: str, out: Path, as_json: bool) -> None:
     typer.echo(f"Serve   locum serve {out}")
 
 
-def _gguf(source: str, out: Path, dev: Path | None, format: str | None, as_json: bool) -> None:
+def _gguf(context: typer.Context, source: str, out: Path, dev: Path | None, format: str | None, as_json: bool) -> None:
     if any((Path(source) / name).is_file() for name in ("manifest.json", "model.json")):
+        refuse_given(
+            context, FORMS["gguf"], f"is for a tuned decoder, and {source} was exported already: it is taken as it is"
+        )
         _layout(source, out, "gguf", as_json)  # exported and checked already
         return
     from locum.pipeline.export import export_decoder

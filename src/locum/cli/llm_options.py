@@ -11,6 +11,8 @@ from locum.core.errors import UserError
 if TYPE_CHECKING:
     from locum.bundle.operator_llm import LlmChoice
 
+LLM_OPTIONS = ("llm_from_bundle", "no_llm", "llm_url", "llm_model", "llm_key_env")
+"""Their parameters."""
 FromBundle = Annotated[
     bool, typer.Option("--llm-from-bundle", help="Bundle: accept the LLM that it names, though it was not built here.")
 ]

@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from locum.core.errors import UserError
 from locum.core.text import visible
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count and skip rows that cannot be used, and go on.")]
+
+
+def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Refuse options on the command line that would change nothing: whoever wrote one expects something of it.
+
+    Args:
+        context: of the command.
+        names: of its parameters.
+        why: what they are for, as the end of a sentence that begins with the option.
+
+    Raises:
+        UserError: ``cli-usage``: one of them was given.
+    """
+    flags = {each.name: each.opts[0] for each in context.command.params}
+    sources = {name: context.get_parameter_source(name) for name in names}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        raise UserError("cli-usage", f"{flags[given[0]]} {why}", fix="leave it out")
 
 
 def print_json(document: Any) -> None:

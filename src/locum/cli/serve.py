@@ -7,12 +7,14 @@ worked out first, and it is loaded before the port is opened, so that what canno
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from locum.cli.llm_options import FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
+from locum.cli.llm_options import LLM_OPTIONS, FromBundle, LlmKeyEnv, LlmModel, LlmUrl, NoLlm, llm_choice
+from locum.cli.output import print_json, refuse_given
 from locum.core.errors import UserError
 from locum.core.text import visible
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from locum.runtime.protocol import Embedder, Generator
 
 _Engine = TypeVar("_Engine", bound="Generator | Embedder")
+_WRITERS = ("slots", "ctx", "draft", "lookup", "kv_type", "prefix_reuse", "shared_cache", "adapter")
+"""Options for a plain model that writes."""
 Origins = Annotated[
     list[str] | None,
     typer.Option(
@@ -47,6 +51,7 @@ _TIMEOUT_S = 600.0
 
 @app.command()
 def serve(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(help="A bundle folder, a GGUF file, or a name that `locum models` lists.")],
     host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs LOCUM_API_KEY.")] = (
         "127.0.0.1"
@@ -89,38 +94,45 @@ def serve(
 ) -> None:
     """Serve OpenAI's API under /v1, with /openapi.json, /health, /ready and /metrics. Ctrl-C drains and stops."""
     if openapi:
-        from locum.cli.output import print_json
         from locum.gateway.openapi import openapi_document
 
         print_json(openapi_document())
         return
     from locum.gateway.serve import serve as run_server
 
+    _refuse_unused(context, target)
     if engine in ("openvino", "auto") and not shared_cache:
         said, fix = "OpenVINO has one cache for all answers", "use --engine llamacpp with --no-shared-cache"
         raise UserError("runtime-unsupported-option", said, fix=fix)
     limits = _limits(page, review)
-    run_server(
-        open_target(
-            target,
-            threads=threads,
-            engine=engine,
-            draft=draft,
-            adapters=adapter or (),
-            llm=llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env),
-            llm_key_env=llm_key_env,
-            slots=slots,
-            n_ctx=ctx,
-            lookup_tokens=lookup,
-            kv_type=kv_type,
-            prefix_reuse=prefix_reuse,
-            shared_cache=shared_cache,
-        ),
-        host=host,
-        port=port,
-        origins=origin or (),
-        settings=limits,
+    opened = open_target(
+        target,
+        threads=threads,
+        engine=engine,
+        draft=draft,
+        adapters=adapter or (),
+        llm=llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env),
+        llm_key_env=llm_key_env,
+        slots=slots,
+        n_ctx=ctx,
+        lookup_tokens=lookup,
+        kv_type=kv_type,
+        prefix_reuse=prefix_reuse,
+        shared_cache=shared_cache,
     )
+    if opened.describe().get("embeds"):
+        with ExitStack() as stack:
+            stack.callback(opened.close)
+            refuse_given(context, (*_WRITERS, "engine"), "changes nothing for a model that embeds")
+            stack.pop_all()
+    run_server(opened, host=host, port=port, origins=origin or (), settings=limits)
+
+
+def _refuse_unused(context: typer.Context, target: str) -> None:
+    """Refuse what is for a plain model where a bundle is served, and the other way round."""
+    bundle = _is_bundle(Path(target).expanduser())
+    what = "bundle" if bundle else "plain model"
+    refuse_given(context, _WRITERS if bundle else LLM_OPTIONS, f"changes nothing for a {what}")
 
 
 def _limits(page: bool, review: Path | None) -> Settings:
@@ -162,7 +174,7 @@ def open_target(
         LocumError: there is no such thing, or it is refused.
     """
     folder = Path(target).expanduser()
-    if folder.is_dir() and not (folder / "model.json").is_file():
+    if _is_bundle(folder):
         from locum.bundle.student import open_bundle
         from locum.gateway.bundle_target import BundleTarget
 
@@ -198,6 +210,10 @@ def open_target(
     writer, generator = _open_text(path, chosen, engine)
     facts |= {"engine": writer, "context": chosen.n_ctx, "slots": chosen.slots}
     return ModelTarget(name, generator, facts=facts)
+
+
+def _is_bundle(folder: Path) -> bool:
+    return folder.is_dir() and not (folder / "model.json").is_file()
 
 
 def _text_model(folder: Path, target: str) -> tuple[Path, str]:

@@ -18,10 +18,11 @@ from locum.core.errors import UserError
 from locum.core.files import atomic_file, atomic_folder, write_json
 from locum.core.registry import nearest
 from locum.data.load import label_names
-from locum.pipeline import make_tagger
+from locum.pipeline import make_ranker, make_tagger
 from locum.pipeline.make_classifier import EXPORT
 from locum.pipeline.preflight import require_training
 from locum.schema.base import Document
+from locum.schema.candidate import Candidate
 from locum.schema.model import Parity
 from locum.schema.training import (
     AdapterExportRequest,
@@ -38,20 +39,24 @@ from locum.sources.bases import ensure_base
 from locum.sources.catalogue import catalogue
 
 
-def export_student(build: Path, out: Path, format: ExportFormat, candidate: str | None = None) -> Parity:
+_KEY_CHARS = 12
+"""Of a step's key, at the end of its folder's name."""
+
+
+def export_student(build: Path, out: Path, format: ExportFormat | None = None, candidate: str | None = None) -> Parity:
     """Write a built student in another form.
 
     Args:
         build: the folder that ``locum build --out`` made, with ``work/`` in it.
         out: the model folder to write; complete or absent.
-        format: the form.
+        format: the form; None takes the student's own, as the build does.
         candidate: which rung of the ladder; None takes the one that was chosen.
 
     Returns:
         How the exported files compare with the trained weights on dev.
 
     Raises:
-        UserError: there is no such build or candidate.
+        UserError: there is no such build or candidate, or the student has no such form.
         CheckFailed: the form does not answer as the trained weights did; nothing is written.
         LocumError: the student cannot be written in that form.
     """
@@ -62,19 +67,42 @@ def export_student(build: Path, out: Path, format: ExportFormat, candidate: str 
         hint = f"did you mean {close!r}?" if close else f"built there: {', '.join(trained) or 'nothing'}"
         raise UserError("core-unknown-name", f"{build} has no trained student {name!r}", fix=hint)
     request = json.loads((trained[name] / "request.json").read_text(encoding="utf-8"))
-    splits = Path(request["dev"]).parent
+    record = Trained.from_json((trained[name] / "trained.json").read_bytes(), str(trained[name]))
+    kind = str(request.get("kind", "classify"))
+    if "mixing" in request:
+        kind = "generate"
+    elif request.get("labels") == []:
+        kind = "rank"
+    _require_form(record.candidate, kind, format)
     asked = ExportRequest(
         name=name,
-        labels=tuple(label_names(splits)),
+        labels=() if kind == "rank" else tuple(label_names(Path(request["dev"]).parent)),
         trained=str(trained[name]),
         dev=request["dev"],
         threads=usable_cores(),
-        formats=(format,),
+        formats=None if format is None else (format,),
+        **({"min_agreement": make_ranker.SAME_FIRST} if kind == "rank" else {}),
     )
-    job = make_tagger.EXPORT if request.get("kind") == "tag" else EXPORT
+    job = {"tag": make_tagger.EXPORT, "rank": make_ranker.EXPORT}.get(kind, EXPORT)
     with atomic_folder(out) as folder:
         parity = _run(asked, folder, job, build / "work" / "export.log")
         return Parity.from_json(parity, str(out))
+
+
+def _require_form(candidate: Candidate, kind: str, format: ExportFormat | None) -> None:
+    """Refuse a form that a student cannot have, before anything is written."""
+    if kind == "generate":
+        cause = f"{candidate.name} writes, and is exported as GGUF"
+        raise UserError("compress-export", cause, fix="locum export BUNDLE --as gguf, ollama or huggingface")
+    if format is None:
+        return
+    if candidate.family == "linear":
+        name = "BM25" if kind == "rank" else "TF-IDF"
+        cause = f"a {name} student has one form, its own, and no ONNX or GGUF form"
+        raise UserError("compress-export", f"{cause} ({candidate.name}, {format})", fix="leave out --format")
+    if format.startswith("gguf") and (kind != "classify" or candidate.family != "decoder"):
+        cause = f"{format} is for decoders that classify; {candidate.name} is a {candidate.family} for {kind}"
+        raise UserError("compress-export", cause, fix="choose onnx-int8 or onnx-fp32, or leave out --format")
 
 
 def export_embedder(name: str, out: Path, *, offline: bool = False) -> EmbedderParity:
@@ -205,7 +233,8 @@ def _run(asked: Document, folder: Path, job: str, log: Path) -> bytes:
 def trained_students(build: Path) -> dict[str, Path]:
     """Folders with trained weights in a build, by candidate name.
 
-    Of several trainings of one candidate, under other budgets, it is the one in the report, else the last one.
+    Of several trainings of one candidate, under other budgets, it is the one in the report, else the last one; where
+    that was repeated on train and dev together, the repetition, which is what the bundle serves.
     """
     bundle = build / "bundle"
     ladder = read_report(bundle).ladder if (bundle / "report.json").is_file() else ()
@@ -213,4 +242,9 @@ def trained_students(build: Path) -> dict[str, Path]:
     records = [(path.stat().st_mtime, path) for path in (build / "work").glob("train-*/trained.json")]
     read = [(Trained.from_json(path.read_bytes(), str(path)), time_s, path.parent) for time_s, path in records]
     read.sort(key=lambda each: (each[0].files in reported, each[1]))
-    return {trained.candidate.name: folder for trained, _, folder in read}
+    found = {trained.candidate.name: folder for trained, _, folder in read}
+    repeated: dict[str, Path] = {}
+    for record in (build / "work").glob("refit-*/step.json"):  # written last: the repetition is whole
+        of = str(json.loads(record.read_text(encoding="utf-8"))["inputs"].get("train"))
+        repeated |= {name: record.parent for name, first in found.items() if of.startswith(first.name[-_KEY_CHARS:])}
+    return found | repeated

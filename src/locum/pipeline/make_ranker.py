@@ -15,7 +15,8 @@ from locum.schema.model import Parity
 from locum.schema.training import Budgets, ExportRequest, TrainRequest
 from locum.sources.bases import ensure_base
 
-_SAME_FIRST = 0.9
+EXPORT = "locum.compress.ranker:main"
+SAME_FIRST = 0.9
 """Share of dev rows whose first candidate must stay; near ties change places, and nDCG is held besides."""
 
 
@@ -47,7 +48,7 @@ def make_ranker(
     trained_folder = work.steps.run(train, lambda out: _train(work, data, candidate, budget_s, out))
     trained = read_trained(trained_folder, start)
     export = Step(
-        f"export-{candidate.name}", f"export {candidate.name}", {"train": train.key, "same_first": _SAME_FIRST}
+        f"export-{candidate.name}", f"export {candidate.name}", {"train": train.key, "same_first": SAME_FIRST}
     )
     model = work.steps.run(export, lambda out: _export(work, data, candidate, trained_folder, out)) / "model"
     parity = Parity.from_json((model.parent / "parity.json").read_bytes(), str(model.parent))
@@ -77,7 +78,7 @@ def _export(work: Workspace, data: Prepared, candidate: Candidate, trained: Path
         trained=str(trained),
         dev=str(data.folder / "dev.jsonl"),
         threads=work.threads,
-        min_agreement=_SAME_FIRST,
+        min_agreement=SAME_FIRST,
     )
     write_json(out / "request.json", request.to_json())
-    child.run_job("locum.compress.ranker:main", out / "request.json", out, log=out / "export.log", threads=work.threads)
+    child.run_job(EXPORT, out / "request.json", out, log=out / "export.log", threads=work.threads)
