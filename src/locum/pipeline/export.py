@@ -38,7 +38,6 @@ from locum.schema.training import (
 from locum.sources.bases import ensure_base
 from locum.sources.catalogue import catalogue
 
-
 _KEY_CHARS = 12
 """Of a step's key, at the end of its folder's name."""
 
