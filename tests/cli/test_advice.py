@@ -27,9 +27,10 @@ OTHERS = re.compile(r"(llama-gguf-split|pip)\b.*")
 
 def sentences() -> Iterator[tuple[str, str]]:
     """Texts of several words in the source, docstrings left out, each with its place."""
-    for path in sorted(SOURCE.rglob("*.py")):
+    for path in sorted(set(SOURCE.rglob("*.py")) - {SOURCE / "core" / "extras.py"}):  # which writes commands of pip
         tree = ast.parse(path.read_text(encoding="utf-8"))
         alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        alone |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         for node in ast.walk(tree):
             if isinstance(node, ast.JoinedStr):
                 parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]

@@ -17,6 +17,7 @@ from typing import Any
 
 from locum.core.errors import DataError, UserError
 from locum.core.extras import install_command
+from locum.core.text import one_line
 from locum.data.cells import bounded_rows, unpacked_bytes
 from locum.data.opening import Expansion
 from locum.data.rows import Faults, RawRow
@@ -31,6 +32,7 @@ _SPLIT_NAMES: dict[str, tuple[str, ...]] = {
     "test": ("test",),
 }
 _EXTENSIONS = (".parquet", ".arrow")
+_TEXTS = tuple(f".{form}{packed}" for form in ("csv", "tsv", "jsonl", "json", "ndjson") for packed in ("", ".gz"))
 ClassNames = dict[str, list[str]]
 
 
@@ -54,7 +56,13 @@ def find_files(folder: Path, split: str) -> tuple[Path, ...]:
         if name.endswith(_EXTENSIONS) and not name.startswith((".", "cache-"))
     )
     if not found:
+        inside = sorted(each.name for each in part.iterdir() if each.name.endswith(_TEXTS)) if part.is_dir() else []
         fix = "give a file, or a folder with .parquet or .arrow files in it"
+        fix = (
+            f"give one of its files: {', '.join(one_line(str(part / name), 80) for name in inside[:5])}"
+            if inside
+            else fix
+        )
         raise DataError("data-missing", "no Parquet or Arrow file in this folder", where=str(folder), fix=fix)
     named = {path: _split_of(path.relative_to(part)) for path in found}
     if not any(named.values()):

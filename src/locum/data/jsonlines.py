@@ -23,6 +23,7 @@ from locum.data.turns import turns_of
 _WINDOW_CHARS = 1 << 20
 _COLUMN_ROWS = 100
 _SPACE = " \t\r\n"
+_WRAPPED_BYTES = 256 << 20
 
 
 def read_lines(survey: Survey, faults: Faults) -> Iterator[RawRow]:
@@ -62,6 +63,38 @@ def read_array(survey: Survey, faults: Faults) -> Iterator[RawRow]:
                 yield RawRow(name, number, row)
             else:
                 faults.add(f"{name}:{number}", "not a JSON object", one_line(json.dumps(value), 50))
+
+
+def read_wrapped(survey: Survey, faults: Faults) -> Iterator[RawRow]:
+    """Objects of the one list in a JSON document that is an object, as ``{"data": [...]}``.
+
+    Raises:
+        DataError: it is no such document, or too long to stand in memory at once.
+    """
+    where, name = str(survey.path), survey.path.name
+    fix = "write one object a line (JSON Lines), or an array of objects; `jq -c . FILE` writes a line for each object"
+    if survey.expanded_bytes > _WRAPPED_BYTES:
+        cause = f"one JSON document of {survey.expanded_bytes:,} bytes; at most {_WRAPPED_BYTES:,} are read"
+        raise DataError("data-format", cause, where=where, fix=fix)
+    with open_text(survey, newline=None) as text:
+        try:
+            found = json.loads(text.read())
+        except (ValueError, RecursionError) as error:
+            cause = f"no JSON Lines, and no whole JSON document: {_reason(error)}"
+            raise DataError("data-format", cause, where=where, fix=fix) from error
+    rows = wrapped(found)
+    if rows is None:
+        cause = f"a JSON object with {len(found):,} keys, and not one list of rows in it"
+        raise DataError("data-format", cause, where=where, fix=fix)
+    for number, value in enumerate(rows, start=1):
+        yield RawRow(name, number, value)
+
+
+def wrapped(value: Any) -> list[dict[str, Any]] | None:
+    """The rows of a document ``{"data": [...]}``; None where it has no list of objects, or several, or is a row."""
+    lists = [each for each in value.values() if isinstance(each, list) and each] if isinstance(value, dict) else []
+    rows = [each for each in lists if all(isinstance(item, dict) for item in each)]
+    return rows[0] if len(rows) == len(lists) == 1 and turns_of(rows[0]) is None else None
 
 
 def _row(value: Any) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from typing import BinaryIO, TextIO
 
 from locum.core.errors import DataError
 from locum.core.files import sha256_file
+from locum.core.registry import nearest
+from locum.core.text import one_line
 from locum.data.encoding import Utf8Check, guess_encoding, known_encoding, with_mark
 
 MAX_RATIO = 200
@@ -27,19 +31,41 @@ MAX_LINE_CHARS = 64 << 20
 """A line, or a quoted field, longer than this is refused: it would have to stand in memory at once."""
 _SAMPLE_BYTES = 1 << 18
 _CHUNK_BYTES = 1 << 20
+_UNPACK = "unpack it, and give the CSV, TSV, JSON Lines, JSON or Parquet file that is in it"
+_SPREADSHEET = "save the sheet as CSV UTF-8 (in the program that made it: save as, or export), and give that file"
+_PYTHON = "write it as JSON Lines or Parquet in Python, and give that file"
 _MAGIC = {
-    b"PK\x03\x04": "a zip archive (or a spreadsheet)",
-    b"PK\x05\x06": "an empty zip archive",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"Rar!": "a rar archive",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zXZ\x00": "an xz file",
-    b"\x28\xb5\x2f\xfd": "a zstandard file",
-    b"\xd0\xcf\x11\xe0": "an Excel 97 workbook",
-    b"SQLite format 3": "an SQLite database",
-    b"%PDF": "a PDF",
-    b"\x80\x04": "a pickle",
+    b"PK\x03\x04": ("a zip archive", _UNPACK),
+    b"PK\x05\x06": ("an empty zip archive", "give the CSV, TSV, JSON Lines, JSON or Parquet file itself"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"Rar!": ("a rar archive", _UNPACK),
+    b"BZh": ("a bzip2 file", "unpack it (bunzip2), or pack it with gzip, which is read"),
+    b"\xfd7zXZ\x00": ("an xz file", "unpack it (unxz), or pack it with gzip, which is read"),
+    b"\x28\xb5\x2f\xfd": ("a zstandard file", "unpack it (unzstd), or pack it with gzip, which is read"),
+    b"\x04\x22\x4d\x18": ("an lz4 file", "unpack it (lz4 -d), or pack it with gzip, which is read"),
+    b"\xd0\xcf\x11\xe0": ("a document of an old Office program, such as an Excel 97 workbook", _SPREADSHEET),
+    b"SQLite format 3": (
+        "an SQLite database",
+        'write the rows as CSV: sqlite3 -header -csv FILE "select text, label from TABLE" > rows.csv',
+    ),
+    b"%PDF": ("a PDF", "give its texts as rows of a CSV or JSON Lines file"),
+    b"{\\rtf": ("a document of a word processor", "give its texts as rows of a CSV or JSON Lines file"),
+    b"\x93NUMPY": ("a NumPy array", _PYTHON),
+    b"\x89HDF": ("an HDF5 file", _PYTHON),
+    b"Obj\x01": ("an Avro file", _PYTHON),
+    b"ORC": ("an ORC file", _PYTHON),
+    **{b"\x80" + bytes([version]): ("a pickle", _PYTHON) for version in range(2, 6)},
 }
+"""What a file starts with that is no data file, what it is, and what to do."""
+_IN_ZIP = (
+    ("xl/", "an Excel workbook (.xlsx)", _SPREADSHEET),
+    ("content.xml", "an OpenDocument file, such as a sheet (.ods)", _SPREADSHEET),
+    ("Index/", "a document of Apple's Numbers or Pages", _SPREADSHEET),
+    ("word/", "a Word document (.docx)", "give its texts as rows of a CSV or JSON Lines file"),
+    ("archive/data.pkl", "a PyTorch file", _PYTHON),
+)
+"""Members by which a zip file is known, in the order that they are looked for."""
+_PAGE = re.compile(rb"\s*(?:<!doctype html|<html|<head|<\?xml|<svg)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -202,7 +228,11 @@ def survey(path: Path, encoding: str | None) -> Survey:
             check.feed(chunk)
             tabs.feed(chunk)
     if head[257:262] == b"ustar":
-        raise _refusal(path, "a tar archive")
+        raise _refusal(path, "a tar archive", _UNPACK)
+    if _PAGE.match(head.removeprefix(b"\xef\xbb\xbf")):
+        what = "XML" if b"<?xml" in head[:100].lower() and b"<html" not in head[:2000].lower() else "a web page (HTML)"
+        how = "download the data themselves: of a shared sheet as CSV, of a repository the raw file"
+        raise _refusal(path, what, how if "page" in what else "write its rows as CSV or JSON Lines")
     if not head.strip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n"):
         raise DataError("data-empty", "the file is empty", where=str(path), fix="give a file with a header and rows")
     return Survey(
@@ -238,19 +268,43 @@ def _check_kind(path: Path) -> bool:
         with path.open("rb") as file:
             magic = file.read(16)
     except FileNotFoundError as error:
-        raise DataError("data-missing", "no such file", where=str(path), fix="check data.* in the task") from error
+        raise DataError("data-missing", "no such file", where=str(path), fix=_look_for(path)) from error
     except OSError as error:
         cause = f"cannot be read: {error.strerror}"
         raise DataError("data-missing", cause, where=str(path), fix="check its permissions") from error
-    for start, what in _MAGIC.items():
+    for start, (what, how) in _MAGIC.items():
         if magic.startswith(start):
-            raise _refusal(path, what)
+            raise _refusal(path, *(_zip_kind(path) if what == "a zip archive" else (what, how)))
     return magic.startswith(b"\x1f\x8b")
 
 
-def _refusal(path: Path, what: str) -> DataError:
-    fix = "unpack or export it, and give the CSV, TSV, JSON Lines or Parquet file itself"
-    return DataError("data-archive", f"this is {what}, which is not read as data", where=str(path), fix=fix)
+def _refusal(path: Path, what: str, how: str) -> DataError:
+    return DataError("data-archive", f"this is {what}, which is not read as data", where=str(path), fix=how)
+
+
+def _zip_kind(path: Path) -> tuple[str, str]:
+    """What a zip file is by the names of its members, and what to do; nothing of it is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        names = []
+    for member, what, how in _IN_ZIP:
+        if any(name.startswith(member) for name in names):
+            return what, how
+    data = [one_line(name, 60) for name in names if not name.endswith("/")][:3]
+    inside = f" of {len(names):,} files ({', '.join(data)})" if data else ""
+    return f"a zip archive{inside}", _UNPACK
+
+
+def _look_for(path: Path) -> str:
+    """What to do about a file that is not there."""
+    name = str(path)
+    if re.match(r"(https?|hf|pypi|s3|gs):/", name):
+        return "download it and give the file; in a task file data.train takes https://, hf:// and pypi:// addresses"
+    here = path.parent
+    close = nearest(path.name, (each.name for each in here.iterdir())) if here.is_dir() else None
+    return f"did you mean {here / close}?" if close else "check its name, or data.* in the task"
 
 
 class _TabCount:

@@ -20,6 +20,7 @@ from locum.core.files import content_hash, sha256_file
 from locum.core.registry import nearest
 from locum.core.text import one_line
 from locum.data import columnar, delimited, jsonlines
+from locum.data.jsonlines import wrapped
 from locum.data.opening import Survey, recheck, survey
 from locum.data.rows import Faults, RawRow, Table
 from locum.data.turns import PICKS, from_json, reach, turns_of
@@ -31,6 +32,7 @@ _BINARY = (".parquet", ".arrow")
 _SAMPLE_ROWS = 10_000
 """Rows of which at least one must have a member that is asked for; most files show it in the first."""
 _LISTED_ROWS = 100
+_WRAPPERS = frozenset({"data", "rows", "items", "examples", "records", "results", "train"})
 _NUMBER = re.compile(r"\.-?\d+(\.|$)")
 
 
@@ -94,7 +96,7 @@ def open_table(
     else:
         found = survey(path, encoding)
         chosen = _text_format(found, format)
-        table = _open_json(found, chosen) if chosen in ("jsonl", "json") else _open_csv(found, chosen, wanted)
+        table = _open_csv(found, chosen, wanted) if chosen in ("csv", "tsv") else _open_json(found, chosen)
     table = _with_members(table, wanted)
     _check_columns(table, wanted, named)
     return table
@@ -123,7 +125,9 @@ def _text_format(found: Survey, format: str) -> str:
         if not start.startswith(("{", "[")):
             cause = f"not JSON Lines: the file starts with {one_line(start[:40])!r}"
             raise DataError("data-format", cause, where=str(found.path), fix="data.format: csv, if that is what it is")
-        return "json" if start.startswith("[") and not _lists_by_line(found) else "jsonl"
+        if start.startswith("["):
+            return "jsonl" if _lists_by_line(found) else "json"
+        return "wrapped" if _is_wrapped(found) else "jsonl"
     if format == "auto":
         return "tsv" if {".tsv", ".tab"} & set(names) else "csv"
     return format
@@ -135,8 +139,20 @@ def _lists_by_line(found: Survey) -> bool:
     return rest.lstrip()[:1] == "[" and isinstance(from_json(first), list)
 
 
+def _is_wrapped(found: Survey) -> bool:
+    """Whether a file that begins with an object is one JSON document and not one object a line."""
+    first, newline, rest = found.head.decode(found.encoding, "ignore").lstrip("\ufeff \t\r\n").partition("\n")
+    if first.strip() in ("{", '{"'):
+        return True
+    if rest.strip() or not (newline or len(found.head) == found.expanded_bytes):
+        return False
+    value = from_json(first)
+    named = isinstance(value, dict) and not _WRAPPERS.isdisjoint(value)  # else it may be the only row
+    return named and wrapped(value) is not None
+
+
 def _open_json(found: Survey, chosen: str) -> Table:
-    reader = jsonlines.read_array if chosen == "json" else jsonlines.read_lines
+    reader = {"json": jsonlines.read_array, "wrapped": jsonlines.read_wrapped}.get(chosen, jsonlines.read_lines)
     first = Faults(str(found.path))
     columns = jsonlines.columns(reader(found, first))
     if not columns and first.total:
@@ -145,7 +161,7 @@ def _open_json(found: Survey, chosen: str) -> Table:
         raise DataError("data-empty", "no row in the file", where=str(found.path), fix="give a file with rows")
     return Table(
         path=found.path,
-        format=chosen + (".gz" if found.gzipped else ""),
+        format=("json" if chosen == "wrapped" else chosen) + (".gz" if found.gzipped else ""),
         encoding=found.encoding,
         columns=columns,
         rows=lambda faults: reader(found, faults),
