@@ -114,7 +114,10 @@ class ChatMessage(Document):
             refuse(f"{at}.function_call", "functions are called by tool_calls here", "unsupported_value")
         if (self.role == "tool") != (self.tool_call_id is not None):
             refuse(f"{at}.tool_call_id", "a tool's message needs it, and no other has it")
-        calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in self.tool_calls or ())
+        calls: tuple[ToolCall, ...] = ()
+        if self.tool_calls:
+            made = ((call.id, call.function.name, call.function.arguments) for call in self.tool_calls)
+            calls = tuple(ToolCall(*each) for each in made)
         role = "system" if self.role == "developer" else self.role
         return Message(role, self._text(at), calls, self.tool_call_id)
 
@@ -317,6 +320,8 @@ def _refuse_what_nobody_does(asked: ChatRequest) -> None:
 
 def _tools(asked: ChatRequest) -> tuple[tuple[Tool, ...], str, list[str]]:
     """The functions, which of them to call, and the fields of tools that are none."""
+    if asked.tools is None and asked.tool_choice is None:
+        return (), "auto", []
     tools: list[Tool] = []
     left_out: list[str] = []
     for place, tool in enumerate(asked.tools or ()):

@@ -94,14 +94,14 @@ class Sampling(Document):
     def sampling(self) -> dict[str, Any]:
         """The fields of a ``CompletionRequest`` that are set here."""
         fields: dict[str, Any] = {"temperature": 1.0 if self.temperature is None else self.temperature}
-        for name in _SAMPLING:
+        for name in _SAMPLING & self.model_fields_set:
             value = getattr(self, name)
             if value is not None:
                 fields[name] = value
         return fields
 
 
-_SAMPLING = tuple(name for name in Sampling.model_fields if name != "temperature")
+_SAMPLING = frozenset(Sampling.model_fields) - {"temperature"}
 
 
 class StreamOptions(Document):
@@ -149,6 +149,8 @@ class WritingRequest(Sampling):
         options = self.stream_options
         if options is not None and options.include_obfuscation:
             left_out = (*left_out, "stream_options.include_obfuscation")
+        if self.model_fields_set.isdisjoint(self.only_llm) and self.model_fields_set.isdisjoint(self.hinting):
+            return AsSent(fields, left_out=tuple(left_out))  # nearly always, and it costs each request
         return AsSent(
             fields,
             tuple(name for name in self.only_llm if self.asks(name)),

@@ -74,6 +74,14 @@ _OF_A_MESSAGE = frozenset({"role", "content", "name", "tool_calls", "tool_call_i
 """What OpenAI's API takes in a message; of an answer that is sent back, clients repeat more."""
 
 
+_PLAIN = frozenset({"role", "content"})
+
+
+def _turn(turn: Document) -> Document:
+    """A message as OpenAI's API takes it; null is as absent but in ``content``."""
+    return {name: value for name, value in turn.items() if name in _OF_A_MESSAGE and (value or name == "content")}
+
+
 def _sent_on(request: CompletionRequest, sent: Mapping[str, Any], model: str) -> Document:
     """The fields that were sent; null is as absent, and a tool that is no function has no way back."""
     body: Document = {"model": model}
@@ -81,10 +89,7 @@ def _sent_on(request: CompletionRequest, sent: Mapping[str, Any], model: str) ->
     if request.prompt is not None:
         body["prompt"] = request.prompt
     else:
-        body["messages"] = [
-            {name: value for name, value in turn.items() if name in _OF_A_MESSAGE and (value or name == "content")}
-            for turn in body["messages"]
-        ]
+        body["messages"] = [turn if turn.keys() <= _PLAIN else _turn(turn) for turn in body["messages"]]
     if request.seed is not None:
         body["seed"] = request.seed  # of this choice
     if "tools" in body:
