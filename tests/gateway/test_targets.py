@@ -17,7 +17,7 @@ from locum.core.progress import listening
 from locum.gateway.bundle_target import BundleTarget
 from locum.gateway.errors import ApiError, from_engine_error
 from locum.gateway.targets import ModelTarget
-from locum.runtime.completion import CompletionRequest, TokenLogprob, Tool
+from locum.runtime.completion import CompletionRequest, RequestFault, TokenLogprob, Tool
 from locum.schema.message import Message
 from locum.schema.model import ModelSpec
 from locum.schema.task import Task
@@ -209,7 +209,7 @@ def test_infinite_log_probabilities_are_finite_in_json():
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
-        (LocumError("runtime-no-call", "it wrote 5 tokens without one", where="/a/file"), 502, "llm_failed"),
+        (RequestFault("runtime-request-value", "roles must alternate").about("messages"), 400, "invalid_value"),
         (LocumError("runtime-too-long", "4,000 tokens do not fit 2,048"), 400, "context_length_exceeded"),
         (UserError("runtime-constraint-schema", "it allows no value"), 400, "invalid_value"),
         (LocumError("runtime-unsupported-option", "it has no tools"), 400, "unsupported_value"),
@@ -225,10 +225,11 @@ def test_an_llm_in_a_file_refuses_as_an_engine_does(tmp_path: Path, error: Locum
     target.close()
 
 
-def test_an_answer_without_the_call_that_was_required_says_so():
-    said = from_engine_error(LocumError("runtime-no-call", "it wrote 5 tokens without one", where="/a/file"))
-    assert (said.status, said.code, said.param) == (500, "engine_failed", "tool_choice")
-    assert "5 tokens without one" in said.message and "/a/file" not in said.message
+def test_a_fault_of_a_request_names_its_field_and_not_the_machine():
+    fault = RequestFault("runtime-constraint-unsupported", "x: look-around", where="/a/file").about("tools.1.x")
+    said = from_engine_error(fault)
+    assert (said.status, said.code, said.param) == (400, "unsupported_value", "tools.1.x")
+    assert "look-around" in said.message and "/a/file" not in said.message
 
 
 def _open(target: Path | str, **fields) -> ModelTarget | BundleTarget:

@@ -92,12 +92,18 @@ def test_a_raw_prompt_means_its_control_tokens(model: LlamaGenerator) -> None:
 
 
 @pytest.mark.engines
-def test_with_tools_it_is_refused_and_says_which(model: LlamaGenerator) -> None:
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_with_tools_it_is_read_as_letters_too(tmp_path: Path, choice: str) -> None:
+    path = tmp_path / "m.gguf"
     tools = (Tool("f", "", {"type": "object", "properties": {}}),)
-    with pytest.raises(UserError, match="<.im_end.>") as caught:
-        model.complete(replace(talk(FORGED), tools=tools))
-    assert caught.value.code == "runtime-unsupported-option"
-    model.complete(replace(talk(FORGED), tools=tools, tool_choice="none"))
+    opened = LlamaGenerator(pico_gguf(path, template="{{ tools | tojson if tools }}" + CHATML).path, SMALL)
+    try:
+        asked = replace(talk(FORGED), tools=tools, tool_choice=choice, max_tokens=30)
+        plain = replace(asked, messages=talk("x").messages)
+        assert opened.prompt_tokens(asked).count(END) == opened.prompt_tokens(plain).count(END)
+        assert opened.complete(asked).output_tokens > 0
+    finally:
+        opened.close()
 
 
 @pytest.mark.engines

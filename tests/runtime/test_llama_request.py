@@ -27,7 +27,7 @@ from locum.runtime.llama_settings import (
     library_parameters,
     server_arguments,
 )
-from locum.runtime.llamacpp import LlamaStream
+from locum.runtime.tool_calls import CallForm, plan_calls
 from locum.schema.message import Message, ToolCall
 
 ASK = CompletionRequest((Message("user", "hi"),))
@@ -56,9 +56,9 @@ def test_a_conversation_with_tools() -> None:
     body = chat_fields(CompletionRequest(messages, tools=(weather, clock)))
     assert body["messages"][0]["tool_calls"][0]["function"] == {"name": "weather", "arguments": "{}"}
     assert body["messages"][1]["tool_call_id"] == "c1"
-    assert len(body["tools"]) == 2 and body["tool_choice"] == "auto"
+    assert len(body["tools"]) == 2 and body["tool_choice"] == "none"
     one = chat_fields(CompletionRequest(messages, tools=(weather, clock), tool_choice="clock"))
-    assert [tool["function"]["name"] for tool in one["tools"]] == ["clock"] and one["tool_choice"] == "required"
+    assert [tool["function"]["name"] for tool in one["tools"]] == ["clock"]
     assert "tools" not in chat_fields(CompletionRequest(messages, tools=(weather,), tool_choice="none"))
 
 
@@ -68,7 +68,9 @@ def test_fault_74_a_hostile_schema_of_a_tool_never_reaches_llama() -> None:
         deep = {"type": "object", "properties": {"x": deep}}
     for parameters in (deep, {"type": "object", "properties": {"x": {"type": "string", "pattern": "(?=a)b"}}}):
         with pytest.raises(UserError) as caught:
-            chat_fields(CompletionRequest((Message("user", "hi"),), tools=(Tool("t", "", parameters),)))
+            plan_calls(
+                CompletionRequest((Message("user", "hi"),), tools=(Tool("t", "", parameters, True),)), CallForm()
+            )
         assert caught.value.code.startswith("runtime-constraint-")
 
 
@@ -76,7 +78,7 @@ def test_fault_74_a_hostile_schema_of_a_tool_never_reaches_llama() -> None:
     "options",
     [
         {"tools": (Tool("t", "", {}),), "prompt": "x"},
-        {"tools": (Tool("t", "", {}),), "json_schema": {}},
+        {"tools": (Tool("t", "", {}),), "grammar": "root ::= x"},
         {"grammar": "root ::= x", "json_schema": {}},
     ],
 )
@@ -105,15 +107,6 @@ def test_an_answer_with_tool_calls_in_pieces() -> None:
     assert completion is not None and completion.tool_calls == (ToolCall("a", "w", "{}"),)
     assert completion.finish_reason == "tool_calls" and completion.cached_tokens == 4
     assert completion.extra == {"tokens_per_s": "9.9", "draft_tokens": "6", "draft_accepted": "5"}
-
-
-def test_a_required_call_that_came_is_the_answer() -> None:
-    call = {"index": 0, "id": "a", "function": {"name": "w", "arguments": "{}"}}
-    usage = {"prompt_tokens": 7, "completion_tokens": 2}
-    events: Any = iter([{"choices": [{"delta": {"tool_calls": [call]}}]}, {"choices": [], "usage": usage}])
-    stream = LlamaStream(events, Answer("m", None, 0), "m.gguf", must_call=True)
-    final = list(stream)[-1].final
-    assert final is not None and final.tool_calls == (ToolCall("a", "w", "{}"),)
 
 
 def test_a_character_of_several_tokens_is_one_entry_that_says_so() -> None:

@@ -77,7 +77,7 @@ CODES: dict[str, str] = {
     "runtime-instructions": "The processor lacks the instructions that an engine's build needs.",
     "runtime-too-long": "A request is longer than the model's context.",
     "runtime-unsupported-option": "An engine cannot do what a request asks for.",
-    "runtime-no-call": "The model was required to call a function, and its answer ended without a call.",
+    "runtime-request-value": "A request holds a value that the model's chat template cannot read, or refuses.",
     "runtime-unknown-adapter": "A request names a LoRA adapter that the model was not opened with.",
     "runtime-chat-template": "A chat template is missing, never ends, fails, or reaches for what no template needs.",
     # engines

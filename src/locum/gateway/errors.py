@@ -14,6 +14,7 @@ import orjson
 
 from locum.core.errors import DeviceError, LocumError, ModelFileError, SourceError, UpstreamError, UserError
 from locum.core.text import one_line
+from locum.runtime.completion import RequestFault
 
 API_CODES: dict[str, str] = {
     "invalid_json": "The body is not JSON, nests too deep, repeats a key, or holds NaN or a number beyond 64 bits.",
@@ -170,6 +171,10 @@ def from_engine_error(error: LocumError) -> ApiError:
     The request's own mistakes are a 400 with the engine's words, a process that is starting again is a 503 that
     says when to come back, and what remains is a 500 without details, which may speak of the machine.
     """
+    if isinstance(error, RequestFault):
+        code = "unsupported_value" if error.code == "runtime-constraint-unsupported" else "invalid_value"
+        remedy = f" ({one_line(error.fix)})" if error.fix else ""
+        return ApiError(400, code, one_line(error.cause, 2000) + remedy, param=error.param)
     if isinstance(error, UpstreamError) or error.code == "runtime-too-long":
         return from_llm_error(error)
     if error.code == "runtime-unsupported-option":
@@ -183,8 +188,6 @@ def from_engine_error(error: LocumError) -> ApiError:
         return ApiError(503, "overloaded", one_line(error.cause), retry_after_s=1)
     if error.code == "runtime-timeout":
         return ApiError(504, "engine_timeout", f"the model's engine did not answer in time [{error.code}]")
-    if error.code == "runtime-no-call":
-        return ApiError(500, "engine_failed", f"{one_line(error.cause)} [{error.code}]", param="tool_choice")
     if isinstance(error, UserError) and not isinstance(error, (ModelFileError, DeviceError, SourceError)):
         return ApiError(400, "invalid_value", f"{one_line(error.cause)} [{error.code}]")
     return ApiError(500, "engine_failed", f"the model's engine failed [{error.code}]")

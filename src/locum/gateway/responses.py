@@ -263,6 +263,9 @@ def _items(stamp: Stamp, answered: Answered) -> list[dict[str, Any]]:
         _call_item(stamp, index, (call.id, call.name, call.arguments), status)
         for index, call in enumerate(completion.tool_calls)
     ]
+    if completion.cut_call is not None:
+        cut = completion.cut_call
+        calls.append(_call_item(stamp, len(calls), (cut.id, cut.name, cut.arguments), status))
     parts: list[dict[str, Any]] = []
     if completion.text or not (calls or refusal):
         parts.append(_text_part(completion.text, completion.logprobs))

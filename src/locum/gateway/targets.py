@@ -19,7 +19,7 @@ from locum.gateway.errors import ApiError, context_error, from_engine_error
 from locum.gateway.metrics import Metrics
 from locum.gateway.settings import Settings
 from locum.runtime.completion import CompletionRequest
-from locum.runtime.protocol import Embedded, Embedder, Generator, Stop, problem_of
+from locum.runtime.protocol import Embedded, Embedder, Generator, Stop, problem_of, unenforced_of
 from locum.schema.task import Task
 
 
@@ -252,7 +252,7 @@ class ModelTarget:
         except LocumError as error:
             self._operator.tell(self.problem)
             raise from_engine_error(error) from error
-        origin = Origin("local", "a plain model", left_out=left_out(request))
+        origin = Origin("local", "a plain model", left_out=left_out(request), unenforced=unenforced_of(stream))
         return Opened(origin, stream, f"locum-{self._generator.model}")
 
     def forward(self, model: str, request: CompletionRequest) -> None:

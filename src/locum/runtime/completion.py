@@ -10,10 +10,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from locum.core.errors import UserError
 from locum.schema.message import Message, ToolCall
 
 LEFT_OUT = "left_out"
 """Where a completion keeps the names of the fields that its server refused, separated by commas."""
+
+
+class RequestFault(UserError):
+    """A request with a value that cannot be; ``param`` names the field, in the words of a chat."""
+
+    param: str | None = None
+
+    def about(self, param: str) -> Self:
+        """The same fault, of this field."""
+        self.param = param
+        return self
 
 
 @dataclass(frozen=True)
@@ -156,6 +168,15 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """What an engine has done for an answer so far, in tokens; ``cached`` is how many of those read it had before."""
+
+    read: int = 0
+    cached: int = 0
+    written: int = 0
+
+
+@dataclass(frozen=True)
 class Completion:
     """What a generator wrote.
 
@@ -165,6 +186,7 @@ class Completion:
         logprobs: one for each token, when they were asked for.
         cached_tokens: how many of ``input_tokens`` were not read again, because an earlier request had them.
         truncated_tokens: how many tokens of the prompt were dropped to fit the context.
+        cut_call: a call that the limit of tokens cut, whose arguments are not whole.
         extra: further facts, by engine (draft tokens accepted, what the server called itself); ``refusal``, where an
             LLM said why it does not answer; ``left_out``, names of the fields that a server refused.
     """
@@ -179,6 +201,7 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] = ()
     cached_tokens: int = 0
     truncated_tokens: int = 0
+    cut_call: ToolCall | None = None
 
     @property
     def usable(self) -> bool:

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
+from dataclasses import dataclass
 from typing import Any
 
 from locum.core.environment import without_secrets
@@ -72,6 +73,47 @@ def check_grammar(text: str, *, timeout_s: float = COMPILE_S) -> str:
         cause = f"grammar: {len(text):,} characters are over {MAX_GRAMMAR_BYTES:,}"
         raise UserError("runtime-constraint-too-large", cause, fix="make it smaller")
     return _COMPILER.compile("grammar", text, timeout_s)
+
+
+@dataclass(frozen=True)
+class ToolRules:
+    """What binds the arguments of a tool's call.
+
+    Attributes:
+        rules: GBNF, with a start of the name that was asked for.
+        faults: what the rules do not enforce: the place in the schema, the keyword (empty for all of it), and why.
+    """
+
+    rules: str
+    faults: tuple[tuple[str, str, str], ...]
+
+
+def compile_tool(parameters: dict[str, Any], root: str, *, is_object: bool = True) -> ToolRules:
+    """The rules of a tool's arguments, as far as they can be enforced; the rest is told, all of it.
+
+    Args:
+        parameters: JSON Schema 2020-12, within the limits of ``compile_schema``.
+        root: name of the start; rules with different ones can stand in one grammar.
+        is_object: whether an object is meant, whatever the schema says.
+
+    Raises:
+        UserError: ``runtime-constraint-too-large``, ``runtime-constraint-timeout``, or ``runtime-constraint-schema``
+            for what is no JSON.
+        LocumError: ``runtime-busy``: others are being compiled.
+    """
+    check_limits(parameters)
+    text = json.dumps({"parameters": parameters, "root": root, "is_object": is_object}, ensure_ascii=False)
+    made = json.loads(_COMPILER.compile("tool", text, COMPILE_S))
+    return ToolRules(made["rules"], tuple((where, key, why) for where, key, why in made["faults"]))
+
+
+def check_arguments(schema: dict[str, Any], arguments: Any) -> bool:
+    """Whether a call's arguments fit the schema of their tool, as far as it can be understood and there is time.
+
+    Raises:
+        LocumError: ``runtime-busy``: others are being compiled.
+    """
+    return _COMPILER.shown("arguments", json.dumps({"schema": schema, "arguments": arguments}))
 
 
 class Worker:
@@ -204,6 +246,11 @@ class _Compiler:
         if isinstance(outcome, UserError):
             raise UserError(outcome.code, outcome.cause, fix=outcome.fix)
         return outcome
+
+    def shown(self, kind: str, text: str) -> bool:
+        """Whether the quick worker says ``true``, in its time; not kept."""
+        request = {"kind": kind, "text": text, "processor_s": QUICK_S}
+        return self._quick_worker.ask(request, COMPILE_S + _SPARE_S).get("text") == "true"
 
     def close(self) -> None:
         """End the workers; the next request starts others."""

@@ -47,6 +47,7 @@ _MEMORY_FIX = "close other programs, take a smaller model or quantisation, a sma
 _NO_MEMORY = "runtime-memory"
 _CHILD_MODULE = "locum.runtime.llamacpp_child"
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+_TEMPLATE = re.compile(r"common_chat_templates_init: error: (.+?)(?: [0-9.]+ [EWI] |$)", re.MULTILINE)
 _ADAPTER = re.compile(r"failed to (?:apply|load) lora adapter.*")
 _MEMORY = re.compile(
     r"(?:std::bad_alloc|insufficient memory|failed to allocate|cannot allocate|out of memory|OverflowError"
@@ -65,7 +66,8 @@ class LlamaProcess:
         settings: what the child opens; ``parent`` and ``key`` are filled in.
         ready_s: how long it may take to load.
         idle_s: for how long it may tell nobody anything while it is asked something; then it is killed.
-        check: called once before the first start; what it raises refuses the model.
+        check: called once before the first start; what it raises refuses the model, and what it says is added to
+            the reason where the engine cannot read the chat template.
         probe: asked with the process, its client and process id after loading; what it raises refuses the model.
         command: how to start the child (tests pass their own).
     """
@@ -76,7 +78,7 @@ class LlamaProcess:
         *,
         ready_s: float = _READY_S,
         idle_s: float = _IDLE_S,
-        check: Callable[[], None] | None = None,
+        check: Callable[[], str | None] | None = None,
         probe: Probe | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
@@ -84,6 +86,7 @@ class LlamaProcess:
         self.idle_s = idle_s
         self._ready_s = ready_s
         self._check = check
+        self._template_fault: str | None = None
         self._probe = probe
         self._command = list(command or (sys.executable, "-m", _CHILD_MODULE))
         self._lock = threading.Lock()
@@ -252,12 +255,15 @@ class LlamaProcess:
                 self._count(child)
                 raise self._not_loaded from error
             except LocumError as error:
+                if error.code == "runtime-chat-template" and self._template_fault is not None:
+                    cause = f"{error.cause} ({self._template_fault})"
+                    error = ModelFileError(error.code, cause, where=error.where, fix=error.fix)
                 if isinstance(error, (ModelFileError, DeviceError)) and error.code != _NO_MEMORY:
                     self._refused = error  # the next time would be no different
                 child.kill()
                 self._not_loaded = error
                 self._count(child)
-                raise
+                raise error from None
             self._not_loaded = None
             self._serving = child
             return child
@@ -281,7 +287,7 @@ class LlamaProcess:
         check, self._check = self._check, None
         if check is not None:
             try:
-                check()
+                self._template_fault = check()
             except ModelFileError as error:
                 self._refused = error
                 raise
@@ -437,6 +443,13 @@ def _load_error(opened: ChildSettings, fatal: str, log: str) -> LocumError:
             f"llama.cpp does not know this model: {why}",
             where=where,
             fix="known families: llama (SmolLM2, Mistral), qwen2, qwen3, gemma3, phi3, granite, olmo2, gpt2 and more",
+        )
+    if (found := _TEMPLATE.search(log)) is not None:
+        return ModelFileError(
+            "runtime-chat-template",
+            f"its chat template cannot be read: {one_line(found[1], 160)}",
+            where=where,
+            fix="take the model from its publisher, or a version with another template",
         )
     if "invalid argument" in log:
         why = one_line(log[log.find("invalid argument") :], 120)

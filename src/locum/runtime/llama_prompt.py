@@ -165,6 +165,12 @@ class Prompts:
             )
         return [Piece(names[int(part)], literal=True) if place % 2 else Piece(part) for place, part in enumerate(parts)]
 
+    def joined(self, pieces: Sequence[Piece]) -> str | list[int]:
+        """A prompt as the engine takes it: a text, or token ids where a part of it is to be read as letters."""
+        if any(piece.literal for piece in pieces):
+            return self.ids(pieces)
+        return "".join(piece.text for piece in pieces)
+
     def ids(self, pieces: Sequence[Piece]) -> list[int]:
         """Token ids of a prompt, with the tokens that begin every prompt."""
         if len(pieces) == 1:

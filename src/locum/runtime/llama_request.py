@@ -10,19 +10,33 @@ tokens write one, it tells that of the last, streamed or not, and nothing at all
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from locum.core.errors import LocumError, UserError
 from locum.core.text import one_line
-from locum.runtime.completion import Chunk, Completion, CompletionRequest, TokenLogprob, Tool, ToolCallDelta
+from locum.runtime.completion import (
+    Chunk,
+    Completion,
+    CompletionRequest,
+    Progress,
+    RequestFault,
+    TokenLogprob,
+    Tool,
+    ToolCallDelta,
+)
 from locum.runtime.llama_client import EngineRefusedError
+from locum.runtime.tool_calls import check_earlier_calls
 from locum.schema.message import Message, ToolCall
 
 CHAT_PATH, TEXT_PATH = "/v1/chat/completions", "/completion"
 _KEPT_FIELDS = ["stop", "stop_type", "truncated", "tokens_predicted", "tokens_evaluated", "timings"]
 _SEEDS = 2**32 - 1
 """How many seeds llama.cpp has: the largest number of 32 bits means a random one."""
+_TEMPLATE_SAYS = re.compile(r"Jinja Exception: (.+)", re.DOTALL)
+"""What a template says when it refuses a conversation (``raise_exception``), after the place in it."""
 _LOGPROB_LEAST = -1e30
 """What llama.cpp writes for a probability of zero is below this."""
 _LOGPROB_ZERO = -103.97
@@ -41,20 +55,22 @@ def check_options(request: CompletionRequest, *, speculative: bool) -> None:
     """
     if request.sent is not None and request.sent.llm_only:
         _unsupported(", ".join(request.sent.llm_only), "leave it out")
-    constrained = request.grammar is not None or request.json_schema is not None
     if request.logprobs is not None and speculative:
         _unsupported(
             "log-probabilities while a draft or lookup writes ahead", "open the model without draft and lookup"
         )
-    if request.tools and request.tool_choice != "none":
-        if request.logprobs is not None:
-            _unsupported("log-probabilities together with tools", "ask for one of them")
-        if constrained:
-            _unsupported("a schema or grammar together with tools", "set tool_choice to none")
+    if wants_calls(request):
+        if request.grammar is not None:
+            _unsupported("a grammar together with tools", "set tool_choice to none, or ask for a schema")
         if request.prompt is not None:
             _unsupported("tools together with a raw prompt", "send messages")
     if request.grammar is not None and request.json_schema is not None:
         _unsupported("a grammar together with a schema", "send one of them")
+
+
+def wants_calls(request: CompletionRequest) -> bool:
+    """Whether the answer may be a call of a function."""
+    return bool(request.tools) and request.tool_choice != "none"
 
 
 def _unsupported(what: str, fix: str) -> None:
@@ -78,21 +94,35 @@ def grammar_of(request: CompletionRequest) -> str | None:
 
 
 def chat_fields(request: CompletionRequest) -> dict[str, Any]:
-    """Messages and tools, for ``/v1/chat/completions`` and ``/apply-template``."""
+    """Messages and tools, for ``/v1/chat/completions`` and ``/apply-template``.
+
+    The template sees the tools; that none may be called keeps llama.cpp from making a grammar of them.
+
+    Raises:
+        RequestFault: arguments of an earlier call are no JSON object.
+        UserError: ``tool_choice`` names no tool.
+    """
+    check_earlier_calls(request.messages)
     body: dict[str, Any] = {"messages": [_message(message) for message in request.messages]}
-    tools = request.tools
-    choice = request.tool_choice
-    if tools and choice != "none":
-        if choice not in ("auto", "required"):  # llama.cpp cannot be told which: then it gets no other
+    if wants_calls(request):
+        choice, tools = request.tool_choice, request.tools
+        if choice not in ("auto", "required"):  # the model is told of no other
             tools = tuple(tool for tool in tools if tool.name == choice)
             if not tools:
                 raise UserError("runtime-unsupported-option", f"tool_choice {one_line(choice)!r} names no tool")
-            choice = "required"
-        body["tools"] = [_tool(tool) for tool in tools]
-        body["tool_choice"] = choice
-        if request.parallel_tool_calls is not None:
-            body["parallel_tool_calls"] = request.parallel_tool_calls
+        body |= {"tools": tools_json(tools), "tool_choice": "none"}
     return body
+
+
+def tools_json(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """Functions as the API takes them."""
+    return [
+        {
+            "type": "function",
+            "function": {"name": each.name, "description": each.description, "parameters": each.parameters},
+        }
+        for each in tools
+    ]
 
 
 def sampling_fields(request: CompletionRequest, n_ctx: int, room: int) -> dict[str, Any]:
@@ -134,25 +164,16 @@ def _message(message: Message) -> dict[str, Any]:
     body: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
         body["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments.strip() or "{}"},
+            }
             for call in message.tool_calls
         ]
     if message.tool_call_id is not None:
         body["tool_call_id"] = message.tool_call_id
     return body
-
-
-def _tool(tool: Tool) -> dict[str, Any]:
-    """A function; llama.cpp turns its parameters into a grammar itself, so they must first pass our own converter.
-
-    Raises:
-        UserError: the schema of its parameters is hostile, over the limits, or beyond what can be enforced.
-    """
-    from locum.runtime.constraints import compile_schema
-
-    compile_schema(tool.parameters)
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
 
 
 @dataclass
@@ -175,6 +196,14 @@ class Answer:
     _calls: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     _finish: str = "stop"
     _written: int = 0
+    _told: int = 0
+    _read: int = 0
+    _cached: int = 0
+
+    @property
+    def progress(self) -> Progress:
+        """Tokens so far."""
+        return Progress(self._read, self._cached, self._written)
 
     def take(self, event: dict[str, Any]) -> Chunk | None:
         """The chunk that an event makes, None when it says nothing; the last event fills ``completion``."""
@@ -205,10 +234,12 @@ class Answer:
             self._finish = "length" if event["truncated"] or event["stop_type"] == "limit" else "stop"
             self._complete(int(event["tokens_evaluated"]), int(event["tokens_predicted"]), event["timings"])
             return None
+        if read := event.get("prompt_progress"):
+            self._read, self._cached = int(read["total"]), int(read["cache"])
         text = event.get("content") or ""
         told = event.get("completion_probabilities") or []
-        written = int(event.get("tokens_predicted", 0))
-        held_back, self._written = written - self._written - len(told), written if told else self._written
+        self._written = int(event.get("tokens_predicted", self._written))
+        held_back, self._told = self._written - self._told - len(told), self._written if told else self._told
         tokens = tuple(self._logprob(token, 1 if place else max(1, 1 + held_back)) for place, token in enumerate(told))
         self._text.append(text)
         self._tokens.extend(tokens)
@@ -273,6 +304,13 @@ def too_long(needed: object, room: object) -> UserError:
 def refusal(error: EngineRefusedError, where: str) -> LocumError:
     """The engine's error as ours."""
     said = one_line(str(error))
+    if (own := _TEMPLATE_SAYS.search(str(error))) is not None:
+        return RequestFault(
+            "runtime-request-value",
+            f"{one_line(own[1], 300)} (the model's chat template says so of these messages)",
+            where=where,
+            fix="send the messages in the order and form that the template takes",
+        ).about("messages")
     if error.error.get("type") == "exceed_context_size_error":
         return too_long(error.error.get("n_prompt_tokens"), error.error.get("n_ctx"))
     if error.status == 400:

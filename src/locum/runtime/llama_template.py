@@ -8,7 +8,7 @@ Each later conversation is rendered in the sandbox first, in a process that give
 llama.cpp alone never ends is silence of the engine, which ``llama_process`` kills. Not here: messages.
 
 Run as a program (``python -m locum.runtime.llama_template``), this module is the guarded process: a template as JSON
-on standard input, ``{"refused", "unable"}`` on standard output, null when nothing speaks against it.
+on standard input, ``{"refused", "unable", "unread"}`` on standard output, null when nothing speaks against it.
 """
 
 from __future__ import annotations
@@ -64,17 +64,21 @@ def templates_of(header: GgufHeader) -> tuple[str, ...]:
     return tuple(value for value in values if isinstance(value, str) and value.strip())
 
 
-def check_template(templates: Sequence[str], where: str) -> None:
+def check_template(templates: Sequence[str], where: str) -> str | None:
     """Render the probes in Jinja's sandbox, in a process that is ended when they take too long.
 
     Args:
         templates: each in turn.
         where: the model's file.
 
+    Returns:
+        Why Jinja cannot read one, with the line; llama.cpp may know what Jinja does not.
+
     Raises:
         ModelFileError: ``runtime-chat-template``: it never ends, takes too much memory, or reaches for Python.
         DeviceError: ``runtime-check``: the check itself could not run, for example for want of memory.
     """
+    unread: str | None = None
     for template in templates:
         try:
             finished = subprocess.run(
@@ -99,6 +103,8 @@ def check_template(templates: Sequence[str], where: str) -> None:
             raise _not_checked(said["unable"], where)
         if said["refused"]:
             raise _refused(said["refused"], where)
+        unread = unread or said["unread"]
+    return unread
 
 
 class RenderGuard:
@@ -264,13 +270,14 @@ def _not_checked(why: str, where: str) -> DeviceError:
 
 def main() -> int:
     """Render the probes within the limits; the system ends this process when one is passed."""
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.exceptions import SecurityError
 
     template = json.load(sys.stdin)["template"]
     environment = _sandbox()
     refused: str | None = None
     unable: str | None = None
+    unread: str | None = None
     memory_bytes = _limit_memory()
     for probe in PROBES:
         _limit_time(RENDER_CPU_S)
@@ -286,11 +293,13 @@ def main() -> int:
                 refused = "it takes too much: MemoryError"
         except (RecursionError, OverflowError) as error:
             refused = f"it takes too much: {type(error).__name__}"
+        except TemplateSyntaxError as error:
+            unread = one_line(f"line {error.lineno}: {error.message}", 200)
         except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError):
             pass  # refuses the conversation, or is not for Jinja: llama.cpp's word counts
         finally:
             _limit_time(0)
-    print(json.dumps({"refused": refused, "unable": None if refused else unable}))  # noqa: T201
+    print(json.dumps({"refused": refused, "unable": None if refused else unable, "unread": unread}))  # noqa: T201
     return 0
 
 

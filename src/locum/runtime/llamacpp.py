@@ -1,20 +1,21 @@
 """Text from GGUF files through llama.cpp: answers, streams, and the weighing of given continuations.
 
 Notable: names of control tokens in a message are read as text, so a conversation that holds one goes as token ids.
-llama.cpp ignores tools that the chat template has no place for, and lets a model write at any length before a call that
-is required; both are errors here. Several requests are answered in one batch; each has a connection to the engine's
-process of its own, and a whole answer is a stream that was read to its end, so both are the same text. Closing a stream
-ends the connection, and llama.cpp stops with the next token. At temperature 0 and with a cache for each slot the
-packaged library wrote the same text whether it was alone or in a batch, read the prompt anew or kept it, wrote ahead or
-not; in a shared cache, and in builds for wider vectors, which choose their arithmetic by the size of a batch, a near
-tie may fall the other way. Not here: the process (``llama_process``), the words of its API (``llama_request``),
-embeddings and classification (``llama_embed``).
+llama.cpp ignores tools that the chat template has no place for, which is an error here, and function calls are bound
+and read here (``tool_calls``) wherever the template writes them as JSON. Several requests are answered in one batch;
+each has a connection to the engine's process of its own, and a whole answer is a stream that was read to its end, so
+both are the same text. Closing a stream ends the connection, and llama.cpp stops with the next token. At temperature
+0 and with a cache for each slot the packaged library wrote the same text whether it was alone or in a batch, read the
+prompt anew or kept it, wrote ahead or not; in a shared cache, and in builds for wider vectors, which choose their
+arithmetic by the size of a batch, a near tie may fall the other way. Not here: the process (``llama_process``), the
+words of its API (``llama_request``), embeddings and classification (``llama_embed``).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,12 +24,13 @@ from numpy.typing import NDArray
 
 from locum.core.errors import LocumError, ModelFileError, UserError
 from locum.core.text import one_line
-from locum.runtime.completion import Chunk, Completion, CompletionRequest
+from locum.runtime.call_stream import CallStream
+from locum.runtime.completion import Chunk, Completion, CompletionRequest, Progress
 from locum.runtime.gguf_check import GgufHeader, check_gguf
 from locum.runtime.gguf_vocabulary import control_tokens
 from locum.runtime.llama_client import EngineRefusedError
 from locum.runtime.llama_process import LlamaProcess, Turn
-from locum.runtime.llama_prompt import Prompts
+from locum.runtime.llama_prompt import Piece, Prompts
 from locum.runtime.llama_request import (
     CHAT_PATH,
     TEXT_PATH,
@@ -38,12 +40,17 @@ from locum.runtime.llama_request import (
     refusal,
     sampling_fields,
     text_fields,
+    tools_json,
+    wants_calls,
 )
 from locum.runtime.llama_score import score_continuations
 from locum.runtime.llama_settings import EngineSettings, generation_child
 from locum.runtime.llama_template import RenderGuard, check_template, has_place_for_tools, probe_template, templates_of
 from locum.runtime.protocol import Scores, Stop
+from locum.runtime.tool_calls import PROBE_TOOL, CallForm, check_earlier_calls, form_of, plan_calls
+from locum.schema.message import Message
 
+_WITH_USAGE = {"stream_options": {"include_usage": True}}
 _SPARE_TOKENS = 128
 """Models of one family pad their vocabularies differently; llama.cpp takes this much."""
 
@@ -82,6 +89,7 @@ class LlamaGenerator:
         guard = RenderGuard(self._templates, str(path), self.process.start).check
         self._prompts = Prompts(self.process, template=bool(self._templates), control=control, guard=guard)
         self._takes_tools: bool | None = None
+        self._form: CallForm | None = None
 
     @property
     def model(self) -> str:
@@ -117,7 +125,7 @@ class LlamaGenerator:
         Raises:
             UserError: ``runtime-too-long``, ``runtime-unknown-adapter``, ``runtime-unsupported-option``,
                 ``runtime-chat-template``.
-            LocumError: as ``LlamaProcess.post``; ``runtime-no-call`` when a call was required and none came.
+            LocumError: as ``LlamaProcess.post``.
         """
         with self.stream(request) as stream:
             for chunk in stream:
@@ -125,49 +133,73 @@ class LlamaGenerator:
                     return chunk.final
         raise LocumError("runtime-closed", "the answer was stopped", where=self.process.where)
 
-    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> LlamaStream:
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> LlamaStream | CallStream:
         """Write an answer in pieces; returns once the engine reads the prompt. ``stop`` ends the wait for that.
 
         Raises:
             LocumError: as ``complete``; ``runtime-closed`` when it was stopped.
         """
         check_options(request, speculative=self._settings.speculative)
-        body: dict[str, Any] = self._adapter_field(request.adapter)
+        check_earlier_calls(request.messages)
+        if wants_calls(request):
+            return self._stream_with_tools(request, stop)
+        fields: dict[str, Any] = self._adapter_field(request.adapter)
         grammar = grammar_of(request)
         if grammar is not None:
-            body["grammar"] = grammar
+            fields["grammar"] = grammar
         request, truncated = self._prompts.fit(request)
-        room = self._prompts.room(request) if self._settings.shared_cache else request.max_tokens
-        body |= sampling_fields(request, self.n_ctx, room)
-        forged = self._prompts.control_in(request)
-        with_tools = bool(request.tools) and request.tool_choice != "none"
-        if forged is not None and with_tools:
-            raise UserError(
-                "runtime-unsupported-option",
-                f"a message holds {forged!r}, a token of this model's own, and together with tools it cannot be read "
-                "as text",
-                where=self.process.where,
-                fix="take it out of the message, or ask without tools",
-            )
-        if request.prompt is None and request.logprobs is None and forged is None:
+        fields |= sampling_fields(request, self.n_ctx, self._room(request))
+        answer = Answer(self._model, request.logprobs, truncated)
+        if request.prompt is None and request.logprobs is None and self._prompts.control_in(request) is None:
             conversation = self._prompts.conversation(request)
-            if with_tools:
-                self._require_place_for_tools()
-            path = CHAT_PATH
-            body |= conversation | {"stream_options": {"include_usage": True}}
-        else:
-            path = TEXT_PATH
-            pieces = self._prompts.pieces(request)
-            prompt = pieces[0].text if len(pieces) == 1 else self._prompts.ids(pieces)
-            body |= text_fields(prompt, request.logprobs)
+            return self._ask(CHAT_PATH, fields | conversation | _WITH_USAGE, answer, stop)
+        prompt = self._prompts.joined(self._prompts.pieces(request))
+        return self._ask(TEXT_PATH, fields | text_fields(prompt, request.logprobs), answer, stop)
+
+    def _stream_with_tools(self, request: CompletionRequest, stop: Stop | None) -> CallStream:
+        """An answer that may be a call; its text goes on under one grammar after the other (``call_stream``)."""
+        adapter = self._adapter_field(request.adapter)
+        self._require_place_for_tools()
+        plan = plan_calls(request, self._call_form())
+        request, truncated = self._prompts.fit(request)
+        room = self._room(request)
+        fields = adapter | sampling_fields(request, self.n_ctx, room)
+        free = not plan.forced and plan.grammar is None
+        if free and request.logprobs is None and not self._reads_calls(request):
+            plan = replace(plan, by_engine=True)
+            wish = {} if request.parallel_tool_calls is None else {"parallel_tool_calls": request.parallel_tool_calls}
+            fields |= self._prompts.conversation(request) | {"tools": tools_json(plan.relaxed), "tool_choice": "auto"}
+
+            def read_there(written: str, tokens: int, grammar: str | None, *, stops: bool) -> LlamaStream:
+                del written, tokens, grammar, stops  # it is asked once, and for all of the answer
+                return self._ask(CHAT_PATH, fields | wish | _WITH_USAGE, Answer(self._model, None, 0), stop)
+
+            return CallStream(plan, read_there, room, truncated, self._model)
+        pieces = self._prompts.pieces(request)
+        if plan.forced and pieces[-1].text.rstrip().endswith("<think>"):
+            pieces.append(Piece("\n</think>\n\n"))  # what must be a call is no thought
+
+        def proceed(written: str, tokens: int, grammar: str | None, *, stops: bool) -> LlamaStream:
+            prompt = self._prompts.joined([*pieces, *([Piece(written)] if written else [])])
+            body = fields | {"n_predict": tokens} | text_fields(prompt, request.logprobs)
+            body |= ({} if stops else {"stop": []}) | ({} if grammar is None else {"grammar": grammar})
+            at_once = free and not written  # where a call begins is not to be missed
+            return self._ask(TEXT_PATH, body, Answer(self._model, request.logprobs, 0), stop, at_once=at_once)
+
+        return CallStream(plan, proceed, room, truncated, self._model)
+
+    def _ask(
+        self, path: str, body: dict[str, Any], answer: Answer, stop: Stop | None, *, at_once: bool = False
+    ) -> LlamaStream:
         try:
             turn = self.process.stream(path, body, self._settings.timeout_s, stop)
         except EngineRefusedError as error:
             raise refusal(error, self.process.where) from None
-        must_call = with_tools and request.tool_choice != "auto"
-        answer = Answer(self._model, request.logprobs, truncated)
-        interval_s = self._settings.stream_interval_s
-        return LlamaStream(turn, answer, self.process.where, must_call=must_call, interval_s=interval_s)
+        interval_s = 0.0 if at_once else self._settings.stream_interval_s
+        return LlamaStream(turn, answer, self.process.where, interval_s=interval_s)
+
+    def _room(self, request: CompletionRequest) -> int:
+        return self._prompts.room(request) if self._settings.shared_cache else request.max_tokens
 
     def score(self, request: CompletionRequest, continuations: Sequence[str]) -> NDArray[np.float64]:
         """Log-probability of each continuation after the prompt, ``[len(continuations)]``.
@@ -215,6 +247,22 @@ class LlamaGenerator:
         """End the child process; a second call does nothing."""
         self.process.close()
 
+    def _reads_calls(self, request: CompletionRequest) -> bool:
+        """Whether calls that need not come are read here: llama.cpp knows forms that are no JSON, and thoughts."""
+        thinks = any("<think>" in template for template in self._templates)
+        return (self._call_form().native and not thinks) or self._prompts.control_in(request) is not None
+
+    def _call_form(self) -> CallForm:
+        if self._form is None:
+            self._form = form_of(self._rendered)
+        return self._form
+
+    def _rendered(self, messages: tuple[Message, ...]) -> str | None:
+        try:
+            return self._prompts.render(CompletionRequest(messages, tools=(PROBE_TOOL,)))
+        except UserError:  # the template refuses such a conversation
+            return None
+
     def _require_place_for_tools(self) -> None:
         if self._takes_tools is None:
             self._takes_tools = has_place_for_tools(self.process)
@@ -260,20 +308,21 @@ class LlamaStream:
         turn: its events.
         answer: puts it together.
         where: the model's file, for messages.
-        must_call: whether an answer without a call is an error.
         interval_s: least time between two chunks; what comes in between waits for the token after it.
     """
 
-    def __init__(
-        self, turn: Turn, answer: Answer, where: str, *, must_call: bool = False, interval_s: float = 0.0
-    ) -> None:
+    def __init__(self, turn: Turn, answer: Answer, where: str, *, interval_s: float = 0.0) -> None:
         self._turn = turn
-        self._must_call = must_call
         self._answer = answer
         self._where = where
         self._interval_s = interval_s
         self._next_s = 0.0
         self._over = False
+
+    @property
+    def progress(self) -> Progress:
+        """Tokens so far."""
+        return self._answer.progress
 
     def __iter__(self) -> Self:
         """Itself."""
@@ -295,15 +344,7 @@ class LlamaStream:
         self._over = True
         if self._answer.completion is None:
             raise LocumError("runtime-engine-failed", "llama.cpp ended an answer without its end", where=self._where)
-        completion = self._answer.completion
-        if self._must_call and not completion.tool_calls:
-            raise LocumError(
-                "runtime-no-call",
-                f"the model was to call a function, and wrote {completion.output_tokens} tokens without one",
-                where=self._where,
-                fix="allow more tokens, set tool_choice to auto, or use a model that is better at calling functions",
-            )
-        return Chunk(final=completion)
+        return Chunk(final=self._answer.completion)
 
     def _gather(self) -> Chunk | None:
         """What was written until the next chunk is due; None at the end."""

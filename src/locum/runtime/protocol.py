@@ -313,6 +313,18 @@ def problem_of(engine: object) -> LocumError | None:
     return engine.problem if isinstance(engine, Fallible) else None
 
 
+def unenforced_of(stream: object) -> tuple[str, ...]:
+    """Places in a request's tools that the calls of an answer are not held to while they are written."""
+    return stream.unenforced if isinstance(stream, HoldsCalls) else ()
+
+
+@runtime_checkable
+class HoldsCalls(Protocol):
+    """An answer whose calls are held to the schemas of their functions, as far as that can be."""
+
+    unenforced: tuple[str, ...]
+
+
 @runtime_checkable
 class Loading(Fallible, Protocol):
     """An engine that loads its model with the first request, or before."""

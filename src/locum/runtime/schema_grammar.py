@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from locum.runtime import schema_scalars as scalars
 from locum.runtime.schema_limits import MAX_ALTERNATIVES, MAX_ITEMS, MAX_PROPERTIES, MAX_VALUES, SchemaFault
 from locum.runtime.schema_pattern import PatternFault, pattern_expression
+from locum.runtime.schema_values import Sign, is_type, same
 
 _ANNOTATIONS = frozenset(
     {"title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly"}
@@ -85,23 +86,63 @@ def schema_grammar(schema: dict[str, Any] | bool) -> str:
     Raises:
         SchemaFault: malformed, not enforceable, or it allows no value.
     """
-    return _Writer(schema).grammar()
+    return SchemaWriter(schema).grammar()
 
 
-class _Writer:
-    """The rules so far."""
+class SchemaWriter:
+    """The rules of one schema.
 
-    def __init__(self, schema: dict[str, Any] | bool) -> None:
+    Args:
+        schema: within the limits of ``schema_limits.check_limits``.
+        root: the name of its start.
+        patient: leave out what cannot be enforced and go on, so that all of it is known.
+
+    Attributes:
+        faults: what was left out: the place and the keyword (empty for a whole schema), and why.
+    """
+
+    def __init__(self, schema: dict[str, Any] | bool, root: str = "root", *, patient: bool = False) -> None:
         self._schema = schema
+        self._root = root
+        self._patient = patient
         self._rules: dict[str, str] = {}
-        self._refs = {"#": "root"}
+        self._refs = {"#": root}
         self._refs_deep = 0
+        self.faults: dict[tuple[str, str], str] = {}
 
     def grammar(self) -> str:
-        root = self._rule_of(self._schema, "#")
-        return "\n".join([f"root ::= {root}", *(f"{name} ::= {body}" for name, body in self._rules.items())]) + "\n"
+        """The rules, the start first; rules of two writers whose starts differ can stand in one grammar.
+
+        Raises:
+            SchemaFault: as ``schema_grammar``; of a patient one, what is over the limits.
+        """
+        start = self._rule_of(self._schema, "#")
+        rules = [f"{name} ::= {body}" for name, body in self._rules.items()]
+        return "\n".join([f"{self._root} ::= {start}", *rules]) + "\n"
 
     def _rule_of(self, schema: Any, where: str) -> str:
+        """The name of a rule for a schema; a patient writer leaves out of it what it has to."""
+        while True:
+            try:
+                return self._strict_rule_of(schema, where)
+            except SchemaFault as fault:
+                if not self._patient:
+                    raise
+                left = {key for key in fault.keywords if isinstance(schema, dict) and key in schema}
+                for key in sorted(left) or [""]:
+                    self.faults.setdefault((where, key), fault.cause)
+                if not left:
+                    return self._built_in("object" if where == "#" else "value")
+                schema = {key: value for key, value in schema.items() if key not in left}
+
+    def _cannot(self, where: str, what: str, *keywords: str) -> None:
+        """Refuse keywords; a patient writer notes them, and its caller goes on without them."""
+        if not self._patient:
+            _unsupported(where, what, *keywords)
+        for key in keywords:
+            self.faults.setdefault((where, key), f"{where[:120]}: cannot enforce {what}")
+
+    def _strict_rule_of(self, schema: Any, where: str) -> str:
         """The name of a rule for a schema."""
         if schema is True or (isinstance(schema, dict) and not set(schema) - _ANNOTATIONS):  # pyright: ignore[reportUnknownArgumentType]
             return self._built_in("value")
@@ -131,7 +172,7 @@ class _Writer:
         if isinstance(kind, list):
             return self._any_type(kind, fields, where)  # pyright: ignore[reportUnknownArgumentType]
         if not isinstance(kind, str) or kind not in _BY_TYPE:
-            _malformed(where, f"has type {str(kind)[:40]!r}")
+            _malformed(where, f"has type {str(kind)[:40]!r}", "type")
         _only(fields, _BY_TYPE[kind] | {"type"}, where)
         plain = len(fields) <= ("type" in fields)
         if plain:
@@ -143,26 +184,30 @@ class _Writer:
         _only(fields, {"$ref"}, where)
         ref = fields["$ref"]
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
-            _unsupported(where, f"$ref {str(ref)[:80]!r}: only references within the schema are followed")
+            _unsupported(where, f"$ref {str(ref)[:80]!r}: only references within the schema are followed", "$ref")
         if ref not in self._refs:
-            self._refs_deep += 1
-            if self._refs_deep > _REFS_DEEP:
+            target = _target(self._schema, ref, where)
+            if self._refs_deep == _REFS_DEEP:
                 raise SchemaFault(
                     "runtime-constraint-too-large", f"{where[:120]}: over {_REFS_DEEP} references inside each other"
                 )
+            self._refs_deep += 1
             name = self._refs[ref] = self._new_name()
             self._rules[name] = ""  # its place, so that a schema that refers to itself finds its name
-            self._rules[name] = self._rule_of(_target(self._schema, ref, where), ref)
+            self._rules[name] = self._rule_of(target, ref)
             self._refs_deep -= 1
         return self._refs[ref]
 
     def _combined(self, key: str, fields: dict[str, Any], where: str) -> str:
+        if {"properties", "items", "type"} & set(fields):  # the rest says more than the alternatives
+            self._cannot(where, f"the keyword {min(set(fields) - {key})[:80]!r} beside {key}", key)
+            return self._expression({name: fields[name] for name in fields if name != key}, where)
         _only(fields, {key}, where)
         parts = fields[key]
         if not isinstance(parts, list) or not 1 <= len(parts) <= MAX_ALTERNATIVES:  # pyright: ignore[reportUnknownArgumentType]
-            _malformed(where, f"{key} is no list of 1 to {MAX_ALTERNATIVES} schemas")
+            _malformed(where, f"{key} is no list of 1 to {MAX_ALTERNATIVES} schemas", key)
         if key == "allOf" and len(parts) > 1:  # pyright: ignore[reportUnknownArgumentType]
-            _unsupported(where, "allOf of several schemas: write their properties into one")
+            _unsupported(where, "allOf of several schemas: write their properties into one", key)
         if key == "oneOf":
             self._check_apart(parts, where)  # pyright: ignore[reportUnknownArgumentType]
         names = [self._rule_of(part, f"{where}/{key}/{index}") for index, part in enumerate(parts)]  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
@@ -170,13 +215,11 @@ class _Writer:
 
     def _check_apart(self, parts: list[Any], where: str) -> None:
         """``oneOf`` holds when exactly one part does: no value may fit two of them."""
-        signs = [_Sign(self._followed(part, f"{where}/oneOf"), self._followed) for part in parts]
+        signs = [Sign(self._followed(part, f"{where}/oneOf"), self._followed) for part in parts]
         for (left, one), (right, other) in itertools.combinations(enumerate(signs), 2):
             if not one.apart(other):
-                _unsupported(
-                    where,
-                    f"oneOf: a value may fit its parts {left} and {right}; use anyOf, or tell them apart by a const",
-                )
+                what = f"oneOf: a value may fit its parts {left} and {right}; use anyOf, or tell them apart by a const"
+                self._cannot(where, what, "oneOf")
 
     def _followed(self, schema: Any, where: str) -> dict[str, Any]:
         for _ in range(16):
@@ -189,14 +232,14 @@ class _Writer:
         _only(fields, _WITH_FIXED, where)
         values = fields.get("enum", [fields.get("const")])
         if not isinstance(values, list) or not 1 <= len(values) <= MAX_VALUES:  # pyright: ignore[reportUnknownArgumentType]
-            _malformed(where, f"enum is no list of 1 to {MAX_VALUES} values")
+            _malformed(where, f"enum is no list of 1 to {MAX_VALUES} values", "enum")
         kinds = fields.get("type")
         allowed = [kinds] if isinstance(kinds, str) else kinds
         kept = [
             value
             for value in values  # pyright: ignore[reportUnknownVariableType]
-            if (not isinstance(allowed, list) or any(_is_type(value, kind) for kind in allowed))  # pyright: ignore[reportUnknownVariableType]
-            and ("const" not in fields or _same(value, fields["const"]))
+            if (not isinstance(allowed, list) or any(is_type(value, kind) for kind in allowed))  # pyright: ignore[reportUnknownVariableType]
+            and ("const" not in fields or same(value, fields["const"]))
         ]
         if not kept:
             _empty(where)
@@ -204,7 +247,7 @@ class _Writer:
 
     def _any_type(self, kinds: list[Any], fields: dict[str, Any], where: str) -> str:
         if not kinds or not all(isinstance(kind, str) and kind in _BY_TYPE for kind in kinds):
-            _malformed(where, "has a list of types that are none")
+            _malformed(where, "has a list of types that are none", "type")
         if "number" in kinds:
             kinds = [kind for kind in kinds if kind != "integer"]
         known = frozenset[str]().union(*(_BY_TYPE[kind] for kind in kinds))
@@ -218,17 +261,17 @@ class _Writer:
     def _object(self, fields: dict[str, Any], where: str) -> str:
         properties, required = fields.get("properties", {}), fields.get("required", [])
         if not isinstance(properties, dict) or len(properties) > MAX_PROPERTIES:  # pyright: ignore[reportUnknownArgumentType]
-            _malformed(where, f"properties are no table of at most {MAX_PROPERTIES}")
+            _malformed(where, f"properties are no table of at most {MAX_PROPERTIES}", "properties")
         if not isinstance(required, list) or not all(isinstance(each, str) for each in required):  # pyright: ignore[reportUnknownVariableType]
-            _malformed(where, "required is no list of names")
+            _malformed(where, "required is no list of names", "required")
         missing = sorted(set(required) - set(properties))  # pyright: ignore[reportUnknownArgumentType]
         if missing:
-            _unsupported(where, f"required names {missing[0][:80]!r}, which properties lacks")
+            self._cannot(where, f"required names {missing[0][:80]!r}, which properties lacks", "required")
         more = fields.get("additionalProperties", True)
         if not properties:
             return self._map(more, where)
         if not isinstance(more, bool):
-            _unsupported(where, "additionalProperties with a schema beside properties")
+            self._cannot(where, "additionalProperties with a schema beside properties", "additionalProperties")
         ws = self._built_in("ws")
         pairs = [
             (
@@ -288,28 +331,31 @@ class _Writer:
 
     def _tuple(self, prefix: Any, items: Any, least: int, most: int | None, where: str) -> str:
         if not isinstance(prefix, list) or not 1 <= len(prefix) <= MAX_PROPERTIES:  # pyright: ignore[reportUnknownArgumentType]
-            _malformed(where, f"prefixItems is no list of 1 to {MAX_PROPERTIES} schemas")
+            _malformed(where, f"prefixItems is no list of 1 to {MAX_PROPERTIES} schemas", "prefixItems")
         length = len(prefix)  # pyright: ignore[reportUnknownArgumentType]
         if (not isinstance(items, bool)) or least > length or (most is not None and most < length):
-            _unsupported(where, "prefixItems beside items, minItems or maxItems that ask for another length")
+            what = "prefixItems beside items, minItems or maxItems that ask for another length"
+            _unsupported(where, what, "items", "minItems", "maxItems")
         ws = self._built_in("ws")
         names = [self._rule_of(part, f"{where}/prefixItems/{index}") for index, part in enumerate(prefix)]  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
         return self._rule(f'"[" {ws} ' + f' "," {ws} '.join(names) + f' {ws} "]"')
 
     def _string(self, fields: dict[str, Any], where: str) -> str:
         if len(fields) - ("type" in fields) > 1 and not set(fields) <= {"type", "minLength", "maxLength"}:
-            _unsupported(where, f"{' with '.join(sorted(set(fields) - {'type'}))}: one of them at a time")
+            kept = "pattern" if "pattern" in fields else "format"
+            more = set(fields) - {"type", kept}
+            self._cannot(where, f"{' with '.join(sorted({kept, *more}))}: one of them at a time", *sorted(more))
         if "pattern" in fields or "format" in fields:
             key = "pattern" if "pattern" in fields else "format"
             value = fields[key]
             if not isinstance(value, str):
-                _malformed(where, f"{key} is no text")
+                _malformed(where, f"{key} is no text", key)
             if key == "format" and value not in scalars.FORMATS:
-                _unsupported(where, f"format {value[:40]!r}; known: {', '.join(sorted(scalars.FORMATS))}")
+                _unsupported(where, f"format {value[:40]!r}; known: {', '.join(sorted(scalars.FORMATS))}", key)
             try:
                 inner = scalars.format_expression(value) if key == "format" else pattern_expression(value)
             except PatternFault as fault:
-                _unsupported(where, f"pattern: {fault}")
+                _unsupported(where, f"pattern: {fault}", key)
             return self._rule(f'"\\"" {inner} "\\""')
         least = _count(fields, "minLength", scalars.MAX_LENGTH, where) or 0
         most = _count(fields, "maxLength", scalars.MAX_LENGTH, where)
@@ -334,7 +380,7 @@ class _Writer:
         return name
 
     def _new_name(self) -> str:
-        return f"r{len(self._rules)}"
+        return f"{'' if self._root == 'root' else self._root}r{len(self._rules)}"
 
     def _built_in(self, name: str) -> str:
         if name not in self._rules:
@@ -342,46 +388,6 @@ class _Writer:
             for needed in _NEEDS.get(name, ()):
                 self._built_in(needed)
         return name
-
-
-class _Sign:
-    """What tells the values of one schema from those of another: their types, and fixed values."""
-
-    def __init__(self, schema: dict[str, Any], follow: Any) -> None:
-        self._values = _fixed_values(schema)
-        kinds = schema.get("type")
-        if self._values is not None:
-            self._kinds = {_type_of(value) for value in self._values}
-        elif isinstance(kinds, (str, list)):
-            listed = [kinds] if isinstance(kinds, str) else kinds  # pyright: ignore[reportUnknownVariableType]
-            self._kinds = {"number" if kind == "integer" else str(kind) for kind in listed}  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
-        else:
-            self._kinds = {"object"} if "properties" in schema else set(_BY_TYPE)
-        properties, required = schema.get("properties"), schema.get("required")
-        self._marks: dict[str, list[Any]] = {}
-        if isinstance(properties, dict) and isinstance(required, list):
-            for name in filter(lambda each: isinstance(each, str), required):  # pyright: ignore
-                values = _fixed_values(follow(properties.get(name), "#"))  # pyright: ignore[reportUnknownArgumentType]
-                if values is not None:
-                    self._marks[name] = values
-
-    def apart(self, other: _Sign) -> bool:
-        """Whether no value fits both."""
-        if not self._kinds & other._kinds:
-            return True
-        if self._values is not None and other._values is not None:
-            return not any(_same(one, two) for one in self._values for two in other._values)
-        shared = self._marks.keys() & other._marks.keys()
-        return (self._kinds == other._kinds == {"object"}) and any(
-            not any(_same(one, two) for one in self._marks[name] for two in other._marks[name]) for name in shared
-        )
-
-
-def _fixed_values(schema: dict[str, Any]) -> list[Any] | None:
-    if "const" in schema:
-        return [schema["const"]]
-    values = schema.get("enum")
-    return values if isinstance(values, list) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def _target(schema: Any, ref: str, where: str) -> Any:
@@ -393,7 +399,7 @@ def _target(schema: Any, ref: str, where: str) -> Any:
         elif isinstance(schema, list) and key.isdecimal() and len(key) < 6 and int(key) < len(schema):  # pyright: ignore[reportUnknownArgumentType]
             schema = schema[int(key)]  # pyright: ignore[reportUnknownVariableType]
         else:
-            _malformed(where, f"$ref {ref[:80]!r} names nothing")
+            _malformed(where, f"$ref {ref[:80]!r} names nothing", "$ref")
     return schema  # pyright: ignore[reportUnknownVariableType]
 
 
@@ -401,10 +407,10 @@ def _only_type(fields: dict[str, Any], where: str) -> str:
     """The type that keywords without one are about; narrower than the standard, which then allows others, too."""
     unknown = sorted(set(fields) - frozenset[str]().union(*_BY_TYPE.values()))
     if unknown:
-        _unsupported(where, f"the keyword {unknown[0][:80]!r}")
+        _unsupported(where, f"the keyword {unknown[0][:80]!r}", *unknown)
     kinds = [kind for kind in ("object", "array", "string", "number") if set(fields) <= _BY_TYPE[kind]]
     if len(kinds) != 1:
-        _unsupported(where, "keywords of several types without a type")
+        _unsupported(where, "keywords of several types without a type", *fields)
     return kinds[0]
 
 
@@ -412,7 +418,7 @@ def _only(fields: dict[str, Any], known: frozenset[str] | set[str], where: str) 
     unknown = sorted(set(fields) - known)
     if unknown:
         beside = f" beside {', '.join(sorted(known & set(fields)))}" if known & set(fields) else ""
-        _unsupported(where, f"the keyword {unknown[0][:80]!r}{beside}")
+        _unsupported(where, f"the keyword {unknown[0][:80]!r}{beside}", *unknown)
 
 
 def _count(fields: dict[str, Any], key: str, most: int, where: str) -> int | None:
@@ -422,25 +428,26 @@ def _count(fields: dict[str, Any], key: str, most: int, where: str) -> int | Non
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        _malformed(where, f"{key} is {str(value)[:40]}, not a count")
+        _malformed(where, f"{key} is {str(value)[:40]}, not a count", key)
     if value > most:
-        raise SchemaFault("runtime-constraint-too-large", f"{where[:120]}: {key} {value} is over {most}")
+        cause = f"{where[:120]}: {key} {value} is over {most}"
+        raise SchemaFault("runtime-constraint-too-large", cause).about(key)
     return value
 
 
 def _bound(fields: dict[str, Any], closed: str, opened: str, where: str) -> tuple[Decimal | None, bool]:
     if closed in fields and opened in fields:
-        _unsupported(where, f"{closed} with {opened}: one of them at a time")
+        _unsupported(where, f"{closed} with {opened}: one of them at a time", closed)
     key = opened if opened in fields else closed
     if key not in fields:
         return None, False
     value = fields[key]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        _malformed(where, f"{key} is no number")
+        _malformed(where, f"{key} is no number", key)
     exact = Decimal(str(value))
     exponent = exact.normalize().as_tuple().exponent
     if isinstance(exponent, int) and exponent < -scalars.DIGITS:
-        _unsupported(where, f"{key} with more than {scalars.DIGITS} decimals")
+        _unsupported(where, f"{key} with more than {scalars.DIGITS} decimals", key)
     if abs(exact) >= 10**scalars.DIGITS:
         if (exact > 0) == (closed == "minimum"):
             _empty(where)
@@ -448,31 +455,13 @@ def _bound(fields: dict[str, Any], closed: str, opened: str, where: str) -> tupl
     return exact, key == opened
 
 
-def _type_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    return names[type(value)]
-
-
-def _is_type(value: Any, kind: Any) -> bool:
-    if kind == "integer":
-        return _type_of(value) == "number" and float(value).is_integer()
-    return _type_of(value) == kind
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equality of JSON values: true is not 1."""
-    return _type_of(one) == _type_of(other) and one == other
-
-
 def _empty(where: str) -> NoReturn:
     raise SchemaFault("runtime-constraint-schema", f"{where[:120]}: it allows no value")
 
 
-def _malformed(where: str, why: str) -> NoReturn:
-    raise SchemaFault("runtime-constraint-schema", f"{where[:120]}: {why}")
+def _malformed(where: str, why: str, *keywords: str) -> NoReturn:
+    raise SchemaFault("runtime-constraint-schema", f"{where[:120]}: {why}").about(*keywords)
 
 
-def _unsupported(where: str, what: str) -> NoReturn:
-    raise SchemaFault("runtime-constraint-unsupported", f"{where[:120]}: cannot enforce {what}")
+def _unsupported(where: str, what: str, *keywords: str) -> NoReturn:
+    raise SchemaFault("runtime-constraint-unsupported", f"{where[:120]}: cannot enforce {what}").about(*keywords)

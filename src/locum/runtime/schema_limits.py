@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from typing import Any, Self
 
 from locum.core.errors import UserError
 
@@ -32,7 +32,18 @@ _FIX = "make the schema smaller, or ask in several requests"
 
 
 class SchemaFault(UserError):
-    """A schema that cannot be a constraint; ``cause`` begins with the place in it."""
+    """A schema that cannot be a constraint; ``cause`` begins with the place in it.
+
+    Attributes:
+        keywords: those at fault in the schema at that place, without which it may be one.
+    """
+
+    keywords: tuple[str, ...] = ()
+
+    def about(self, *keywords: str) -> Self:
+        """The same fault, of these keywords."""
+        self.keywords = keywords
+        return self
 
 
 def check_limits(schema: Any) -> str:
