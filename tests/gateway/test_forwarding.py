@@ -20,7 +20,7 @@ from locum.gateway.bundle_target import BundleTarget
 from locum.gateway.errors import ApiError
 from locum.gateway.pool import DaemonPool
 from locum.gateway.settings import Settings
-from locum.runtime.completion import Chunk, CompletionRequest, ToolCallDelta
+from locum.runtime.completion import Chunk, Completion, CompletionRequest, FinishedStream, ToolCallDelta
 from locum.schema.message import Message, ToolCall
 from locum.testing import ChunkGenerator, FakeEmbedder, FakeGenerator, Scripted
 from locum.testing.bundles import pico_bundle, pico_task
@@ -392,3 +392,24 @@ def test_what_a_hand_over_cost_is_counted(start):
     assert response["usage"]["output_tokens"] == usage["completion_tokens"]
     assert gateway.metric("locum_output_tokens_total") == before[0] + 3 * usage["completion_tokens"]
     assert gateway.metric("locum_input_tokens_total") == before[1] + 3 * usage["prompt_tokens"]
+
+
+@pytest.mark.engines
+def test_what_a_call_is_not_held_to_is_told_and_one_that_was_cut_is_no_call(start_model):
+    """Of a function with a keyword that no grammar has; a stream of a call that the limit cut."""
+
+    class Held(FinishedStream):
+        unenforced = ("tools.0.function.parameters.properties.day.multipleOf",)
+
+    class Holding(FakeGenerator):
+        def stream(self, request, stop=None):
+            return Held(self.complete(request))
+
+    cut = Completion("", "length", 3, 2, "m", cut_call=ToolCall("c1", "weather", '{"day": 1'))
+    gateway = start_model(Holding(lambda _request: cut))
+    whole = gateway.http.post("/v1/chat/completions", json={**_chat("tiny"), "tools": [TOOL]}).json()
+    assert whole["locum"]["left_out"] == list(Held.unenforced)
+    choice = whole["choices"][0]
+    assert choice["finish_reason"] == "length" and not choice["message"].get("tool_calls")
+    item = gateway.http.post("/v1/responses", json={"model": "tiny", "input": "x", "store": False}).json()["output"][0]
+    assert (item["type"], item["status"], item["arguments"]) == ("function_call", "incomplete", '{"day": 1')

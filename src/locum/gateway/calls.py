@@ -42,7 +42,6 @@ class Origin:
         ignored_messages: messages of the request that are not part of the input.
         left_out: fields of the request that were not done, though the answer is given.
         refusal: why nobody answered; None when somebody did.
-        unenforced: places in the request's tools that calls are not held to while they are written.
     """
 
     route: str
@@ -54,7 +53,6 @@ class Origin:
     ignored_messages: int = 0
     left_out: tuple[str, ...] = ()
     refusal: str | None = None
-    unenforced: tuple[str, ...] = ()
 
     def headers(self, truncated_tokens: int) -> dict[str, str]:
         """The same for those who read no body."""
@@ -80,7 +78,6 @@ class Origin:
             "ignored_messages": self.ignored_messages,
             "left_out": self.left_out,
             "truncated_tokens": truncated_tokens,
-            **({"unenforced": list(self.unenforced)} if self.unenforced else {}),
         }
 
 

@@ -252,7 +252,7 @@ class ModelTarget:
         except LocumError as error:
             self._operator.tell(self.problem)
             raise from_engine_error(error) from error
-        origin = Origin("local", "a plain model", left_out=left_out(request), unenforced=unenforced_of(stream))
+        origin = Origin("local", "a plain model", left_out=(*left_out(request), *unenforced_of(stream)))
         return Opened(origin, stream, f"locum-{self._generator.model}")
 
     def forward(self, model: str, request: CompletionRequest) -> None:
