@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from locum.core.errors import UserError
+from locum.evaluate import metrics
 from locum.evaluate.metrics import evaluation
+from locum.schema.data import Row
 from locum.stats.confusion import confusion, macro_f1, macro_f1_of_rows
+from locum.stats.intervals import wilson
+from locum.tasks.tag import write_spans
 
 LABELS = ("a", "b", "c", "never")
 
@@ -124,3 +130,39 @@ def test_many_labels_stay_quick() -> None:
     gold = generator.integers(0, 151, 4500)
     made = evaluation("m", "test", tuple(map(str, range(151))), gold, gold)
     assert made.metrics["macro_f1"].value == 1.0
+
+
+def _row(place: int, output: object) -> Row:
+    return Row(id=str(place), input="x", output=json.dumps(output))
+
+
+def test_each_field_has_precision_recall_and_f1_with_intervals() -> None:
+    gold = [{"name": "a", "items": [{"price": 1}, {"price": 2}]}] * 5
+    said = [{"name": "a", "items": [{"price": 2}, {"price": 9}], "note": "?"}] * 4
+    found = {
+        each.label: each
+        for each in metrics.per_field([*map(json.dumps, said), None], [_row(i, each) for i, each in enumerate(gold)])
+    }
+    assert set(found) == {"name", "items[].price", "note"}
+    price = found["items[].price"]
+    assert (price.right, price.predicted, price.support) == (4, 8, 10)
+    assert (price.precision, price.recall, price.f1) == (0.5, 0.4, pytest.approx(2 * 4 / (8 + 10)))
+    exact = wilson(4, 8)
+    assert (price.within["precision"].low, price.within["precision"].high) == (exact.low, exact.high)
+    union = wilson(4, 14)  # F1 is 2J / (1 + J) of the Jaccard index
+    assert price.within["f1"].low == pytest.approx(2 * union.low / (1 + union.low))
+    assert price.within["f1"].low < price.f1 < price.within["f1"].high
+    assert (found["note"].precision, found["note"].recall, found["note"].support) == (0.0, None, 0)
+    assert "recall" not in found["note"].within
+
+
+def test_spans_of_one_type_are_counted_once_and_groups_widen_the_interval() -> None:
+    spans = write_spans([(0, 1, "iban"), (2, 3, "name")])
+    rows = [Row(id=str(i), input="abcd", output=spans) for i in range(40)]
+    outputs = [spans if i < 20 else write_spans([(2, 3, "name"), (2, 3, "iban")]) for i in range(40)]
+    iban, name = metrics.per_type(outputs, rows, ["iban", "name"])
+    assert (iban.right, iban.predicted, iban.support, name.f1) == (20, 40, 40, 1.0)
+    grouped, _ = metrics.per_type(outputs, rows, ["iban", "name"], np.repeat(np.arange(4), 10))
+    assert grouped.f1 == iban.f1
+    alone, together = iban.within["f1"], grouped.within["f1"]
+    assert together.high - together.low > 1.5 * (alone.high - alone.low)

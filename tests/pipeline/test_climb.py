@@ -329,6 +329,18 @@ def test_a_tuning_that_gained_nothing_is_the_student_that_it_started_from(rungs:
     assert statuses(climbed)["mini/full"] == "skipped"
 
 
+@pytest.mark.parametrize("code", ["train-no-time", "train-no-gain"])
+def test_where_tuning_the_small_base_came_to_nothing_a_larger_one_is_not_tuned(
+    rungs: Any, tmp_path: Path, code: str
+) -> None:
+    larger = LADDER[-1].model_copy(update={"name": "large/full", "base": "large"})
+    asked = rungs(mini_full=UserError(code, "nothing was gained"))
+    climbed = climb(workspace(tmp_path), DATA, (*LADDER, larger), 1.0)
+    assert "mini/head" in asked
+    assert "large/full" not in asked
+    assert "a larger body is not tuned" in next(each.reason for each in climbed.outcomes if each.candidate == larger)
+
+
 def test_what_a_tuning_starts_from_is_the_same_base_untuned(tmp_path: Path) -> None:
     def candidate(method: str, base: str = "mini", depth: int | None = None) -> Candidate:
         name = f"{base}/{method}"

@@ -67,7 +67,7 @@ def test_a_tuning_takes_whole_epochs_within_its_share_of_the_budget() -> None:
 def test_earlier_builds_are_remembered_by_sort_and_the_latest_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOCUM_HISTORY", "1")
+    monkeypatch.delenv("LOCUM_HISTORY")
     monkeypatch.setenv("LOCUM_CACHE", str(tmp_path))
     assert read_history() == History()
     remember([step("a", 5, sort="train")], {"a": 15})

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 import pytest
 
 from locum.core.errors import DeviceError
-from locum.report import plots, text
+from locum.report import facts, plots, text
 from locum.report.page import render, write_report
-from locum.schema.evaluation import WrongExample
+from locum.schema.evaluation import Interval, LabelScore, WrongExample
 from locum.schema.report import BuildReport, CandidateReport
 from locum.testing.reports import example_report, judged_report
 
@@ -230,3 +230,67 @@ def test_a_signature_stands_under_the_scores() -> None:
     page = render(report.model_copy(update={"ladder": tuple(sign(rung) for rung in report.ladder)}))
     assert "<code>nrefs:1|tok:13a</code>" in page
     assert "sacreBLEU" not in render(report)
+
+
+def test_why_a_student_is_served_is_told_in_whole_sentences() -> None:
+    said = {
+        "why_chosen": "mini/head is the smallest at the target",
+        "stopped_early": "tuning all of mini gains less than 1 point, so a larger body is not tuned",
+        "refit": "It was then trained again.",
+    }
+    report = example_report(3).model_copy(update=said)
+    assert facts.why_served(report) == (
+        "Mini/head is the smallest at the target. Tuning all of mini gains less than 1 point, so a larger body is not"
+        " tuned. It was then trained again."
+    )
+    name = report.ladder[0].candidate.name
+    assert facts.why_served(report.model_copy(update={"why_chosen": f"{name} is best."})).startswith(
+        f"{name} is best. "
+    )
+
+
+def test_the_first_screen_has_one_figure_for_the_share_that_is_answered_locally() -> None:
+    report = example_report(3)
+    system = {**report.system, "local_share": 0.123}  # what the test rows showed stands with the test rows
+    page = render(report.model_copy(update={"system": system}))
+    first, rest = page.split("<nav", 1)
+    assert "12.3" not in first and "12.3" in rest
+    assert f"{100 * report.certificate.local_share:.1f}" in first
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tag", "type"), ("extract", "field")])
+def test_spans_and_fields_have_figures_with_intervals_and_counts(kind: str, name: str) -> None:
+    def score(label: str, right: int, predicted: int, support: int) -> LabelScore:
+        within = {"f1": Interval(value=0.5, low=0.311, high=0.722, method="wilson")}
+        return LabelScore(
+            label=label,
+            support=support,
+            predicted=predicted,
+            right=right,
+            precision=0.4,
+            recall=0.6,
+            f1=0.5,
+            within=within,
+        )
+
+    def graded(rung: CandidateReport) -> CandidateReport:
+        test = rung.test and rung.test.model_copy(update={"per_label": (score("iban <b>", 317, 411, 523),)})
+        return rung.model_copy(update={"test": test})
+
+    report = judged_report()
+    page = render(report.model_copy(update={"kind": kind, "ladder": tuple(map(graded, report.ladder))}))
+    assert f"The 1 {name}, the hardest first" in page
+    row = page[page.index("iban &lt;b&gt;") :].partition("</tr>")[0]
+    assert all(f">{figure}<" in row for figure in ("317", "411", "523"))
+    assert "31.1–72.2" in row
+
+
+def test_what_scrolls_sideways_can_be_reached_by_keyboard_and_has_a_name_of_its_own() -> None:
+    for report in (example_report(30), judged_report()):
+        page = render(report)
+        regions = re.findall(r'<div class="scroll"([^>]*)>', page)
+        assert len(regions) == page.count('<div class="scroll"') == page.count("<table") > 3
+        assert all('tabindex="0"' in region and 'role="region"' in region for region in regions)
+        names = re.findall(r'class="scroll"[^>]*aria-label="([^"]+)"', page)
+        assert len(set(names)) == len(regions)
+        assert not re.search(r"<th[^>]*></th>", page)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from locum.core.text import visible
-from locum.report.facts import headline, in_force, promise_sentence
+from locum.report.facts import headline, in_force, promise_sentence, why_served
 from locum.report.terminal import judge_line, ladder_table, multitask_table
 from locum.schema.report import BuildReport
 
@@ -21,7 +21,7 @@ def print_report(report: BuildReport, console: Console) -> None:
     for multitask in report.multitask:
         console.print(multitask_table(multitask))
         console.print()
-    console.print(f"{report.why_chosen} {report.refit}".rstrip(), markup=False)
+    console.print(why_served(report), markup=False)
     engines = next((rung.engines for rung in report.ladder if rung.chosen), None)
     if engines is not None and engines.n:
         console.print(f"Engine: {engines.why}", markup=False)

@@ -9,8 +9,8 @@ nobody's false positive; a gold label that the model does not know counts as wro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,18 @@ from locum.core.errors import UserError
 from locum.evaluate.scored import count_groups
 from locum.schema import evaluation as documents
 from locum.schema.data import Row, SplitName
+from locum.scoring.fields import Leaf, field_name, leaves
 from locum.scoring.translation import Translations
 from locum.stats import bootstrap, calibration, confusion, intervals, ranking, rowwise
+from locum.tasks.json_answer import read_json
 from locum.tasks.tag import load_spans
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _RISK_POINTS = 200
+_MOST_FIELDS = 60  # the most frequent ones; an object may have any number of keys
+Part = TypeVar("Part")
 
 
 def evaluation(
@@ -157,7 +161,7 @@ def _per_label(matrix: Ints, labels: tuple[str, ...]) -> tuple[documents.LabelSc
 
 
 def per_type(
-    outputs: Sequence[str | None], rows: Sequence[Row], types: Sequence[str]
+    outputs: Sequence[str | None], rows: Sequence[Row], types: Sequence[str], groups: Ints | None = None
 ) -> tuple[documents.LabelScore, ...]:
     """How well spans of each type are found: exact spans, each once.
 
@@ -165,23 +169,94 @@ def per_type(
         outputs: answers of a kind that tags; None is no answer.
         rows: with the right spans, same order.
         types: to report.
+        groups: a number per row, the same for rows that belong together.
     """
-    support, answered, hits = Counter[str](), Counter[str](), Counter[str]()
-    for output, row in zip(outputs, rows, strict=True):
-        gold, said = set(load_spans(row.output)), set(load_spans(output) if output is not None else [])
-        for counter, spans in ((support, gold), (answered, said), (hits, gold & said)):
-            counter.update(label for _, _, label in spans)
-    return tuple(
-        documents.LabelScore(
-            label=label,
-            support=support[label],
-            predicted=answered[label],
-            precision=_ratio(hits[label], answered[label]),
-            recall=_ratio(hits[label], support[label]),
-            f1=_ratio(2 * hits[label], support[label] + answered[label]),
-        )
-        for label in types
+    said = [Counter(set(load_spans(output)) if output is not None else ()) for output in outputs]
+    gold = [Counter(set(load_spans(row.output))) for row in rows]
+    return _parts(said, gold, lambda span: span[2], types, groups)
+
+
+def per_field(
+    outputs: Sequence[str | None], rows: Sequence[Row], groups: Ints | None = None
+) -> tuple[documents.LabelScore, ...]:
+    """How well each field of an object is answered, the places in a list together (``items[].price``).
+
+    Args:
+        outputs: JSON answers; None is no answer.
+        rows: with the right objects, same order.
+        groups: a number per row, the same for rows that belong together.
+    """
+    said = [leaves(read_json(output)) if output is not None else Counter[Leaf]() for output in outputs]
+    gold = [leaves(read_json(row.output)) for row in rows]
+    count = Counter(field_name(leaf) for counter in (*gold, *said) for leaf in counter.elements())
+    names = [name for name, _ in count.most_common(_MOST_FIELDS)]
+    return _parts(said, gold, field_name, names, groups)
+
+
+def _parts(
+    said: Sequence[Counter[Part]],
+    gold: Sequence[Counter[Part]],
+    name_of: Callable[[Part], str],
+    names: Sequence[str],
+    groups: Ints | None,
+) -> tuple[documents.LabelScore, ...]:
+    """Precision, recall and F1 of parts of answers, by the name of the part."""
+    place = {name: number for number, name in enumerate(names)}
+    counts = np.zeros((len(names), len(gold), 3))  # right, answered, gold
+    for row, (answered, wanted) in enumerate(zip(said, gold, strict=True)):
+        for column, parts in enumerate((answered & wanted, answered, wanted)):
+            for part, number in parts.items():
+                if (at := place.get(name_of(part))) is not None:
+                    counts[at, row, column] += number
+    return tuple(_part(name, each, groups) for name, each in zip(names, counts, strict=True))
+
+
+def _part(name: str, counts: Floats, groups: Ints | None) -> documents.LabelScore:
+    """The figures of one part, from right, answered and gold by row, ``[n, 3]``.
+
+    A share of counted things has Wilson's interval. F1 is 2J / (1 + J) of the Jaccard index J, the share of right ones
+    among all that were answered or wanted, and rises with it, so its ends are those of J. Where rows belong together,
+    groups are drawn instead.
+    """
+    right, answered, wanted = (int(total) for total in counts.sum(axis=0))
+    union = answered + wanted - right
+    values = {"precision": _ratio(right, answered), "recall": _ratio(right, wanted), "f1": _ratio(right, union)}
+    within: dict[str, documents.Interval] = {}
+    for figure, share in values.items():
+        if share is None:
+            continue
+        of = {"precision": answered, "recall": wanted, "f1": union}[figure]
+        if groups is None:
+            found = intervals.wilson(right, of)
+        else:
+            columns = {
+                "precision": counts[:, 1],
+                "recall": counts[:, 2],
+                "f1": counts[:, 1] + counts[:, 2] - counts[:, 0],
+            }
+            pairs = np.column_stack([counts[:, 0], columns[figure]])
+            found = rowwise.interval(rowwise.Pooled(pairs, _share_of_counts), groups=groups)
+        ends = [_f1_of_jaccard(end) if figure == "f1" else end for end in (share, found.low, found.high)]
+        within[figure] = documents.Interval(value=ends[0], low=ends[1], high=ends[2], method=found.method)
+    return documents.LabelScore(
+        label=name,
+        support=wanted,
+        predicted=answered,
+        right=right,
+        precision=values["precision"],
+        recall=values["recall"],
+        f1=within["f1"].value if "f1" in within else None,
+        within=within,
     )
+
+
+def _share_of_counts(sums: Floats) -> Floats:
+    """Right over all, of sums ``[..., 2]``; 0 of none."""
+    return sums[..., 0] / np.maximum(sums[..., 1], 1)
+
+
+def _f1_of_jaccard(share: float) -> float:
+    return 2 * share / (1 + share)
 
 
 def _ratio(part: Any, whole: Any) -> float | None:

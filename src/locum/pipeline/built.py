@@ -137,12 +137,13 @@ class BuiltStudent:
             invalid=self._drafts(split).outputs.count(None),
             groups=scored.groups,
         )
-        if self.task.kind != "tag":
-            return found
-        types = sorted({label for row in self.rows(split) for _, _, label in load_spans(row.output)} | {*self._types})
-        return found.model_copy(
-            update={"per_label": metrics.per_type(self._drafts(split).outputs, self.rows(split), types)}
-        )
+        outputs, rows = self._drafts(split).outputs, self.rows(split)
+        if self.task.kind == "tag":
+            types = sorted({label for row in rows for _, _, label in load_spans(row.output)} | {*self._types})
+            return found.model_copy(update={"per_label": metrics.per_type(outputs, rows, types, scored.groups)})
+        if self.task.kind == "extract":
+            return found.model_copy(update={"per_label": metrics.per_field(outputs, rows, scored.groups)})
+        return found
 
     def rows(self, split: SplitName) -> list[Row]:
         """The rows of a split, in the order of the answers."""

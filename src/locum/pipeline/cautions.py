@@ -66,13 +66,14 @@ def cautions(student: BuiltStudent, card: DataCard, constant: Baseline | None) -
     """
     found, metric = student.evaluation("test"), student.task.metric
     tagged = student.task.kind == "tag"
-    missed = [score for score in found.per_label if score.support and not score.recall]
-    said = [*_missed(missed, len(found.per_label), tagged=tagged)]
+    labels = found.per_label if student.task.kind in ("classify", "tag") else ()
+    missed = [score for score in labels if score.support and not score.recall]
+    said = [*_missed(missed, len(labels), tagged=tagged)]
     beaten = True
     if constant is not None:
         beaten = constant.p < _SHOWN_BELOW and constant.only_student > constant.only_baseline
         said.append(_compared(constant, found.metrics["accuracy"].value, metric, beaten=beaten))
-    said += [*_few(found.per_label, card, tagged=tagged), *_lost(card)]
+    said += [*_few(labels, card, tagged=tagged), *_lost(card)]
     if student.task.kind == "classify" and (missed or not beaten):
         said.append(_hint(metric, [score.label for score in missed]))
     return tuple(said)

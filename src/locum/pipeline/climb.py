@@ -9,7 +9,7 @@ keeps its time: a prompt is not tried where that would take the time of what is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from locum.core.errors import CheckFailed, LocumError, ModelFileError, SourceError, UserError
 from locum.core.progress import note, warn
@@ -17,7 +17,7 @@ from locum.evaluate import choose
 from locum.fit.ladder import training_budgets
 from locum.pipeline.built import BuiltStudent, Prepared
 from locum.pipeline.made import OUT_OF_MEMORY
-from locum.pipeline.rung import build_rung
+from locum.pipeline.rung import build_rung, start_of
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
 from locum.schema.data import SplitName
@@ -29,11 +29,16 @@ _NOTHING_LEARNED = ("train-no-time", "train-no-gain")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one candidate; ``student`` is None unless it was built."""
+    """What became of one candidate; ``student`` is None unless it was built.
+
+    Attributes:
+        start: of a tuning that ended where it started, the student that it started from.
+    """
 
     candidate: Candidate
     student: BuiltStudent | None
     reason: str = ""
+    start: BuiltStudent | None = None
 
     @property
     def status(self) -> str:
@@ -98,7 +103,9 @@ def climb(work: Workspace, data: Prepared, ladder: Sequence[Candidate], noise_ce
                 raise
             failures.append(error)
             if error.code in _NOTHING_LEARNED:
-                outcomes.append(_not_built(work, candidate, error.cause))
+                start = start_of(work.task.kind, candidate, built)
+                same = next((each for each in built if each.candidate.name == start), None)
+                outcomes.append(replace(_not_built(work, candidate, error.cause), start=same))
                 continue
             warn(f"{candidate.name}: {error}")
             outcomes.append(Outcome(candidate, None, f"failed: {error.cause}"))
@@ -188,7 +195,9 @@ def _training_first(
 def _not_worth_it(
     work: Workspace, candidate: Candidate, outcomes: Sequence[Outcome], noise_ceiling: float
 ) -> str | None:
-    built = [as_rung(outcome.student) for outcome in outcomes if outcome.student is not None]
+    """Why a candidate is not tried; a tuning that ended where it started gained nothing, which tells, too."""
+    found = [(outcome.candidate, outcome.student or outcome.start) for outcome in outcomes]
+    built = [replace(as_rung(student), candidate=tried) for tried, student in found if student is not None]
     return choose.skip_reason(
         candidate, built, metric=work.task.metric, at_least=work.task.target.at_least, noise_ceiling=noise_ceiling
     )

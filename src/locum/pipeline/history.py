@@ -2,7 +2,7 @@
 
 Notable: a machine, and what else runs on it, make a step two or five times as long as arithmetic says; so the times of
 each sort of step are kept in one small file of the cache folder, and the median of their latest ratios corrects the
-next plan. No name of a task, file or label is in it. ``LOCUM_HISTORY=0`` neither reads nor writes it.
+next plan. No name of a task, file or label is in it. ``LOCUM_HISTORY`` names another file, or 0 for none.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class History:
 
 def history_file() -> Path | None:
     """Where it is kept; None where it is switched off."""
-    return None if os.environ.get("LOCUM_HISTORY") == "0" else cache_folder() / "step-times.json"
+    chosen = os.environ.get("LOCUM_HISTORY")
+    return None if chosen == "0" else Path(chosen) if chosen else cache_folder() / "step-times.json"
 
 
 def read_history() -> History:

@@ -140,7 +140,8 @@ def _limits(report: BuildReport, rung: CandidateReport | None) -> str:
     worst = [s for s in facts.worst_first(rung.test if rung else None) if s.support and s.f1 is not None][:5]
     if worst:
         named = ", ".join(f"{markdown(score.label)} ({text.percent(score.f1)})" for score in worst)
-        lines.append(f"Its weakest labels by F1 on test: {named}.")
+        what = facts.part_name(report.kind, many=True)
+        lines.append(f"Its weakest {what} by F1 on test: {named}.")
     if report.data.rare_labels:
         names = ", ".join(markdown(name) for name in list(report.data.rare_labels)[:20])
         lines.append(f"Too rare in the data for a statement of their own: {names}.")

@@ -146,7 +146,7 @@ def verdict(
         answer += (", above" if score.value >= target else ", below") + f" the target of {target:.1%}"
     if certificate.threshold is None:
         return f"{answer}; nothing is certified yet, so every input goes to the LLM, or to nobody."
-    may = f"it may answer {certificate.local_share:.0%} of the traffic by itself under its certificate"
+    may = f"it may answer {certificate.local_share:.1%} of the traffic by itself under its certificate"
     if promise is not None and promise.broken:
         broken = promise_sentence(promise).replace("these rows", "the test rows")
         return f"{answer}; {may}. {broken} Find out why before it is served: do both splits come from one traffic?"
@@ -186,13 +186,11 @@ def _local(report: BuildReport) -> Figure:
         return Figure(
             "answered locally", "0 %", "nothing is certified: every input goes to the LLM, or to nobody", good=False
         )
-    share = report.system.get("local_share")
-    measured = share if share is not None else certificate.local_share
     confidence = text.level(certificate.confidence)
     return Figure(
         "answered locally",
-        text.percent(measured),
-        f"{promise(certificate)}, proved at {confidence} confidence",
+        text.percent(certificate.local_share),
+        f"of {text.count(certificate.n)} calibration rows; {promise(certificate)}, proved at {confidence} confidence",
         good=True,
     )
 
@@ -249,6 +247,25 @@ def llm_note(llm: LlmReport) -> str:
     if llm.left_out:
         parts.append(f"its server refused {', '.join(llm.left_out)}, so it answered with its own setting")
     return "; ".join(parts)
+
+
+def why_served(report: BuildReport) -> str:
+    """Why this student, why the ladder ended, and whether it was trained again: whole sentences."""
+    said = (one.strip() for one in (report.why_chosen, report.stopped_early or "", report.refit))
+    named = {rung.candidate.name for rung in report.ladder} | {rung.candidate.base for rung in report.ladder}
+    return " ".join(_sentence(one, starts_with_name=one.split()[0] in named) for one in said if one)
+
+
+def _sentence(said: str, *, starts_with_name: bool) -> str:
+    """What was said, with a capital letter and a full stop; a name stays as it is written."""
+    first = said[0] if starts_with_name else said[0].upper()
+    return f"{first}{said[1:].removesuffix('.')}."
+
+
+def part_name(kind: str | None, *, many: bool = False) -> str:
+    """What figures are broken down by: labels, types of span, or fields."""
+    name = {"tag": "type", "extract": "field"}.get(kind or "", "label")
+    return f"{name}s" if many else name
 
 
 def most_confused(evaluation: Evaluation | None, limit: int = 15) -> list[Confused]:

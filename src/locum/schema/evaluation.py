@@ -22,7 +22,14 @@ class Interval(Document):
 
 
 class LabelScore(Document):
-    """One class: precision, recall and F1 are None when their denominator is zero."""
+    """One label, type of span or field.
+
+    Attributes:
+        support, predicted: how many there are, and how many were answered.
+        right: how many of these are right; None in reports of earlier versions.
+        precision, recall, f1: None where the denominator is zero.
+        within: their 95 % intervals by name; of a span or a field, which have one.
+    """
 
     label: str
     support: int
@@ -30,6 +37,8 @@ class LabelScore(Document):
     precision: float | None
     recall: float | None
     f1: float | None
+    right: int | None = None
+    within: dict[str, Interval] = Field(default={})
 
 
 class ReliabilityBin(Document):
@@ -79,7 +88,7 @@ class Evaluation(Document):
     Attributes:
         metrics: the task's, by name; ``accuracy`` is always there.
         labels, confusion: empty for kinds without labels.
-        per_label: by label; by type of span for taggers; empty for other kinds.
+        per_label: by label; by type of span for taggers; by field for answers that have fields; else empty.
         confusion: rows are gold labels, columns predicted, in the order of ``labels``.
         field_calibration: of the confidence of single fields, where answers have fields.
         invalid: answers that are no label (only a prompted model gives them); they count as wrong.

@@ -111,6 +111,11 @@ def leaves(value: Any) -> Counter[Leaf]:
     return Counter(leaf for _, leaf in _leaves(value, (), ""))
 
 
+def field_name(leaf: Leaf) -> str:
+    """The field that a leaf stands in, whatever its place in a list: ``items[].price``."""
+    return "".join(leaf[0]).removeprefix(".") or "(the whole)"
+
+
 def right_fields(value: Any, gold: Any) -> dict[str, bool]:
     """Whether each leaf of a value is one of the gold value's, by its place (``arguments.city``, ``items[2].price``).
 
