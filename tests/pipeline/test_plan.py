@@ -211,7 +211,7 @@ def test_written_answers_are_planned_as_they_are_made(talk: Any) -> None:
     told = {step.name: step.what for step in plan.steps}
     assert "200 dev rows" in told[f"measure-{names[0]}"]
     assert "200 test rows" in told[f"answer-test-{names[0]}"]
-    assert "200 calibration rows with the chosen student" in told["answer-calibration"]
+    assert "answer 200 rows put aside for the proof" in told["answer-calibration"]
     took = seconds(plan)
     assert took[f"measure-{names[0]}"] > 4  # 200 answers
     assert took[f"measure-{names[1]}"] > 1.1 * took[f"measure-{names[0]}"]  # whose prompts are longer
