@@ -49,28 +49,19 @@ class Account:
     """The last requests, how many went where, and the median latency; kept in memory, gone with the process."""
 
     def __init__(self) -> None:
-        self._recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
+        self._recent: deque[tuple[str, float, str, float | None, int, str | None, float]] = deque(maxlen=_RECENT)
         self._seconds: deque[float] = deque(maxlen=_MEDIAN_OVER)
         self._counts: Counter[str] = Counter()
 
     def note(self, identifier: str, scope: Scope, status: int, seconds: float) -> None:
         """One request for an answer that has ended, by the event loop's thread."""
         route = scope.get("locum.route", "none")
-        failed = status >= 400 or "locum.error" in scope
+        error = scope["locum.error"]["error"] if "locum.error" in scope else None
+        failed = status >= 400 or error is not None
         self._counts["failed" if failed else route] += 1
         if not failed:
             self._seconds.append(seconds)
-        self._recent.append(
-            {
-                "id": identifier,
-                "time": round(time.time(), 3),
-                "route": route,
-                "confidence": scope.get("locum.confidence"),
-                "status": status,
-                "error": scope.get("locum.error", {}).get("error"),
-                "ms": round(1000 * seconds, 3),
-            }
-        )
+        self._recent.append((identifier, time.time(), route, scope.get("locum.confidence"), status, error, seconds))
 
     def to_json(self) -> dict[str, Any]:
         """The newest request first."""
@@ -80,7 +71,18 @@ class Account:
             "abstained": self._counts["abstain"],
             "failed": self._counts["failed"],
             "median_ms": round(1000 * median(self._seconds), 3) if self._seconds else None,
-            "recent": list(reversed(self._recent)),
+            "recent": [
+                {
+                    "id": identifier,
+                    "time": round(at, 3),
+                    "route": route,
+                    "confidence": confidence,
+                    "status": status,
+                    "error": error,
+                    "ms": round(1000 * seconds, 3),
+                }
+                for identifier, at, route, confidence, status, error, seconds in reversed(self._recent)
+            ],
         }
 
 

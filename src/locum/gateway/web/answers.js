@@ -11,12 +11,15 @@ export function who(route, served) {
   return route === "abstain" ? "Nobody answered" : "No answer";
 }
 
+// The server's reason in plain words, where it has none.
+export const plainly = (reason) => (reason ?? "").replace("no threshold is certified", "nothing could be proved about this model from the labelled rows");
+
 const otherwise = (served) => (served.llm ? `goes to ${served.llm}` : "is left without an answer, because no LLM is set up");
 
 // Why it went there, in a sentence.
 function why(origin, served) {
   const below = BELOW.exec(origin.reason ?? "");
-  const unsure = below ? `the small model was ${percent(Number(below[1]))} sure, and answers alone from ${percent(Number(below[2]))}` : origin.reason;
+  const unsure = below ? `the small model was ${percent(Number(below[1]))} sure, and answers alone from ${percent(Number(below[2]))}` : plainly(origin.reason);
   if (!served.certificate) return null;
   if (origin.route === "local") {
     if (origin.reason?.startsWith("asked for local only")) return `You asked the small model alone: ${unsure}. Otherwise such a question ${otherwise(served)}.`;
@@ -31,7 +34,7 @@ function covered(origin, served) {
   if (!served.certificate) return null;
   const link = element("a", { href: "#certificate", textContent: "certificate" });
   if (origin.certificate) return element("li", {}, "Covered by the ", link, `: ${promise(served)}`);
-  if (origin.certificate_void) return element("li", {}, `Covered by nothing, because ${origin.certificate_void}. See the `, link, ".");
+  if (origin.certificate_void) return element("li", {}, "Covered by nothing: no ", link, " is in force.");
   return element("li", {}, "Not covered by the ", link, ", which speaks only of answers that the small model gives alone.");
 }
 

@@ -13,8 +13,10 @@ export function normal(text) {
     .normalize("NFC").trim();
 }
 
+let fields_made = 0;
+
 function field(name, hint, control) {
-  control.id = `in-${name}`;
+  control.id = `field-${++fields_made}`; // columns may have any name, and a form by the schema the same ones
   return element("div", { className: "field" },
     element("label", { htmlFor: control.id }, name, hint ? element("small", { textContent: ` ${hint}` }) : null), control);
 }

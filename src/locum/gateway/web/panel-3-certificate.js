@@ -1,7 +1,7 @@
 // The certificate in full: what is promised, what must hold for it, and what ends it.
 
 import { element, panel } from "./core.js";
-import { promise } from "./answers.js";
+import { plainly, promise } from "./answers.js";
 
 const list = (items) => element("ul", {}, ...items.map((textContent) => element("li", { textContent })));
 
@@ -15,7 +15,7 @@ panel({
     body.dataset.shown = `${certificate.id} ${ended}`;
     const rest = llm ? `goes to ${llm}` : "is left without an answer";
     const first = ended
-      ? `Nothing is promised now, because ${ended}. So every question ${rest}.`
+      ? `Nothing is promised now, because ${plainly(ended)}. So every question ${rest}.`
       : `${promise(served)} That is for the answers that the small model gives alone; every other question ${rest}.`;
     body.replaceChildren(element("p", { textContent: first }),
       element("details", {}, element("summary", { textContent: "The whole statement, and what it rests on" }),
