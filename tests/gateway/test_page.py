@@ -17,6 +17,7 @@ from locum.core.errors import DataError, UserError
 from locum.data.labelled import read_labelled
 from locum.gateway.errors import ApiError
 from locum.gateway.review import MAX_BYTES, ReviewFile, ReviewRequest
+from locum.gateway.serve import _announce
 from locum.gateway.settings import Settings
 from locum.gateway.targets import ModelTarget
 from locum.pipeline.examine import evaluate_bundle
@@ -108,6 +109,18 @@ def test_with_a_key_the_code_is_open_and_all_it_asks_for_is_not(start) -> None:
         assert http.get(path, params={"key": KEY}).status_code == 401  # never from an address
         assert http.get(path, headers={"authorization": f"Bearer {KEY}"}).status_code == 200
     assert http.post("/locum/review", json={}).status_code == 401
+
+
+def test_a_rebound_name_gets_neither_page_nor_facts(start) -> None:
+    http = start().http
+    for path in ("/", "/page/core.js", "/locum/served"):
+        assert http.get(path, headers={"host": "attacker.example"}).status_code == 403
+
+
+def test_the_start_says_where_the_page_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for page in (True, False):
+        _announce(ModelTarget("tiny", FakeGenerator(["x"])), page=page)("http://127.0.0.1:8080/v1")
+        assert ("http://127.0.0.1:8080/;" in capsys.readouterr().err) is page
 
 
 def test_no_page_takes_all_of_it_away(start, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}/v1"
     config = server_config(create_app(target, settings=chosen), chosen)
-    server = _Server(config, lambda: (on_ready or _announce(target))(url))
+    server = _Server(config, lambda: (on_ready or _announce(target, page=chosen.page))(url))
     note(f"serving {one_line(target.name)} at {url}")
     try:
         with _reported(), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -158,9 +158,10 @@ def _reported() -> Generator[None, None, None]:
         logging.captureWarnings(False)
 
 
-def _announce(target: Target) -> Callable[[str], None]:
+def _announce(target: Target, *, page: bool = False) -> Callable[[str], None]:
     def say(url: str) -> None:
         name = one_line(target.name)
+        tried = f"; try it in a browser at {url.removesuffix('v1')}" if page else ""
         if target.certificate is None:
             state = "a plain model, nothing is certified"
         else:
@@ -168,7 +169,7 @@ def _announce(target: Target) -> Callable[[str], None]:
             state = f"nothing is answered locally: {one_line(void)}" if void else "its certificate is in force"
         with suppress(OSError, ValueError):  # nobody reads it, or its disk is full: no reason not to serve
             if sys.stderr is not None:  # None: it was closed when this process began
-                sys.stderr.write(f"serving {name} at {url} ({state}); Ctrl-C stops\n")
+                sys.stderr.write(f"serving {name} at {url} ({state}){tried}; Ctrl-C stops\n")
                 sys.stderr.flush()
 
     return say
