@@ -379,3 +379,20 @@ def test_an_error_names_the_field_of_its_endpoint(start, start_model):
     for fields, field in asked:
         error = _post(bundle, "responses", "pico", **fields).json()["error"]
         assert error["param"] == field
+
+
+def test_a_hint_that_the_server_refuses_costs_no_answer_and_is_told(start):
+    refusal = {"message": "Unsupported parameter: 'reasoning_effort' is not supported with this model."}
+
+    def says(body: Any) -> Any:
+        refused = "reasoning_effort" in body
+        return Scripted(status=400, body=json.dumps({"error": refusal}).encode()) if refused else "cash"
+
+    gateway = start(script=says)
+    for _ in range(2):
+        answered = gateway.ask("good morning", reasoning_effort="low", verbosity="low").json()
+        assert answered["choices"][0]["message"]["content"] == "cash"
+        assert answered["locum"]["left_out"] == ["reasoning_effort"]
+    assert ["reasoning_effort" in each.body for each in gateway.upstream.received] == [True, False, False]
+    asked = gateway.ask("good morning", "pico@llm", reasoning_effort="low")
+    assert asked.json()["error"]["code"] == "llm_refused", "what is asked by name is not changed"

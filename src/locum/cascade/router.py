@@ -23,7 +23,7 @@ from locum.cascade.policy import Mode, decide, void_reason
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.progress import warn
 from locum.data.normalise import NotText, normalise
-from locum.runtime.completion import AsSent, Completion, CompletionRequest
+from locum.runtime.completion import LEFT_OUT, AsSent, Completion, CompletionRequest
 from locum.runtime.protocol import Generator, Stop
 from locum.schema.certificate import Answer, Certificate, Decision, Policy
 from locum.students.protocol import LocalAnswer, StudentModel
@@ -271,6 +271,7 @@ class Router:
             input_tokens=written.input_tokens,
             output_tokens=written.output_tokens,
             cached_tokens=written.cached_tokens,
+            left_out=tuple(name for name in written.extra.get(LEFT_OUT, "").split(",") if name),
         )
 
     def _llm_answer(

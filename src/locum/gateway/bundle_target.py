@@ -47,8 +47,11 @@ _HANDED_OVER = (
 )  # fmt: skip
 """What a caller may say to the LLM that an input is handed over to: how hard to work, for whom, at which price. What is
 asked, and how the answer is read, is the task's."""
-_HINTS = frozenset({"reasoning_effort", "verbosity", "reasoning.effort", "text.verbosity"})
-"""The names that those of them have which would otherwise be left out."""
+_HINTS = {
+    "reasoning_effort": "reasoning_effort", "reasoning.effort": "reasoning_effort",
+    "verbosity": "verbosity", "text.verbosity": "verbosity",
+}  # fmt: skip
+"""Those of them that are otherwise left out, by the names that callers have for them."""
 
 
 class BundleTarget:
@@ -171,7 +174,9 @@ class BundleTarget:
         confidence = _finite(answer.confidence)
         if self._metrics is not None and confidence is not None:
             self._metrics.confidence.observe(confidence)
-        passed_on = _HINTS if hints and answer.route == "llm" else ()
+        passed_on = {name for name, field in _HINTS.items() if field in hints and field not in answer.left_out}
+        if answer.route != "llm":
+            passed_on.clear()
         origin = self._origin(answer, confidence, ignored, left_out(request, passed_on=passed_on))
         return Opened(origin, _as_stream(answer, model), self._fingerprint)
 

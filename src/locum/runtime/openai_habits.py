@@ -24,6 +24,12 @@ _SETTINGS = (
     "logprobs",
     "top_logprobs",
     "response_format",
+    "reasoning_effort",
+    "verbosity",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "user",
 )
 _SCHEMA = "json_schema"
 """Left out of ``response_format``, which is then any JSON object."""
@@ -102,7 +108,7 @@ def _refused(body: Document, told: str, document: Any) -> str | None:
     if not _REFUSES.search(told):
         return None
     for name in sent:
-        plain = name != "stop"  # an everyday word counts only where it is quoted
+        plain = name not in ("stop", "user", "verbosity")  # an everyday word counts only where it is quoted
         quoted = rf"""["'`\\]{name}["'`\\.]"""
         if re.search(rf"{quoted}|\b{name}\b" if plain else quoted, told):
             return name

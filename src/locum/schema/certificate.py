@@ -173,6 +173,7 @@ class Answer(Document):
         cached_tokens: how many of ``input_tokens`` the LLM did not have to read again.
         fields: the student's calibrated estimate that each field of its answer is right, by path
             (``arguments.city``, ``items[2].price``); None where there is none. No certificate speaks of fields.
+        left_out: fields of the request that the LLM's server refuses.
     """
 
     output: str | None
@@ -185,3 +186,4 @@ class Answer(Document):
     output_tokens: int = 0
     cached_tokens: int = 0
     fields: Mapping[str, float] | None = None
+    left_out: tuple[str, ...] = ()
