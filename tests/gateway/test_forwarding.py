@@ -20,7 +20,7 @@ from locum.gateway.bundle_target import BundleTarget
 from locum.gateway.errors import ApiError
 from locum.gateway.pool import DaemonPool
 from locum.gateway.settings import Settings
-from locum.runtime.completion import Chunk, Completion, CompletionRequest, FinishedStream, ToolCallDelta
+from locum.runtime.completion import Chunk, Completion, CompletionRequest, FinishedStream, RequestFault, ToolCallDelta
 from locum.schema.message import Message, ToolCall
 from locum.testing import ChunkGenerator, FakeEmbedder, FakeGenerator, Scripted
 from locum.testing.bundles import pico_bundle, pico_task
@@ -413,3 +413,18 @@ def test_what_a_call_is_not_held_to_is_told_and_one_that_was_cut_is_no_call(star
     assert choice["finish_reason"] == "length" and not choice["message"].get("tool_calls")
     item = gateway.http.post("/v1/responses", json={"model": "tiny", "input": "x", "store": False}).json()["output"][0]
     assert (item["type"], item["status"], item["arguments"]) == ("function_call", "incomplete", '{"day": 1')
+
+
+@pytest.mark.engines
+def test_a_fault_of_a_tool_is_told_in_the_fields_of_its_endpoint(start_model):
+    place = "tools.0.function.parameters.properties.day.multipleOf"
+    fault = RequestFault("runtime-constraint-unsupported", f"{place}: cannot be enforced").about(place)
+    gateway = start_model(FakeGenerator([fault]))
+    for path, body, own in (
+        ("chat/completions", _chat("tiny"), place),
+        ("responses", {"model": "tiny", "input": "x", "store": False}, place.replace(".function", "")),
+    ):
+        said = gateway.http.post(f"/v1/{path}", json=body)
+        assert (said.status_code, said.json()["error"]["param"]) == (400, own) and own in said.json()["error"][
+            "message"
+        ]

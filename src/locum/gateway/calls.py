@@ -211,6 +211,10 @@ class Call(ABC, Generic[R]):
     def tail(self, answers: Sequence[Answered]) -> bytes:
         """What follows once every choice has ended."""
 
+    def own(self, error: ApiError) -> ApiError:
+        """An engine's error in the words of this endpoint; engines name fields as a chat does."""
+        return error
+
     def failure(self, error: ApiError) -> bytes:
         """The event that says that the answer failed on its way; nothing follows it."""
         return b"event: error\ndata: " + error.to_bytes() + b"\n\n"

@@ -58,6 +58,14 @@ class ResponseCall(Call[ResponseRequest]):
         whole = self.body(answers)
         return self.numbered(f"response.{whole['status']}", response=whole)
 
+    def own(self, error: ApiError) -> ApiError:
+        """A tool's schema stands beside its name here, and the conversation in ``input``."""
+        if error.param is None or not error.param.startswith(("tools.", "messages")):
+            return error
+        message = error.message.replace(".function.parameters", ".parameters")
+        param = error.param.replace(".function.parameters", ".parameters") if "tools." in error.param else "input"
+        return ApiError(error.status, error.code, message, param=param, retry_after_s=error.retry_after_s)
+
     def failure(self, error: ApiError) -> bytes:
         """An ``error`` event: what went wrong stands beside its type, as OpenAI documents it, and in ``error``."""
         return self.numbered(

@@ -184,10 +184,12 @@ class Run:
     def _raise_failure(self) -> None:
         if self._failure is None:
             return
-        if isinstance(self._failure, (ApiError, ClientGone)):
+        if isinstance(self._failure, ApiError):
+            raise self._call.own(self._failure)
+        if isinstance(self._failure, ClientGone):
             raise self._failure
         if isinstance(self._failure, LocumError):
-            raise from_engine_error(self._failure) from self._failure
+            raise self._call.own(from_engine_error(self._failure)) from self._failure
         raise unexpected(self._failure) from self._failure
 
     def _watch(self, opened: Opened) -> None:

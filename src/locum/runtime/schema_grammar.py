@@ -130,7 +130,8 @@ class SchemaWriter:
                     raise
                 left = {key for key in fault.keywords if isinstance(schema, dict) and key in schema}
                 for key in sorted(left) or [""]:
-                    self.faults.setdefault((where, key), fault.cause)
+                    each = f"{where[:120]}: cannot enforce the keyword {key[:80]!r}"
+                    self.faults.setdefault((where, key), fault.cause if len(left) < 2 else each)
                 if not left:
                     return self._built_in("object" if where == "#" else "value")
                 schema = {key: value for key, value in schema.items() if key not in left}
