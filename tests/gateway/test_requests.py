@@ -136,9 +136,10 @@ def test_fault_73_values_out_of_bounds_are_named(field: str, value: object, code
     [
         ("completions", {"n": 17}, "invalid_value", "n"),
         ("completions", {"prompt": ["a"] * 9, "n": 2}, "invalid_value", "n"),
-        ("completions", {"prompt": [1, 2, 3]}, "invalid_value", "prompt.0"),
+        ("completions", {"prompt": [1, "a"]}, "invalid_value", "prompt.0"),
+        ("completions", {"max_tokens": 0}, "invalid_value", "max_tokens"),
         ("completions", {"logprobs": -1}, "invalid_value", "logprobs"),
-        ("completions", {"echo": True}, "unsupported_value", "echo"),
+        ("completions", {"echo": True, "truncate": True}, "unsupported_value", "echo"),
         ("completions", {"best_of": 3}, "unsupported_value", "best_of"),
         ("completions", {"best_of": 1, "n": 2}, "invalid_value", "best_of"),
         ("completions", {"messages": []}, "unknown_field", "messages"),

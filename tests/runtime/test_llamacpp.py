@@ -600,3 +600,77 @@ def test_a_model_that_the_gguf_package_split_answers_as_the_whole_file(tmp_path:
     assert later
     with closing(open_model(first, SMALL)) as model:
         assert model.complete(RAW).text == greedy(pico, RAW.prompt or "", RAW.max_tokens)
+
+
+ECHO = CompletionRequest((), prompt="The \u00fcber-cat \u6771 sat", max_tokens=0, echo=True, logprobs=2)
+
+
+def prompt_logprobs(pico: PicoDecoder, ids: list[int]) -> np.ndarray:
+    """What NumPy gives each token of a prompt but the first."""
+    return np.array([pico.log_probability(ids[:place], [ids[place]]) for place in range(1, len(ids))])
+
+
+def test_a_prompt_is_given_back_with_the_log_probabilities_of_its_tokens(
+    pico: PicoDecoder, model: LlamaGenerator
+) -> None:
+    said = model.complete(ECHO)
+    ids = pico.encode(ECHO.prompt or "")
+    assert (said.text, said.finish_reason, said.output_tokens, said.input_tokens) == (
+        ECHO.prompt,
+        "length",
+        0,
+        len(ids),
+    )
+    assert b"".join(token.token.encode("utf-8", "surrogateescape") for token in said.logprobs) == bytes(ids)
+    assert np.isnan(said.logprobs[0].logprob)
+    told = np.array([token.logprob for token in said.logprobs[1:]])
+    assert np.allclose(told, prompt_logprobs(pico, ids), atol=0.03)
+    best = pico.logits(ids)[:-1].argmax(axis=1)
+    tops = [token.top[0][0].encode("utf-8", "surrogateescape") for token in said.logprobs[1:]]
+    assert [top for top in tops if len(top)] == [bytes([b]) for top, b in zip(tops, best, strict=True) if len(top)]
+
+
+def test_what_follows_an_echo_is_what_follows_without_and_each_token_has_its_entry(model: LlamaGenerator) -> None:
+    plain = replace(RAW, logprobs=0, max_tokens=3)
+    alone, said = model.complete(plain), model.complete(replace(plain, echo=True))
+    assert said.text == f"{RAW.prompt}{alone.text}"
+    for told, before in zip(said.logprobs[-3:], alone.logprobs, strict=True):
+        assert told.token == before.token and told.logprob == pytest.approx(before.logprob, abs=1e-3)
+    assert len(said.logprobs) == said.input_tokens + said.output_tokens
+    with model.stream(replace(plain, echo=True)) as stream:
+        chunks = list(stream)
+    assert "".join(chunk.text for chunk in chunks) == said.text and chunks[0].text == RAW.prompt
+    assert sum(len(chunk.logprobs) for chunk in chunks) == len(said.logprobs)
+
+
+def test_prompts_that_begin_alike_have_the_same_log_probabilities_kept_or_read_anew(
+    pico: PicoDecoder, model: LlamaGenerator
+) -> None:
+    for end in ("mice", "moon", "m"):
+        asked = replace(ECHO, prompt=f"cats chase {end}")
+        told = np.array([token.logprob for token in model.complete(asked).logprobs[1:]])
+        assert np.allclose(told, prompt_logprobs(pico, pico.encode(asked.prompt or "")), atol=0.03)
+
+
+def test_an_echo_under_an_adapter_is_the_adapters(
+    pico: PicoDecoder, model: LlamaGenerator, lora: tuple[Path, Weights]
+) -> None:
+    asked = replace(ECHO, prompt="cats chase mice", adapter="french")
+    last = model.complete(asked).logprobs[-1].logprob
+    ids = pico.encode(asked.prompt or "")
+    assert last == pytest.approx(pico.log_probability(ids[:-1], ids[-1:], lora[1]), abs=0.03)
+    assert abs(last - pico.log_probability(ids[:-1], ids[-1:])) > 0.05
+
+
+def test_a_prompt_of_ids_is_that_prompt(pico: PicoDecoder, model: LlamaGenerator) -> None:
+    ids = tuple(pico.encode(RAW.prompt or ""))
+    by_ids = replace(RAW, prompt="", prompt_ids=ids)
+    assert model.complete(by_ids).text == model.complete(RAW).text and model.count_tokens(by_ids) == len(ids)
+    assert model.complete(replace(by_ids, echo=True)).text == f"{RAW.prompt}{model.complete(RAW).text}"
+    for foreign in (len(pico.tokens), -1):
+        with pytest.raises(UserError) as caught:
+            model.complete(replace(by_ids, prompt_ids=(*ids, foreign)))
+        assert caught.value.code == "runtime-prompt-ids" and str(foreign) in caught.value.cause
+    with pytest.raises(UserError) as caught:
+        model.complete(replace(by_ids, prompt_ids=ids * 300))
+    assert caught.value.code == "runtime-too-long"

@@ -75,6 +75,7 @@ CODES: dict[str, str] = {
     "runtime-busy": "Others are being served first; ask again.",
     "runtime-timeout": "The engine did not answer in time.",
     "runtime-instructions": "The processor lacks the instructions that an engine's build needs.",
+    "runtime-prompt-ids": "A prompt holds an id that is none of the model's tokens.",
     "runtime-too-long": "A request is longer than the model's context.",
     "runtime-unsupported-option": "An engine cannot do what a request asks for.",
     "runtime-request-value": "A request holds a value that the model's chat template cannot read, or refuses.",

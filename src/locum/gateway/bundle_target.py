@@ -147,7 +147,10 @@ class BundleTarget:
             self._refuse("logprobs", "the answer has a confidence instead, in x-locum-confidence")
         if request.json_schema is not None and request.json_schema not in self._schemas:
             self._refuse("response_format", f"the answer has the task's own form ({self._form})")
-        for field in ("grammar", "adapter", "truncate"):
+        if request.prompt_ids is not None:
+            said = "token arrays are not taken, the student reads text; send that (lm-eval: tokenized_requests=False)"
+            self._refuse("prompt", said)
+        for field in ("grammar", "adapter", "truncate", "echo"):
             if getattr(request, field):
                 self._refuse(field, "it would shape the answer, which is the student's own, as it was certified")
         input_of(request, self._max_input_chars)

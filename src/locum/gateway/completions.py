@@ -1,11 +1,13 @@
 """``POST /v1/completions``: text to continue as it is, without a chat template.
 
 Notable: several prompts, each with several choices, come back in one list, prompt by prompt, as OpenAI's API orders
-them. Token arrays are refused: ids of one tokenizer mean something else to another. Not here: chats (``chat``).
+them. Token arrays are ids of the model's own tokenizer, and only a model of this machine takes them. With ``echo`` the
+log-probabilities have one entry for each token, of which the first is null. Not here: chats (``chat``).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
@@ -26,9 +28,10 @@ from locum.gateway.calls import (
 )
 from locum.gateway.documents import (
     MAX_CHOICES,
-    Length,
     LogitBias,
+    OrTokens,
     Text,
+    TokenArrays,
     WritingRequest,
     refuse,
     seeded,
@@ -45,14 +48,14 @@ class TextRequest(WritingRequest):
 
     only_llm: ClassVar[tuple[str, ...]] = ("logit_bias", "moderation", "suffix")
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)]
+    prompt: Annotated[Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)], OrTokens]
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    max_tokens: Length | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=1_000_000, description="0 only with echo.")] | None = None
     logit_bias: LogitBias | None = None
     suffix: Annotated[Text, Field(description="Only for NAME@llm.")] | None = None
     best_of: Annotated[int, Field(ge=1, le=20, description="Only as many as are given (n).")] | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    echo: Annotated[bool, Field(description="Only false: the prompt is not repeated.")] | None = None
+    echo: Annotated[bool, Field(description="The answer begins with the prompt.")] | None = None
 
 
 class TextCall(ChoicesCall[TextRequest]):
@@ -66,13 +69,18 @@ class TextCall(ChoicesCall[TextRequest]):
     def __init__(self, asked: TextRequest, fields: Mapping[str, Any]) -> None:
         super().__init__(asked, fields)
         self._sent = asked.as_sent(fields)
-        if asked.echo:
-            refuse("echo", "the prompt is not repeated", "unsupported_value")
+        if asked.max_tokens == 0 and not asked.echo:
+            refuse("max_tokens", "nothing would be written; 0 is for a prompt that is given back (echo)")
+        if asked.echo and asked.truncate:
+            refuse("echo", "a prompt that is cut is not given back; leave out truncate", "unsupported_value")
         if asked.best_of is not None and asked.best_of != (asked.n or 1):
             fewer = asked.best_of < (asked.n or 1)
             why = "it may not be less than n" if fewer else "each choice that is written is given; ask for more with n"
             refuse("best_of", why, "invalid_value" if fewer else "unsupported_value")
-        self._prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+        given = asked.prompt
+        arrays = given if isinstance(given, TokenArrays) else None
+        self._prompts = [given] if isinstance(given, str) else [""] * len(arrays) if arrays else given
+        self._arrays = [None] * len(self._prompts) if arrays is None else [tuple(each) for each in arrays]
         if len(self._prompts) * (asked.n or 1) > MAX_CHOICES:
             refuse("n", f"at most {MAX_CHOICES} choices over all prompts")
 
@@ -81,36 +89,37 @@ class TextCall(ChoicesCall[TextRequest]):
         asked = self._asked
         first = CompletionRequest(
             (),
-            max_tokens=asked.max_tokens or min(_MAX_TOKENS, max_tokens),
+            max_tokens=min(_MAX_TOKENS, max_tokens) if asked.max_tokens is None else asked.max_tokens,
+            echo=asked.echo is True,
             stop=stops(asked.stop),
             logprobs=asked.logprobs,
             sent=self._sent,
             **asked.sampling(),
         )
         return [
-            replace(first, prompt=prompt, seed=seeded(asked.seed, index))
-            for prompt in self._prompts
+            replace(first, prompt=prompt, prompt_ids=ids, seed=seeded(asked.seed, index))
+            for prompt, ids in zip(self._prompts, self._arrays, strict=True)
             for index in range(asked.n or 1)
         ]
 
     def choice(self, index: int, answered: Answered) -> dict[str, Any]:
         """The text, and why it ended."""
         completion = answered.completion
-        return _choice(index, completion.text, _Logprobs().add(completion.logprobs), completion)
+        return _choice(index, completion.text, _Logprobs(self._asked.echo).add(completion.logprobs), completion)
 
     def events(self, index: int) -> TextEvents:
         """The events of one choice."""
-        return TextEvents(self.stamp, index)
+        return TextEvents(self.stamp, index, echo=self._asked.echo)
 
 
 class TextEvents:
     """The events of one choice."""
 
-    def __init__(self, stamp: Stamp, index: int) -> None:
+    def __init__(self, stamp: Stamp, index: int, *, echo: bool | None = None) -> None:
         self._stamp = stamp
         self._index = index
         self._fingerprint = ""
-        self._logprobs = _Logprobs()
+        self._logprobs = _Logprobs(echo)
         self._before = self._after = b""
 
     def begin(self, opened: Opened, truncated_tokens: int) -> bytes:
@@ -144,22 +153,29 @@ class TextEvents:
 class _Logprobs:
     """Tokens in the older form, with their offsets in the text of the choice so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, echo: bool | None) -> None:
+        self._echo = echo
         self._offset = 0
 
     def add(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
-        """The next tokens; None when none of them wrote anything."""
-        tokens = written(tokens)
+        """The next tokens; None when none of them wrote anything, except where each is counted (``echo``)."""
+        tokens = tokens if self._echo else written(tokens)
         if not tokens:
             return None
         offsets: list[int] = []
         for token in tokens:
-            offsets.append(self._offset)
-            self._offset += len(token.token)
+            data = bytes_of(token.token)
+            within = bool(data) and data[0] & 0xC0 == 0x80  # of UTF-8: it goes on with a character
+            offsets.append(max(0, self._offset - within))
+            self._offset += sum(byte & 0xC0 != 0x80 for byte in data)
+        known = [None if math.isnan(token.logprob) else token for token in tokens]
         return {
             "tokens": [_name(token.token) for token in tokens],
-            "token_logprobs": [finite(token.logprob) for token in tokens],
-            "top_logprobs": [{_name(text): finite(logprob) for text, logprob in token.top} for token in tokens],
+            "token_logprobs": [None if token is None else finite(token.logprob) for token in known],
+            "top_logprobs": [
+                None if token is None else {_name(text): finite(logprob) for text, logprob in token.top}
+                for token in known
+            ],
             "text_offset": offsets,
         }
 

@@ -179,6 +179,8 @@ def from_engine_error(error: LocumError) -> ApiError:
         return from_llm_error(error)
     if error.code == "runtime-unsupported-option":
         return ApiError(400, "unsupported_value", one_line(error.cause))
+    if error.code == "runtime-prompt-ids":
+        return ApiError(400, "invalid_value", one_line(error.cause), param="prompt")
     if error.code == "runtime-unknown-adapter":
         return ApiError(400, "invalid_value", one_line(error.cause), param="adapter")
     if error.code in _UNAVAILABLE:

@@ -233,7 +233,11 @@ class ModelTarget:
             name = requests[0].sent.llm_only[0]
             raise ApiError(400, "unsupported_value", f"{name}: the model here cannot do it; leave it out", param=name)
         for request in requests:
-            size = len(request.prompt or "") + sum(len(message.content) for message in request.messages)
+            size = (
+                len(request.prompt or "")
+                + len(request.prompt_ids or ())
+                + sum(len(message.content) for message in request.messages)
+            )
             if size > self._max_input_chars:
                 said = f"the input has {size:,} characters; at most {self._max_input_chars:,} are read"
                 raise ApiError(400, "input_too_long", said, param="messages" if request.prompt is None else "prompt")

@@ -110,6 +110,9 @@ class CompletionRequest:
         whole: nobody reads the pieces as they come, so that an engine for which that is cheaper may give a stream's
             answer in one, and its errors with it.
         sent: the same as it was sent; None when nobody sent it.
+        prompt_ids: the raw prompt as ids of the model's own tokenizer; ``prompt`` is empty then.
+        echo: the answer begins with the raw prompt, and its log-probabilities with those of the prompt's tokens (of the
+            first NaN). Only then may ``max_tokens`` be 0.
     """
 
     messages: tuple[Message, ...]
@@ -136,6 +139,8 @@ class CompletionRequest:
     flexible: bool = False
     whole: bool = False
     sent: AsSent | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    echo: bool = False
 
 
 @dataclass(frozen=True)

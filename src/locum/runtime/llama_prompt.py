@@ -182,6 +182,33 @@ class Prompts:
             made += self._post("/tokenize", body)["tokens"] if piece.text or place == 0 else []
         return made
 
+    def ids_of(self, request: CompletionRequest) -> list[int]:
+        """Token ids of the prompt of a request."""
+        return self.ids(self.pieces(request)) if request.prompt_ids is None else list(request.prompt_ids)
+
+    def spelled(self, request: CompletionRequest) -> tuple[list[int], list[str], int]:
+        """A raw prompt token by token.
+
+        Returns:
+            Ids; the text of each, a part of a character as surrogates; and how many begin every prompt and are no part
+            of this one.
+        """
+        text, first = request.prompt or "", 0
+        if request.prompt_ids is not None:
+            text = self._post("/detokenize", {"tokens": list(request.prompt_ids)})["content"]
+        else:
+            frame = self.tokens("")
+            first = len(frame) if self.tokens(text)[: len(frame)] == frame else 0
+        body = {"content": text, "add_special": request.prompt_ids is None, "parse_special": True, "with_pieces": True}
+        pieces = self._post("/tokenize", body)["tokens"]
+        ids = [int(piece["id"]) for piece in pieces]
+        if request.prompt_ids is not None and ids != list(request.prompt_ids):  # their text is split otherwise
+            ids = list(request.prompt_ids)
+            pieces = [{"piece": self._post("/detokenize", {"tokens": [token]})["content"]} for token in ids]
+        said = [piece["piece"] for piece in pieces]
+        whole = [part if isinstance(part, str) else bytes(part).decode("utf-8", "surrogateescape") for part in said]
+        return ids, whole, first
+
     def tokens(self, text: str, *, whole: bool = True) -> list[int]:
         """Token ids of a text.
 
@@ -236,6 +263,8 @@ class Prompts:
         """At most this many tokens, without counting them: a token is at least a byte; infinite with tools."""
         if request.tools or any(message.tool_calls for message in request.messages):
             return math.inf
+        if request.prompt_ids is not None:
+            return len(request.prompt_ids)
         texts = [request.prompt or "", *(message.content for message in request.messages)]
         return sum(len(text.encode("utf-8", "replace")) for text in texts) + self._template_tokens(request)
 
@@ -251,7 +280,7 @@ class Prompts:
         return self._frame + _TURN_TOKENS * len(request.messages)
 
     def _count(self, request: CompletionRequest) -> int:
-        return len(self.ids(self.pieces(request)))
+        return len(self.ids_of(request))
 
     def _drop_turns(self, request: CompletionRequest, room: int) -> CompletionRequest:
         messages = request.messages
@@ -271,6 +300,8 @@ class Prompts:
         return shorter
 
     def _drop_head(self, request: CompletionRequest, excess: int) -> CompletionRequest:
+        if request.prompt_ids is not None:
+            return replace(request, prompt_ids=request.prompt_ids[excess:])
         if request.prompt is not None:
             return replace(request, prompt=self._tail(request.prompt, excess))
         *before, last = request.messages

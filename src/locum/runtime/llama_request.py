@@ -255,8 +255,8 @@ class Answer:
 
     def _logprob(self, token: dict[str, Any], tokens: int) -> TokenLogprob:
         best = token["top_logprobs"][: self.logprobs or 0]
-        top = tuple((_text_of(other), bounded(other["logprob"])) for other in best)
-        text = _text_of(token)
+        top = tuple((text_of(other), bounded(other["logprob"])) for other in best)
+        text = text_of(token)
         return TokenLogprob(text, bounded(token["logprob"]), top, tokens, silent=not text)
 
     def _complete(self, read: int, written: int, timings: dict[str, Any]) -> None:
@@ -281,7 +281,7 @@ class Answer:
         )
 
 
-def _text_of(token: dict[str, Any]) -> str:
+def text_of(token: dict[str, Any]) -> str:
     """A token's text, without loss where it is a part of a character."""
     return bytes(token["bytes"]).decode("utf-8", "surrogateescape")
 

@@ -21,8 +21,8 @@ from locum.core.errors import LocumError, UserError
 from locum.runtime.llama_client import EngineRefusedError
 from locum.runtime.llama_process import LlamaProcess
 from locum.runtime.llama_prompt import Piece, Prompts
-from locum.runtime.llama_request import TEXT_PATH, bounded, refusal
-from locum.runtime.protocol import Scores
+from locum.runtime.llama_request import TEXT_PATH, bounded, refusal, text_of
+from locum.runtime.protocol import Scores, Stop
 
 _TOP = 256
 _ALL = 1 << 30
@@ -91,7 +91,7 @@ def score_continuations(
     scores = np.zeros(len(sequences), dtype=np.float64)
     greedy = np.ones(len(sequences), dtype=np.bool_)
     plain = prompts.tokens("a", whole=False)[-1]
-    asker = _Asker(process, fields, plain, time.monotonic() + timeout_s, timeout_s)
+    asker = Asker(process, fields, plain, time.monotonic() + timeout_s, timeout_s)
     stack = [(token_tree(sequences), prompt, 0.0, True)]
     while stack:  # depth first, so that each prompt begins like the one before
         node, read, total, best_so_far = stack.pop()
@@ -116,12 +116,23 @@ def _continue(prompts: Prompts, pieces: Sequence[Piece], prompt: list[int], cont
 
 
 @dataclass
-class _Asker:
+class Asker:
+    """Asks for probabilities of the next token.
+
+    Attributes:
+        process: with the model.
+        fields: further fields of each question (the adapter).
+        plain: a token that is a whole character.
+        deadline_s: moment of the monotonic clock when all answers must be here, ``timeout_s`` from the beginning.
+        stop: ends a question.
+    """
+
     process: LlamaProcess
     fields: dict[str, Any]
     plain: int
     deadline_s: float
     timeout_s: float
+    stop: Stop | None = None
 
     def logprobs(self, read: list[int], tokens: list[int]) -> dict[int, float]:
         """Log-probability as the next token: of some tokens, and of the most probable one."""
@@ -133,7 +144,19 @@ class _Asker:
             found |= self._ask(read, _ALL, self.plain)
         return found
 
+    def next_token(self, read: list[int], token: int, top: int) -> tuple[float, tuple[tuple[str, float], ...]]:
+        """Log-probability of a token as the next one, and the most probable ones with theirs, best first."""
+        places = self._places(read, max(1, top), token)
+        if not any(place["id"] == token for place in places):  # half a character
+            places = self._places(read, _ALL, self.plain)
+        found = _probabilities(places)
+        best = [(text_of(other), bounded(other["logprob"])) for other in places[0]["top_logprobs"][:top]]
+        return found[token], tuple(best)
+
     def _ask(self, read: list[int], top: int, taken: int) -> dict[int, float]:
+        return _probabilities(self._places(read, top, taken))
+
+    def _places(self, read: list[int], top: int, taken: int) -> list[dict[str, Any]]:
         body: dict[str, Any] = {
             "prompt": read,
             "n_predict": 1,
@@ -149,11 +172,17 @@ class _Asker:
         if left_s <= 0:
             raise LocumError("runtime-timeout", f"scoring took more than {self.timeout_s:g} s", fix="allow more time")
         try:
-            events = list(self.process.stream(TEXT_PATH, body, left_s))  # as a stream: then reading is not silent
+            events = list(
+                self.process.stream(TEXT_PATH, body, left_s, self.stop)
+            )  # as a stream: then reading is not silent
         except EngineRefusedError as error:
             raise refusal(error, self.process.where) from None
-        found: dict[int, float] = {}
-        for place in (place for event in events for place in event.get("completion_probabilities") or []):
-            found[int(place["id"])] = bounded(place["logprob"])
-            found |= {int(other["id"]): bounded(other["logprob"]) for other in place["top_logprobs"]}
-        return found
+        return [place for event in events for place in event.get("completion_probabilities") or []]
+
+
+def _probabilities(places: Sequence[dict[str, Any]]) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for place in places:
+        found[int(place["id"])] = bounded(place["logprob"])
+        found |= {int(other["id"]): bounded(other["logprob"]) for other in place["top_logprobs"]}
+    return found

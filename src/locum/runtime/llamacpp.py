@@ -29,6 +29,7 @@ from locum.runtime.completion import Chunk, Completion, CompletionRequest, Progr
 from locum.runtime.gguf_check import GgufHeader, check_gguf
 from locum.runtime.gguf_vocabulary import control_tokens
 from locum.runtime.llama_client import EngineRefusedError
+from locum.runtime.llama_echo import EchoStream, PromptEcho
 from locum.runtime.llama_process import LlamaProcess, Turn
 from locum.runtime.llama_prompt import Piece, Prompts
 from locum.runtime.llama_request import (
@@ -40,13 +41,14 @@ from locum.runtime.llama_request import (
     refusal,
     sampling_fields,
     text_fields,
+    too_long,
     tools_json,
     wants_calls,
 )
 from locum.runtime.llama_score import score_continuations
 from locum.runtime.llama_settings import EngineSettings, generation_child
 from locum.runtime.llama_template import RenderGuard, check_template, has_place_for_tools, probe_template, templates_of
-from locum.runtime.protocol import Scores, Stop
+from locum.runtime.protocol import CompletionStream, Scores, Stop
 from locum.runtime.tool_calls import PROBE_TOOL, CallForm, check_earlier_calls, form_of, plan_calls
 from locum.schema.message import Message
 
@@ -88,6 +90,8 @@ class LlamaGenerator:
         control = control_tokens(path, header) if self._templates else ()
         guard = RenderGuard(self._templates, str(path), self.process.start).check
         self._prompts = Prompts(self.process, template=bool(self._templates), control=control, guard=guard)
+        self._echo = PromptEcho(self.process, self._prompts)
+        self._vocabulary = int(header.metadata.get("tokenizer.ggml.tokens", 0))
         self._takes_tools: bool | None = None
         self._form: CallForm | None = None
 
@@ -133,7 +137,7 @@ class LlamaGenerator:
                     return chunk.final
         raise LocumError("runtime-closed", "the answer was stopped", where=self.process.where)
 
-    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> LlamaStream | CallStream:
+    def stream(self, request: CompletionRequest, stop: Stop | None = None) -> CompletionStream:
         """Write an answer in pieces; returns once the engine reads the prompt. ``stop`` ends the wait for that.
 
         Raises:
@@ -153,6 +157,8 @@ class LlamaGenerator:
         if request.prompt is None and request.logprobs is None and self._prompts.control_in(request) is None:
             conversation = self._prompts.conversation(request)
             return self._ask(CHAT_PATH, fields | conversation | _WITH_USAGE, answer, stop)
+        if request.prompt_ids is not None or request.echo:
+            return self._raw(request, fields, answer, stop)
         prompt = self._prompts.joined(self._prompts.pieces(request))
         return self._ask(TEXT_PATH, fields | text_fields(prompt, request.logprobs), answer, stop)
 
@@ -201,6 +207,32 @@ class LlamaGenerator:
     def _room(self, request: CompletionRequest) -> int:
         return self._prompts.room(request) if self._settings.shared_cache else request.max_tokens
 
+    def _raw(
+        self, request: CompletionRequest, fields: dict[str, Any], answer: Answer, stop: Stop | None
+    ) -> CompletionStream:
+        """The answer to a raw prompt that came as ids, or is given back before what follows it."""
+        foreign = [token for token in request.prompt_ids or () if not 0 <= token < self._vocabulary]
+        if foreign:
+            raise UserError(
+                "runtime-prompt-ids",
+                f"the model has {self._vocabulary} tokens, and {foreign[0]} is the id of none",
+                where=self.process.where,
+                fix="send ids of the model's own tokenizer, or text",
+            )
+        ids = self._prompts.ids_of(request)
+        if len(ids) >= self.n_ctx:
+            raise too_long(len(ids), self.n_ctx)
+        first = None
+        if request.echo:
+            adapter = self._adapter_field(request.adapter)
+            first = self._echo.read(request, adapter, self._settings.timeout_s, stop)
+        following = None
+        if request.max_tokens or first is None:
+            following = self._ask(TEXT_PATH, fields | text_fields(ids, request.logprobs), answer, stop)
+            if first is None:
+                return following
+        return EchoStream(first or Chunk(), following, self._model, len(ids))
+
     def score(self, request: CompletionRequest, continuations: Sequence[str]) -> NDArray[np.float64]:
         """Log-probability of each continuation after the prompt, ``[len(continuations)]``.
 
@@ -237,7 +269,7 @@ class LlamaGenerator:
 
     def prompt_tokens(self, request: CompletionRequest) -> list[int]:
         """Ids of the tokens that the model reads for a request, the template's included."""
-        return self._prompts.ids(self._prompts.pieces(request))
+        return self._prompts.ids_of(request)
 
     def count_tokens(self, request: CompletionRequest) -> int:
         """How many tokens the prompt of a request has, the template's included."""

@@ -119,6 +119,8 @@ def _refuse_unknown(request: CompletionRequest) -> None:
         "grammar": request.grammar is not None,
         "adapter": request.adapter is not None,
         "truncate": request.truncate,
+        "prompt of token ids": request.prompt_ids is not None,
+        "echo": request.echo,
         "json_schema (with prompt)": chat_only and request.json_schema is not None,
         "tools (with prompt)": chat_only and bool(request.tools),
         "tool_choice (without tools)": not request.tools and request.tool_choice not in ("auto", "none"),

@@ -222,6 +222,8 @@ def check_options(request: CompletionRequest) -> None:
             "grammar": request.grammar is not None,
             "tools": bool(request.tools) and request.tool_choice != "none",
             "adapter": request.adapter is not None,
+            "echo": request.echo,
+            "prompt of token ids": request.prompt_ids is not None,
         }
     )
 
