@@ -8,7 +8,10 @@ import pytest
 
 from locum.gateway.calls import bytes_of, token_json
 from locum.runtime.completion import Chunk, Completion, TokenLogprob
+from locum.runtime.llama_settings import EngineSettings
+from locum.runtime.open import open_model
 from locum.testing import ChunkGenerator
+from locum.testing.pico_gguf import pico_gguf
 
 HALF, OTHER_HALF = b"\xe6".decode("utf-8", "surrogateescape"), b"\xe5\xae".decode("utf-8", "surrogateescape")
 TOKENS = (
@@ -55,3 +58,27 @@ def test_a_response_has_no_entry_for_the_end(gateway: Any) -> None:
     assert [token["token"] for token in part["logprobs"]] == ["日"]
     streamed = gateway.http.post("/v1/responses", json={**body, "stream": True}).text
     assert streamed.count("event: response.output_text.delta") == 1
+
+
+@pytest.mark.engines
+def test_lm_evals_request_gets_an_entry_for_each_token(start_model, tmp_path):
+    pico = pico_gguf(tmp_path / "pico.gguf")
+    settings = EngineSettings(n_ctx=256, slots=1, threads=1)
+    gateway = start_model(open_model(pico.path, settings))
+    asked = {"model": "tiny", "max_tokens": 1, "temperature": 0, "logprobs": 1, "seed": 1234, "echo": True}
+    text = "The über-cat sat"
+    ids = pico.encode(text)
+    by_text = gateway.http.post("/v1/completions", json={**asked, "prompt": text}).json()["choices"][0]
+    arrays = gateway.http.post("/v1/completions", json={**asked, "prompt": [ids, ids[:4]]}).json()["choices"]
+    assert by_text["text"].startswith(text) and arrays[0]["text"] == by_text["text"]
+    told = by_text["logprobs"]
+    assert {len(values) for values in told.values()} == {len(ids) + 1}
+    assert told["token_logprobs"][0] is None and told["top_logprobs"][0] is None
+    offsets = [len(bytes(ids[: place + 1]).decode(errors="ignore")) for place in range(len(ids))]
+    assert [place + 1 for place in told["text_offset"][:4]] == offsets[:4] and told["text_offset"][-1] == len(text)
+    context = 10
+    score = sum(told["token_logprobs"][context:-1])
+    assert score == pytest.approx(pico.log_probability(ids[:context], ids[context:]), abs=0.1)
+    assert len(arrays[1]["logprobs"]["tokens"]) == 5
+    refused = gateway.http.post("/v1/completions", json={**asked, "prompt": [[99_999]]})
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "prompt"

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from locum.core.errors import LocumError
+from locum.core.errors import LocumError, UserError
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.runtime.protocol import Scored, Stop, pause
 from locum.schema.model import ModelSpec
@@ -241,6 +241,8 @@ class FakeGenerator:
         self.closed = True
 
     def _answer(self, request: CompletionRequest, stop: Stop) -> Completion:
+        if request.echo or request.prompt_ids is not None:
+            raise UserError("runtime-unsupported-option", "a script reads text and gives no prompt back")
         if self.closed:
             raise LocumError("runtime-closed", "the fake generator was asked after it was closed")
         with self._lock:
