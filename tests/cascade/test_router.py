@@ -20,6 +20,7 @@ from locum.runtime.completion import Completion
 from locum.runtime.fake import FakeClassifier, FakeGenerator
 from locum.schema.certificate import Certificate, LlmIdentity, Policy, Stage
 from locum.students.classifier import ClassifierStudent
+from locum.students.guard import Guard, fit_guard
 from locum.tasks.classify import Classify
 
 LABELS = ("ham", "spam")
@@ -341,3 +342,24 @@ def test_system_summary() -> None:
         system_summary(confidence, right, 0.7, llm_correct=np.array([True]))
     with pytest.raises(ValueError, match="rows"):
         system_summary(np.array([]), np.array([], bool), 0.7)
+
+
+def test_an_input_unlike_training_is_handed_over_with_the_reason_and_its_confidence() -> None:
+    texts = [f"please buy the thing number {n} today" for n in range(200)]
+    guard = Guard(fit_guard(texts[:150], texts[150:]))
+    known = "please buy the thing number 3 today"
+    student = ClassifierStudent(FakeClassifier(LABELS, {known: [0.0, 5.0], "hello": [0.0, 5.0]}), guard)
+    made = Router(
+        student, make_policy(certificate(), "student", has_llm=False), certificate(), None, KIND, hashes=RUNNING,
+        clock=lambda: NOW,
+    )  # fmt: skip
+    like, unlike = made.answer_many([known, "hello"])
+    assert (like.route, like.output) == ("local", "spam")
+    assert (unlike.route, unlike.output) == ("abstain", None)
+    assert unlike.reason.startswith("the input has next to nothing in it")
+    assert unlike.confidence == like.confidence  # what it would have said stays to be seen
+    asked = made.answer("hello", "local")
+    assert (asked.output, asked.certificate) == ("spam", None)
+    assert "next to nothing" in asked.reason
+    ended = Router(student, made.policy, None, None, KIND, hashes=RUNNING, clock=lambda: NOW)
+    assert ended.answer("hello").reason == "there is no certificate"  # the graver reason is told

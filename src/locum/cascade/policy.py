@@ -96,6 +96,7 @@ def decide(
     now: datetime,
     hashes: Mapping[str, str],
     ended: str | None = None,
+    unlike: str | None = None,
     audited: bool = False,
 ) -> Decision:
     """Where one input goes.
@@ -107,6 +108,7 @@ def decide(
         now: the time, with a time zone.
         hashes: SHA-256 of what is running, by the certificate's own names.
         ended: why the certificate was ended for good; None when it was not.
+        unlike: why no stage is to answer this input, being unlike what they learned from; None where they may.
         audited: this input was drawn to be sent to the LLM as well, should it be answered locally.
 
     Returns:
@@ -120,6 +122,8 @@ def decide(
     void = void_reason(certificate, now=now, hashes=hashes, ended=ended)
     if void is not None or certificate is None:
         return Decision(route=policy.fallback, stage=None, reason=void or "there is no certificate")
+    if unlike is not None:
+        return Decision(route=policy.fallback, stage=None, reason=unlike)
     reason = "no stage has a threshold"
     for index, (stage, confidence) in enumerate(zip(policy.stages, confidences, strict=True)):
         refused = _refusal(stage, confidence, certificate)

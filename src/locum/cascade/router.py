@@ -180,7 +180,7 @@ class Router:
         reasons: dict[int, str] = {}
         for index, (text, local) in enumerate(zip(texts, drawn, strict=True)):
             sure = local.confidence
-            decision = self._decide(sure, audited=self._drawn())
+            decision = self._decide(local, audited=self._drawn())
             if decision.route == "local" and local.output is not None:
                 answers[index] = self._covered(local.output, local, decision)
                 if decision.reason.endswith("audited"):
@@ -203,14 +203,15 @@ class Router:
         if audits is not None:
             audits.shutdown(wait=True)
 
-    def _decide(self, sure: float, *, audited: bool) -> Decision:
+    def _decide(self, local: LocalAnswer, *, audited: bool) -> Decision:
         return decide(
             self.policy,
             self.certificate,
-            [sure],
+            [local.confidence],
             now=self._clock(),
             hashes=self._hashes,
             ended=self._ended,
+            unlike=local.unlike,
             audited=audited,
         )
 
@@ -229,7 +230,7 @@ class Router:
         """The student's answer whatever its confidence; covered by the certificate only where that holds."""
         if local.output is None:
             return _abstained(None, "the student gave no answer", local.truncated_tokens)
-        decision = self._decide(local.confidence, audited=False)
+        decision = self._decide(local, audited=False)
         if decision.route == "local":
             return self._covered(local.output, local, decision)
         return _uncovered(local, f"asked for local only: {decision.reason}")

@@ -94,8 +94,8 @@ class Answers:
         return fitted.model_copy(update={"fields": fit_fields(self.drafts, self._right_fields(kind, rows))})
 
     def wrong(self, scored: Scored, rows: Sequence[Row], limit: int = 20) -> tuple[WrongExample, ...]:
-        """Wrong answers for the report, the surest first; what is no answer is left out."""
-        wrong = [i for i, draft in enumerate(self.drafts) if draft.output is not None and not scored.correct[i]]
+        """Wrong answers for the report, the surest first; what has no confidence, or is no answer, is left out."""
+        wrong = np.flatnonzero(~scored.correct & np.isfinite(scored.confidence)).tolist()
         surest = sorted(wrong, key=lambda i: -scored.confidence[i])[:limit]
         return tuple(
             WrongExample(

@@ -8,9 +8,11 @@ Not here: building it (``pipeline.rung``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from locum.data.load import iterate
 from locum.evaluate import metrics, runner
@@ -26,6 +28,7 @@ from locum.schema.model import ModelSpec, Parity
 from locum.schema.multitask import MixtureCard
 from locum.schema.task import Task
 from locum.schema.training import GeneratorParity, Trained
+from locum.students.guard import read_guard, without_unlike
 from locum.students.open import read_confidence
 from locum.tasks import open_kind
 from locum.tasks.protocol import TaskKind
@@ -150,11 +153,13 @@ class BuiltStudent:
         return list(iterate(self.data.folder, split))
 
     def wrong(self, split: SplitName, limit: int) -> tuple[WrongExample, ...]:
-        """Wrong answers for the report, the surest first."""
+        """Wrong answers for the report, the surest first; not to inputs that are handed over, being unlike training."""
         rows = self.rows(split)
-        if self._labels:
-            return runner.wrong_examples(self._predictions(split), rows, self.spec.temperature, limit)
-        return self._drafts(split).wrong(self.scored(split), rows, limit)
+        if not self._labels:
+            return self._drafts(split).wrong(self.scored(split), rows, limit)
+        sure = dict(zip((row.id for row in rows), self.scored(split).confidence, strict=True))
+        found = runner.wrong_examples(self._predictions(split), rows, self.spec.temperature, len(rows))
+        return tuple(example for example in found if np.isfinite(sure[example.id]))[:limit]
 
     def given_labels(self, split: SplitName) -> list[str | None]:
         """The label of each answer to a split, None for one that is no label; empty where answers are no labels."""
@@ -168,9 +173,13 @@ class BuiltStudent:
         return self.spec.purpose == "classify"
 
     def _score(self, split: SplitName) -> Scored:
+        rows = self.rows(split)
         if self._labels:
-            return self._predictions(split).scored(self.spec.temperature)
-        return self._drafts(split).scored(self.kind, self.rows(split), read_confidence(self.served, self.spec))
+            scored = self._predictions(split).scored(self.spec.temperature)
+        else:
+            scored = self._drafts(split).scored(self.kind, rows, read_confidence(self.served, self.spec))
+        guard = read_guard(self.served, self.spec)
+        return replace(scored, confidence=without_unlike(guard, scored.confidence, [row.input for row in rows]))
 
     def _predictions(self, split: SplitName) -> Predictions:
         return Predictions.load(self.answers[split])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from locum.schema.data import Row, SplitName
 from locum.schema.evaluation import Calibration, Evaluation, Latency
 from locum.schema.model import ModelSpec
 from locum.schema.task import Task
+from locum.students.guard import read_guard, without_unlike
 from locum.students.open import open_drafter, read_confidence
 from locum.tasks import open_kind
 
@@ -161,8 +162,16 @@ class Examined:
 def examine_rows(
     bundle: Path, task: Task, rows: Sequence[Row], split: SplitName, *, engine: str | None = None, timed: bool = False
 ) -> Examined:
-    """Run the student over rows through the engine that serves it."""
+    """Run the student over rows through the engine that serves it, with its guard."""
     folder = bundle / MODEL
+    examined = _examine(folder, task, rows, split, engine, timed)
+    sure = without_unlike(read_guard(folder, examined.spec), examined.scored.confidence, [row.input for row in rows])
+    return replace(examined, scored=replace(examined.scored, confidence=sure))
+
+
+def _examine(
+    folder: Path, task: Task, rows: Sequence[Row], split: SplitName, engine: str | None, timed: bool
+) -> Examined:
     texts = [row.input for row in rows]
     if read_spec(folder).purpose == "classify":
         with closing(open_classifier(folder, threads=usable_cores(), engine=engine)) as classifier:

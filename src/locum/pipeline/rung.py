@@ -24,10 +24,12 @@ from locum.pipeline.made import Made
 from locum.pipeline.steps import Step
 from locum.pipeline.workspace import Workspace
 from locum.schema.candidate import Candidate
+from locum.schema.confidence import GuardModel
 from locum.schema.data import SplitName
 from locum.schema.evaluation import Measured, MeasureRequest
 from locum.schema.kinds import TUNED, WRITING
 from locum.schema.model import ModelSpec
+from locum.students.guard import GUARD, GUARD_VERSION, fit_guard, read_guard
 from locum.students.open import CONFIDENCE, read_confidence
 from locum.tasks import open_kind
 
@@ -115,7 +117,7 @@ def measure_student(
     step = Step(
         f"measure-refit-{candidate.name}" if before else f"measure-{candidate.name}",
         f"measure {candidate.name}",
-        {"export": made.key, **scoring, **limit},
+        {"export": made.key, "guard": GUARD_VERSION, **scoring, **limit},
     )
     splits: tuple[SplitName, ...] = data.splits if answers_at_once(work.task.kind, candidate) else ("dev",)
     answers = work.steps.run(step, lambda out: _measure(work, data, made.model, splits, out, before))
@@ -181,11 +183,13 @@ def _calibrate(work: Workspace, data: Prepared, model: Path, out: Path, before: 
     spec = ModelSpec.from_json((model / "model.json").read_bytes(), str(model))
     for name in spec.files:
         link_or_copy(model / name, served / name)
+    write_json(served / GUARD, _guard(data, spec, before).to_json())
+    files = {**spec.files, GUARD: sha256_file(served / GUARD)}
     if spec.purpose == "classify":
         temperature = before.spec.temperature if before else fit_temperature(Predictions.load(out / "dev.npz"))
         measured = Measured.from_json((out / "measured.json").read_bytes(), str(out))
         engine = measured.engines.engine if measured.engines else spec.engine
-        changed = {"temperature": temperature, "engine": engine}
+        changed = {"temperature": temperature, "engine": engine, "files": files}
     else:
         if before:
             confidence = read_confidence(before.served, before.spec)
@@ -195,7 +199,16 @@ def _calibrate(work: Workspace, data: Prepared, model: Path, out: Path, before: 
         write_json(served / CONFIDENCE, confidence.to_json())
         limit = work.answers.max_tokens if work.answers is not None else None
         changed = {
-            "files": {**spec.files, CONFIDENCE: sha256_file(served / CONFIDENCE)},
+            "files": {**files, CONFIDENCE: sha256_file(served / CONFIDENCE)},
             "answer_tokens": limit,
         }
     write_json(served / "model.json", spec.model_copy(update=changed).to_json())
+
+
+def _guard(data: Prepared, spec: ModelSpec, before: BuiltStudent | None) -> GuardModel:
+    """What hands over inputs unlike all of train; that of the student before, where there is one: dev was new to it."""
+    kept = read_guard(before.served, before.spec) if before else None
+    if kept is not None:
+        return kept.model
+    train, dev = ([row.input for row in iterate(data.folder, split)] for split in ("train", "dev"))
+    return fit_guard(train, dev, ranks=spec.purpose == "rank")

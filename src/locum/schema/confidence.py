@@ -1,10 +1,13 @@
 """``ConfidenceModel``: how features of a draft become the probability that it is right; ``confidence.json``.
 
+Also ``GuardModel``: which inputs are handed over whatever the confidence; ``guard.json``.
 Notable: a logistic regression on standardised features, so it is read and checked by eye. Not here: fitting and
-applying it (``students.confidence``).
+applying them (``students.confidence``, ``students.guard``).
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from locum.schema.base import Document
 
@@ -29,3 +32,26 @@ class ConfidenceModel(Document):
     intercept: float
     rows: int
     fields: ConfidenceModel | None = None
+
+
+class GuardModel(Document):
+    """What an input must have in common with the training rows for a student to answer it.
+
+    Attributes:
+        reads: what of an input is looked at: the whole text, or the query of one that is to be ranked.
+        empty: whether an input without a single word is handed over.
+        least_words: an input with fewer different known words is handed over; 0: none is.
+        least_share: one of whose words, marks and pairs of neighbours a smaller share is known is handed over; 0: none.
+        rows: training and dev rows that the limits were set on.
+        dev_share: share of dev rows that they hand over.
+        known: what is known, as hashes (CRC-32, ascending, four bytes each, the lowest first) in Base64.
+    """
+
+    schema_version: Literal[1] = 1
+    reads: Literal["text", "query"] = "text"
+    empty: bool
+    least_words: int
+    least_share: float
+    rows: int
+    dev_share: float
+    known: str

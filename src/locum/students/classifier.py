@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from locum.core.errors import LocumError
 from locum.runtime.protocol import Classifier, problem_of
 from locum.schema.model import ModelSpec
+from locum.students.guard import Guard, unlikeness
 from locum.students.protocol import LocalAnswer
 from locum.tasks.classify import confidence, predicted
 
@@ -16,10 +17,12 @@ class ClassifierStudent:
 
     Args:
         classifier: an open engine; the student closes it.
+        guard: what hands inputs over that are unlike all training rows; None hands none over.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, guard: Guard | None = None) -> None:
         self.classifier = self._engine = classifier
+        self._guard = guard
 
     @property
     def spec(self) -> ModelSpec:
@@ -41,8 +44,10 @@ class ClassifierStudent:
         read = self.classifier.read(texts)
         columns, sure = predicted(read.logits), confidence(read.logits, spec.temperature)
         return [
-            LocalAnswer(None if column < 0 else spec.labels[column], float(value), int(dropped))
-            for column, value, dropped in zip(columns, sure, read.dropped, strict=True)
+            LocalAnswer(None if column < 0 else spec.labels[column], float(value), int(dropped), unlike=unlike)
+            for column, value, dropped, unlike in zip(
+                columns, sure, read.dropped, unlikeness(self._guard, texts), strict=True
+            )
         ]
 
     def wrap(self, layer: Callable[[Classifier], Classifier]) -> None:

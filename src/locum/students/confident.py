@@ -9,6 +9,7 @@ from locum.runtime.protocol import problem_of
 from locum.schema.confidence import ConfidenceModel
 from locum.schema.model import ModelSpec
 from locum.students.confidence import confidence_of, fields_of
+from locum.students.guard import Guard, unlikeness
 from locum.students.protocol import Drafter, LocalAnswer
 
 
@@ -18,11 +19,13 @@ class ConfidentStudent:
     Args:
         drafter: answers; the student closes it.
         confidence: fitted on dev.
+        guard: what hands inputs over that are unlike all training rows; None hands none over.
     """
 
-    def __init__(self, drafter: Drafter, confidence: ConfidenceModel) -> None:
+    def __init__(self, drafter: Drafter, confidence: ConfidenceModel, guard: Guard | None = None) -> None:
         self._drafter = drafter
         self._confidence = confidence
+        self._guard = guard
 
     @property
     def spec(self) -> ModelSpec:
@@ -43,8 +46,8 @@ class ConfidentStudent:
         drafts = self._drafter.draft(texts)
         sure = confidence_of(self._confidence, drafts)
         return [
-            LocalAnswer(draft.output, float(value), draft.truncated_tokens, fields_of(self._confidence, draft))
-            for draft, value in zip(drafts, sure, strict=True)
+            LocalAnswer(draft.output, float(value), draft.truncated_tokens, fields_of(self._confidence, draft), unlike)
+            for draft, value, unlike in zip(drafts, sure, unlikeness(self._guard, texts), strict=True)
         ]
 
     def close(self) -> None:

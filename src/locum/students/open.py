@@ -21,6 +21,7 @@ from locum.schema.prompt import Prompt
 from locum.schema.task import Task
 from locum.students.classifier import ClassifierStudent
 from locum.students.confident import ConfidentStudent
+from locum.students.guard import read_guard
 from locum.students.protocol import Drafter, StudentModel
 from locum.students.writing import WritingStudent
 from locum.tasks import open_kind
@@ -55,14 +56,14 @@ def open_student(folder: Path, task: Task, *, threads: int | None = None, engine
     """
     spec = verify_folder(folder)
     if spec.purpose == "classify":
-        return ClassifierStudent(open_classifier(folder, threads=threads, engine=engine))
+        return ClassifierStudent(open_classifier(folder, threads=threads, engine=engine), read_guard(folder, spec))
     if engine not in (None, spec.engine):
         raise UserError(
             "runtime-engine", f"engine {engine!r} cannot run {spec.name}", fix=f"it can be run by: {spec.engine}"
         )
     drafter = open_drafter(folder, task, threads=threads)
     try:
-        return ConfidentStudent(drafter, read_confidence(folder, spec))
+        return ConfidentStudent(drafter, read_confidence(folder, spec), read_guard(folder, spec))
     except BaseException:
         drafter.close()
         raise

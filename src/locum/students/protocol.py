@@ -22,12 +22,15 @@ class LocalAnswer:
         confidence: calibrated estimate that it is right; NaN when there is none.
         truncated_tokens: how many tokens of the input were over the model's limit and not read.
         fields: the same for each field of the answer, by path; None where nothing is known of fields.
+        unlike: why the input is to be handed over whatever the confidence, being unlike what the student learned from;
+            None where it is not.
     """
 
     output: str | None
     confidence: float
     truncated_tokens: int = 0
     fields: Mapping[str, float] | None = None
+    unlike: str | None = None
 
 
 @dataclass(frozen=True)
