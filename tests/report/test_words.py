@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from locum.cascade.summary import check_promise
+from locum.cli.summary import print_report, shown_sentence
 from locum.report import facts, text
 from locum.report.card import markdown, model_card
 from locum.report.page import render
 from locum.report.terminal import ladder_table
+from locum.schema.data import SourceFile
+from locum.schema.evaluation import ShownExample
 from locum.schema.report import BuildReport
 from locum.testing.reports import example_certificate, example_report
 
@@ -96,9 +99,12 @@ def test_fault_15_card_text_is_inert(evil: str):
     assert not any(shown[i] in "|[`" and shown[i - 1] != "\\" for i in range(1, len(shown)))
 
 
-def _printed(report: BuildReport) -> str:
+def _printed(report: BuildReport, *, whole: bool = False) -> str:
     console = Console(file=io.StringIO(), width=140, force_terminal=False)
-    console.print(ladder_table(report))
+    if whole:
+        print_report(report, console)
+    else:
+        console.print(ladder_table(report))
     return console.file.getvalue()
 
 
@@ -127,12 +133,40 @@ def test_a_verdict_says_when_the_test_rows_break_what_calibration_proved() -> No
     for right, broken in ((wrong, True), (~wrong, True), (np.arange(400) >= 10, False)):
         promise = check_promise(report.certificate, np.full(400, 0.99), right, report.certificate.threshold)
         assert promise is not None and promise.broken == broken
-        said = facts.verdict("tfidf", 1.9, "accuracy", test, report.certificate, 0.9, promise)
+        said = facts.verdict("tfidf", 1.9, "accuracy", test, report.certificate, 0.9, promise, report.data)
         assert ("promise is broken on the test rows" in said) == broken
         told = report.model_copy(update={"promise": promise, "verdict": said})
         for page in (render(told), model_card(told, "MIT")):
             assert ("promise is broken" in page) == broken
             assert text.percent(promise.low) in page.replace("\u00a0", " ")
+
+
+def test_more_wrong_than_promised_is_told_with_interval_and_likely_reason_even_where_it_may_be_chance() -> None:
+    report = example_report(2)
+    alpha, threshold = report.certificate.max_error, report.certificate.threshold
+    errors = int(400 * alpha) + 1  # above, and far from significant
+    promise = check_promise(report.certificate, np.full(400, 0.99), np.arange(400) >= errors, threshold)
+    assert promise is not None and not promise.broken
+    apart = SourceFile(
+        split="test", address="other.csv", sha256="0" * 64, bytes=1, rows=400, format="csv", encoding="utf-8"
+    )
+    one = tuple(file for file in report.data.files if file.split != "test")
+    for files, reason in (((*one, apart), "file of their own"), (one, "drawn from the same rows")):
+        told = report.model_copy(update={"promise": promise, "data": report.data.model_copy(update={"files": files})})
+        said = facts.promise_sentence(promise, told.data)
+        test = next(rung.test for rung in report.ladder if rung.chosen)
+        assert test is not None
+        assert reason in said and f"{text.percent(promise.low)} to {text.percent(promise.high)}" in said
+        assert said in facts.verdict("tfidf", 1.9, "accuracy", test, report.certificate, None, promise, told.data)
+        for shown in (render(told), model_card(told, "MIT"), " ".join(_printed(told, whole=True).split())):
+            assert reason in shown.replace("\u00a0", " ")
+
+
+def test_the_row_to_try_says_what_is_answered_and_what_is_right() -> None:
+    row = ShownExample(input="a\x1b[31m", gold="b", output="c", confidence=0.987, local=True)
+    assert shown_sentence(row) == "This test row is answered locally: c with confidence 0.99; right is b."
+    handed = row.model_copy(update={"local": False, "confidence": None, "gold": "b\x1b[2J"})
+    assert "handed over; right is b⟨U+001B⟩" in shown_sentence(handed)
 
 
 def test_groups_stand_beside_the_rows_where_rows_belong_together(report_2: BuildReport):

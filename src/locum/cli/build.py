@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -40,14 +41,18 @@ def build(
 
 def _print_summary(bundle: Path) -> None:
     from locum.bundle.report import read_report
-    from locum.cli.summary import print_report
+    from locum.cli.summary import print_report, shown_sentence
 
     report = read_report(bundle)
     print_report(report, Console(highlight=False, emoji=False))
-    body = {"model": report.task, "messages": [{"role": "user", "content": "…"}]}
+    shown = report.shown
+    content = shown.input if shown else "…"
+    body = {"model": report.task, "messages": [{"role": "user", "content": content}]}
     typer.echo(f"Report  {bundle / 'report.html'}")
     typer.echo(f"Serve   locum serve {bundle}")
     typer.echo(
         "Call    curl -s http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' "
-        f"-d '{json.dumps(body, ensure_ascii=False)}'"
+        f"-d {shlex.quote(json.dumps(body, ensure_ascii=not content.isprintable()))}"
     )
+    if shown:
+        typer.echo(f"        {shown_sentence(shown)}")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from locum.core.text import visible
-from locum.report.facts import headline, in_force, promise_sentence, why_served
+from locum.core.text import one_line, visible
+from locum.report.facts import above_promise, headline, in_force, promise_sentence, why_served
 from locum.report.terminal import judge_line, ladder_table, multitask_table
+from locum.schema.evaluation import ShownExample
 from locum.schema.report import BuildReport
+
+_ANSWER_CHARACTERS = 80
 
 
 def print_report(report: BuildReport, console: Console) -> None:
@@ -29,10 +32,21 @@ def print_report(report: BuildReport, console: Console) -> None:
         console.print(f"Judge: {judged}", markup=False)
     console.print(f"Certificate: {report.certificate.statement}", markup=False)
     console.print(in_force(report), markup=False)
-    if report.promise is not None and report.promise.broken:
-        console.print(f"On test rows: {promise_sentence(report.promise)}", style="bold red", markup=False)
+    if report.promise is not None and above_promise(report.promise):
+        style = "bold red" if report.promise.broken else "yellow"
+        console.print(promise_sentence(report.promise, report.data), style=style, markup=False)
     console.print()
     console.print(visible(headline(report)), style="bold", markup=False)
     for line in report.cautions:
         console.print(visible(f"! {line}"), style="yellow", markup=False)
     console.print()
+
+
+def shown_sentence(shown: ShownExample) -> str:
+    """What the bundle answers to the test row that it is to be tried with, and what is right."""
+    sure = "" if shown.confidence is None else f" with confidence {shown.confidence:.2f}"
+    right = one_line(shown.gold, _ANSWER_CHARACTERS)
+    if not shown.local:
+        return visible(f"This test row is handed over{sure}; right is {right}.")
+    said = one_line(shown.output or "", _ANSWER_CHARACTERS)
+    return visible(f"This test row is answered locally: {said}{sure}; right is {right}.")

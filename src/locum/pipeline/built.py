@@ -23,16 +23,19 @@ from locum.fit.ladder import DataSize
 from locum.pipeline.made import Training
 from locum.schema.candidate import Candidate
 from locum.schema.data import Row, SplitName
-from locum.schema.evaluation import Evaluation, Measured, WrongExample
+from locum.schema.evaluation import Evaluation, Measured, ShownExample, WrongExample
 from locum.schema.model import ModelSpec, Parity
 from locum.schema.multitask import MixtureCard
 from locum.schema.task import Task
 from locum.schema.training import GeneratorParity, Trained
+from locum.stats.risk import answered_locally
 from locum.students.guard import read_guard, without_unlike
 from locum.students.open import read_confidence
 from locum.tasks import open_kind
 from locum.tasks.protocol import TaskKind
 from locum.tasks.tag import load_spans, types_of
+
+_SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,24 @@ class BuiltStudent:
         sure = dict(zip((row.id for row in rows), self.scored(split).confidence, strict=True))
         found = runner.wrong_examples(self._predictions(split), rows, self.spec.temperature, len(rows))
         return tuple(example for example in found if np.isfinite(sure[example.id]))[:limit]
+
+    def shown(self, split: SplitName, threshold: float | None) -> ShownExample | None:
+        """The first row of a moderate length that is answered locally, else the first at all; None for no such row."""
+        sure = self.scored(split).confidence
+        rows = self.rows(split)
+        fit = [place for place, row in enumerate(rows) if len(row.input) <= _SHOWN_CHARACTERS]
+        local = answered_locally(sure, threshold)
+        place = next((place for place in fit if local[place]), fit[0] if fit else None)
+        if place is None:
+            return None
+        outputs = self.given_labels(split) if self._labels else self._drafts(split).outputs
+        return ShownExample(
+            input=rows[place].input,
+            gold=rows[place].output,
+            output=outputs[place],
+            confidence=float(sure[place]) if np.isfinite(sure[place]) else None,
+            local=bool(local[place]),
+        )
 
     def given_labels(self, split: SplitName) -> list[str | None]:
         """The label of each answer to a split, None for one that is no label; empty where answers are no labels."""

@@ -109,7 +109,7 @@ def conclude(
         judge=judge,
         metric=work.task.metric,
         target=target.at_least,
-        verdict=" ".join([_verdict(student, work.task.metric, certificate, target.at_least, promise), *told]),
+        verdict=" ".join([_verdict(student, work.task.metric, certificate, target.at_least, promise, card), *told]),
         cautions=told,
         baseline=constant,
         chosen=student.candidate.name,
@@ -126,6 +126,7 @@ def conclude(
         system=system,
         cost=saving,
         wrong=student.wrong("test", _WRONG_SHOWN),
+        shown=student.shown("test", certificate.threshold),
         data=card.model_copy(update={"warnings": (*card.warnings, *longer)}),
         device=device,
         versions=versions(),
@@ -249,7 +250,12 @@ def _comparisons(climbed: Climb, student: BuiltStudent, llm: LlmAnswers | None, 
 
 
 def _verdict(
-    student: BuiltStudent, metric: str, certificate: Certificate, target: float | None, promise: PromiseTest | None
+    student: BuiltStudent,
+    metric: str,
+    certificate: Certificate,
+    target: float | None,
+    promise: PromiseTest | None,
+    card: DataCard,
 ) -> str:
     test, size_mb = student.evaluation("test"), student.measured.size_mb
-    return verdict(student.candidate.name, size_mb, metric, test, certificate, target, promise)
+    return verdict(student.candidate.name, size_mb, metric, test, certificate, target, promise, card)

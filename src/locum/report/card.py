@@ -126,7 +126,7 @@ def _certificate(report: BuildReport) -> str:
     certificate = report.certificate
     assumptions = "\n".join(f"- {markdown(line)}" for line in certificate.assumptions)
     ends = "\n".join(f"- {markdown(line)}" for line in certificate.voided_by)
-    kept = f"{markdown(facts.promise_sentence(report.promise))}\n\n" if report.promise else ""
+    kept = f"{markdown(facts.promise_sentence(report.promise, report.data))}\n\n" if report.promise else ""
     return (
         f"## Certificate\n\n{facts.certificate_sentence(certificate)}\n\n{markdown(facts.in_force(report))}\n\n{kept}"
         f"It holds if:\n\n{assumptions}\n\nIt ends when any of these changes or happens:\n\n{ends}\n\n"

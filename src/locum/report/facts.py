@@ -12,6 +12,7 @@ from locum.cascade.wording import by_label
 from locum.core.text import count_of, one_line
 from locum.report import text
 from locum.schema.certificate import Certificate, PromiseTest
+from locum.schema.data import DataCard
 from locum.schema.evaluation import Evaluation, LabelScore, WrongExample
 from locum.schema.multitask import MultitaskReport
 from locum.schema.report import BuildReport, CandidateReport, LlmReport
@@ -83,13 +84,41 @@ def headline(report: BuildReport) -> str:
     return report.verdict.removesuffix(" ".join(("", *report.cautions)))
 
 
-def promise_sentence(test: PromiseTest) -> str:
-    """What rows say of a promise that was proved on others, in one sentence."""
+def above_promise(test: PromiseTest | None) -> bool:
+    """Whether more is wrong on some rows than was promised, be it by chance or not."""
+    return test is not None and test.errors > test.max_error * test.rows
+
+
+def promise_sentence(test: PromiseTest, data: DataCard | None = None) -> str:
+    """What rows say of a promise that was proved on others; where they say more is wrong, with the likely reason.
+
+    Args:
+        test: what was counted.
+        data: where a build's test and calibration rows come from; None: these are rows of somebody else.
+    """
+    said = _of_these_rows(test)
+    if data is None:
+        return said
+    said = said.replace("these rows", "the test rows").replace("These rows", "The test rows")
+    if not above_promise(test):
+        return said
+    if any(file.split == "test" for file in data.files):
+        return f"{said} They come from a file of their own, which may be other traffic than what the promise is of."
+    same = "They are drawn from the same rows as the calibration rows"
+    if test.broken:
+        return f"{said} {same}: chance does that in one build of twenty, rows that belong together in more."
+    return f"{said} {same}."
+
+
+def _of_these_rows(test: PromiseTest) -> str:
     what = "of the answers given locally are wrong" if test.kind == "selective" else "of all rows are local and wrong"
     share = f"{text.percent(test.errors / test.rows)} {what} ({text.count(test.errors)} of {text.count(test.rows)}"
     share += f"; 95 % interval {text.percent(test.low)} to {text.percent(test.high)})"
     if test.broken:
         return f"The promise is broken on these rows: {share}, where at most {text.level(test.max_error)} is promised."
+    if above_promise(test):
+        alpha = text.level(test.max_error)
+        return f"More is wrong on these rows than promised: {share}, where at most {alpha} is. Chance may do that."
     return f"These rows do not speak against the promise: {share}; at most {text.level(test.max_error)} is promised."
 
 
@@ -125,8 +154,9 @@ def verdict(
     certificate: Certificate,
     target: float | None,
     promise: PromiseTest | None = None,
+    data: DataCard | None = None,
 ) -> str:
-    """A build in one sentence that a manager can read, and another where the test rows break the promise.
+    """A build in one sentence that a manager can read, and another where more is wrong on the test rows than promised.
 
     Args:
         name: of the student.
@@ -136,6 +166,7 @@ def verdict(
         certificate: what is in force.
         target: what was asked for.
         promise: what the test rows say of the certificate's promise.
+        data: where the rows come from.
     """
     score = test.metrics[metric]
     size = "of unknown size" if size_mb is None else f"{size_mb:.0f} MB" if size_mb >= 1 else "under 1 MB"
@@ -147,9 +178,9 @@ def verdict(
     if certificate.threshold is None:
         return f"{answer}; nothing is certified yet, so every input goes to the LLM, or to nobody."
     may = f"it may answer {certificate.local_share:.1%} of the traffic by itself under its certificate"
-    if promise is not None and promise.broken:
-        broken = promise_sentence(promise).replace("these rows", "the test rows")
-        return f"{answer}; {may}. {broken} Find out why before it is served: do both splits come from one traffic?"
+    if promise is not None and above_promise(promise):
+        find = " Find out why before it is served." if promise.broken else ""
+        return f"{answer}; {may}. {promise_sentence(promise, data)}{find}"
     return f"{answer}; {may}."
 
 

@@ -126,6 +126,22 @@ class Comparison(Document):
     groups: int | None = None
 
 
+class ShownExample(Document):
+    """A test row and what the served student says to it, to be tried out.
+
+    Attributes:
+        gold: the right answer.
+        output: the student's; None where it gives none.
+        local: whether the certificate lets it answer by itself.
+    """
+
+    input: str
+    gold: str
+    output: str | None
+    confidence: float | None
+    local: bool
+
+
 class WrongExample(Document):
     """An answer that was wrong, for the report."""
 

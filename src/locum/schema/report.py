@@ -10,7 +10,7 @@ from locum.schema.candidate import Candidate
 from locum.schema.certificate import Certificate, PromiseTest
 from locum.schema.data import DataCard
 from locum.schema.device import DeviceProfile
-from locum.schema.evaluation import Comparison, EngineChoice, Evaluation, Latency, WrongExample
+from locum.schema.evaluation import Comparison, EngineChoice, Evaluation, Latency, ShownExample, WrongExample
 from locum.schema.judging import JudgeReport
 from locum.schema.model import Parity
 from locum.schema.multitask import MultitaskReport
@@ -140,6 +140,7 @@ class BuildReport(Document):
         proof: where it comes from, when that is not the build; ``system`` then says nothing of routes.
         promise: whether the test rows break what the certificate promises; None where that cannot be told.
         multitask: one for each student that was tuned on several tasks.
+        shown: a test row to try the bundle with; None where there is none of a moderate length.
     """
 
     schema_version: Literal[1] = 1
@@ -168,6 +169,7 @@ class BuildReport(Document):
     system: dict[str, float | None]
     cost: Cost
     wrong: tuple[WrongExample, ...]
+    shown: ShownExample | None = None
     data: DataCard
     device: DeviceProfile
     versions: dict[str, str]

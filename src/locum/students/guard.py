@@ -26,8 +26,9 @@ from locum.schema.model import ModelSpec
 GUARD = "guard.json"
 GUARD_VERSION = 1
 """Another one, and students of earlier builds are measured again."""
-DEV_SHARE = 0.01
-"""Most of dev, and of training rows each without itself, that is handed over."""
+SHARE = 0.01
+"""Most of the training rows, each without itself, and dev rows together that is handed over; of dev alone twice that,
+since a few rows more or less are chance."""
 
 _LEAST_ROWS = 100  # below, one row in a hundred is less than one row
 _KNOWN_MAX = 1 << 18  # what comes most often; a megabyte
@@ -95,7 +96,7 @@ def without_unlike(guard: Guard | None, confidence: NDArray[np.float64], texts: 
 
 
 def fit_guard(train: Sequence[str], dev: Sequence[str], *, ranks: bool = False) -> GuardModel:
-    """A guard that hands over at most one in a hundred of the dev rows, and of the training rows.
+    """A guard that hands over at most one in a hundred of the training and dev rows.
 
     The limits are the highest that keep within that, first of known words, then of the known share; so rows with next
     to nothing in them come before those that are unlike in what they say. A training row is measured by what is known
@@ -120,7 +121,7 @@ def fit_guard(train: Sequence[str], dev: Sequence[str], *, ranks: bool = False) 
     words = [found[:, 0] for found in figures]
     shares = [found[:, 1] for found in figures]
     every = [np.concatenate(words), words[1]]
-    limits = [int(DEV_SHARE * len(part)) for part in every]
+    limits = [int(SHARE * len(every[0])), int(2 * SHARE * len(every[1]))]
     wordless = [np.concatenate([found[:, 2] for found in figures]), figures[1][:, 2]]
     enough = len(every[0]) >= _LEAST_ROWS
     least_words = min(_at_most(part, limit) for part, limit in zip(every, limits, strict=True)) if enough else 0.0
