@@ -14,7 +14,7 @@ CPU_TORCH := $(shell test "$$(uname -s)" = Linux -a ! -e /proc/driver/nvidia/ver
 .PHONY: help demo test check optimised bench docs clean
 
 help:
-	@echo "make demo    build, prove and bundle a prompt-injection guard on real data (about 10 minutes)"
+	@echo "make demo    build, prove and bundle a prompt-injection guard on real data (at most 6 minutes, install included)"
 	@echo "make test    install what the tests need and run them (about 12 minutes on two cores after the downloads)"
 	@echo "make check   lint, types, layers, budgets, generated documentation"
 	@echo "make optimised  the tests of what must be refused, as python -O runs them"

@@ -3,7 +3,7 @@
 Notable: it looks at the text alone, so it serves every kind and engine alike and costs microseconds: how many words are
 known from training, and which share of words and pairs of neighbours. Its limits are set on training rows, each without
 itself, and on dev, before any calibration row is seen; calibration counts what it hands over as handed over.
-Not here: the confidence (``students.confidence``), the route (``cascade.policy``), other scores (``bench/unlike.py``).
+Not here: the confidence (``students.confidence``), the route (``cascade.policy``), other scores (``docs/log.md``).
 """
 
 from __future__ import annotations
