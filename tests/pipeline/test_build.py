@@ -93,7 +93,7 @@ def test_the_bundle_verifies_opens_and_answers(built: Any) -> None:
     assert (built.bundle / "task.yaml").read_bytes() == built.tickets.task.read_bytes()
     with locum.open(built.bundle) as student:
         assert student.void is None
-        answer = student("the parcel is late, where is the courier")
+        answer = student("please help the parcel late again today about my courier")
     assert (answer.output, answer.route) == ("delivery", "local")
     assert answer.confidence is not None
     assert 0 < answer.confidence <= 1
@@ -135,7 +135,9 @@ def test_what_the_student_does_not_depend_on_trains_nothing_again(
     assert (run.report.certificate.threshold is not None) == threshold
     with locum.open(run.bundle) as student:
         assert student.void is None or not threshold
-        assert student("invoice refund").route == ("local" if threshold else "abstain")
+        assert student("please help my invoice refund today about the account").route == (
+            "local" if threshold else "abstain"
+        )
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"data": "rows"}], ids=str)

@@ -75,7 +75,11 @@ def test_fault_34_a_rung_that_fails_parity_costs_itself_alone(
     page = (run.bundle / "report.html").read_text(encoding="utf-8")
     assert "labels agree on" in page
     with locum.open(run.bundle) as student:
-        assert student("the parcel is late, where is the courier").output in {"billing", "technical", "delivery"}
+        assert student("please help the parcel late again today about my courier").output in {
+            "billing",
+            "technical",
+            "delivery",
+        }
 
 
 def test_fault_34_when_no_rung_is_left_the_build_ends_with_3_and_every_reason(

@@ -47,7 +47,7 @@ def hashes(folder):
 
 def answers(bundle):
     with locum.open(bundle) as student:
-        found = student("the parcel is late, where is the courier")
+        found = student("please help the parcel late again today about my courier")
     return [found.output, found.route]
 
 said = {}
@@ -95,7 +95,7 @@ def test_fault_37_a_disk_that_fills_up_keeps_the_bundle_which_goes_on_answering(
         for leave in (0, 20_000, 200_000):
             fill(leave)
             said[str(leave)] = refusal(lambda: locum.build(task / "second.yaml", out=disk / "out"))
-        said["in service"] = student("the parcel is late, where is the courier").output
+        said["in service"] = student("please help the parcel late again today about my courier").output
     said["same"] = hashes(bundle) == before
     said["answers"] = answers(bundle)
     said["leftovers"] = [p.name for p in (disk / "out").iterdir() if p.name.startswith(".") and "partial" in p.name]

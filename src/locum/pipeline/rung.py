@@ -183,11 +183,11 @@ def _calibrate(work: Workspace, data: Prepared, model: Path, out: Path, before: 
     spec = ModelSpec.from_json((model / "model.json").read_bytes(), str(model))
     for name in spec.files:
         link_or_copy(model / name, served / name)
+    measured = Measured.from_json((out / "measured.json").read_bytes(), str(out))
     write_json(served / GUARD, _guard(data, spec, before).to_json())
     files = {**spec.files, GUARD: sha256_file(served / GUARD)}
     if spec.purpose == "classify":
         temperature = before.spec.temperature if before else fit_temperature(Predictions.load(out / "dev.npz"))
-        measured = Measured.from_json((out / "measured.json").read_bytes(), str(out))
         engine = measured.engines.engine if measured.engines else spec.engine
         changed = {"temperature": temperature, "engine": engine, "files": files}
     else:
@@ -203,6 +203,8 @@ def _calibrate(work: Workspace, data: Prepared, model: Path, out: Path, before: 
             "answer_tokens": limit,
         }
     write_json(served / "model.json", spec.model_copy(update=changed).to_json())
+    size_mb = sum(path.stat().st_size for path in served.iterdir()) / 1e6  # with what was added here
+    write_json(out / "measured.json", measured.model_copy(update={"size_mb": size_mb}).to_json())
 
 
 def _guard(data: Prepared, spec: ModelSpec, before: BuiltStudent | None) -> GuardModel:
