@@ -96,9 +96,8 @@ def conclude(
     system = _system(student, certificate, llm)
     constant = baseline(student)
     told = cautions(student, card, constant)
-    longer = longer_than_read(
-        [student, *(each for each in climbed.students if each.candidate != student.candidate)], card
-    )
+    others = (each for each in climbed.students if each.candidate != student.candidate)
+    longer = longer_than_read([student, *others], card)
     promise = _promise(work, student, certificate)
     saving = cost.cost(llm.report.cost_per_1000 if llm else None, system["local_share"] or 0.0, policy.audit_rate)
     report = BuildReport(
