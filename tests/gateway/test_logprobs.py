@@ -69,7 +69,9 @@ def test_lm_evals_request_gets_an_entry_for_each_token(start_model, tmp_path):
     text = "The über-cat sat"
     ids = pico.encode(text)
     by_text = gateway.http.post("/v1/completions", json={**asked, "prompt": text}).json()["choices"][0]
-    arrays = gateway.http.post("/v1/completions", json={**asked, "prompt": [ids, ids[:4]]}).json()["choices"]
+    answered = gateway.http.post("/v1/completions", json={**asked, "prompt": [ids, ids[:4]]})
+    assert answered.status_code == 200, answered.text
+    arrays = answered.json()["choices"]
     assert by_text["text"].startswith(text) and arrays[0]["text"] == by_text["text"]
     told = by_text["logprobs"]
     assert {len(values) for values in told.values()} == {len(ids) + 1}

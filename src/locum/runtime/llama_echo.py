@@ -57,7 +57,9 @@ class PromptEcho:
             LocumError: as ``LlamaProcess.post``.
         """
         ids, texts, first = self._prompts.spelled(request)
-        text = "".join(texts[first:]) if request.prompt_ids is not None else request.prompt or ""
+        text = request.prompt or ""
+        if request.prompt_ids is not None:
+            text = "".join(texts).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         if request.logprobs is None:
             return Chunk(text)
         told = self._told(ids, first, request.logprobs, fields, timeout_s, stop)
