@@ -252,9 +252,43 @@ def test_time_to_answer_goes_by_rows_and_samples_and_searching_by_its_calls(
 def test_rows_that_cannot_prove_the_guarantee_are_told(talk: Any) -> None:
     few = WRITTEN | {"data": WRITTEN["data"] | {"max_held_out": 40}}
     (warning,) = make_plan(talk.change(**few)).warnings
-    assert "40 calibration rows" in warning
-    assert "59 without an error" in warning
+    assert "40 rows to test the promise with" in warning
+    assert "fewer than 59 nothing can be promised" in warning
     assert "data.max_held_out" in warning
+
+
+@pytest.mark.parametrize(
+    ("guarantee", "rows", "reach"),
+    [
+        ({"kind": "selective", "max_error": 0.05, "confidence": 0.95}, 58, "however good the student is"),
+        ({"kind": "selective", "max_error": 0.05, "confidence": 0.95}, 120, "2 times in 10 if it answers all of them"),
+        ({"kind": "selective", "max_error": 0.05, "confidence": 0.95}, 300, None),
+        ({"kind": "marginal", "max_error": 0.02, "confidence": 0.9}, 110, "however good the student is"),
+        ({"kind": "marginal", "max_error": 0.02, "confidence": 0.9}, 400, None),
+    ],
+)
+def test_a_promise_beyond_the_rows_of_a_calibration_file_is_told_in_plain_words(
+    tickets: Any, guarantee: dict[str, Any], rows: int, reach: str | None
+) -> None:
+    lines = (tickets.folder / "tickets.csv").read_text(encoding="utf-8").splitlines()
+    (tickets.folder / "proof.csv").write_text("\n".join([lines[0], *lines[1 : rows + 1]]) + "\n", encoding="utf-8")
+    data = {"train": "tickets.csv", "calibration": "proof.csv", "input": "text", "output": "team"}
+    plan = make_plan(tickets.change(guarantee=guarantee, data=data))
+    assert plan.labels.available == rows
+    told = [warning for warning in plan.warnings if "to test the promise with" in warning]
+    assert len(told) == (reach is not None)
+    assert all(f"{rows} rows" in warning and str(reach) in warning for warning in told)
+
+
+def test_rows_that_belong_together_are_counted_as_groups_for_the_promise(tickets: Any) -> None:
+    lines = (tickets.folder / "tickets.csv").read_text(encoding="utf-8").splitlines()
+    named = [f"{line},case {number // 20}" for number, line in enumerate(lines[1:])]
+    (tickets.folder / "cases.csv").write_text("\n".join([f"{lines[0]},case", *named]) + "\n", encoding="utf-8")
+    data = {"train": "cases.csv", "input": "text", "output": "team", "group": "case"}
+    plan = make_plan(tickets.change(data=data))
+    assert plan.labels.unit == "groups" and plan.labels.available is not None
+    assert plan.labels.available <= len(named) / 20
+    assert any("groups to test the promise with" in warning for warning in plan.warnings)
 
 
 def test_an_llm_answers_no_more_rows_than_there_are_and_a_judge_reads_all_answers(talk: Any) -> None:

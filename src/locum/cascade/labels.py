@@ -21,14 +21,16 @@ from locum.stats.sample_size import (
     labels_for_power,
     labels_for_regret,
     labels_needed,
+    power_of,
 )
 from locum.stats.starts import START_SHARE
 
 _SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
+_SLIM = 0.25  # a chance of passing that is worth a warning
 _MOST = 10_000_000  # an estimate beyond this says: not by labels
 
 
-def label_arithmetic(guarantee: Guarantee, available: int | None) -> LabelNeed:
+def label_arithmetic(guarantee: Guarantee, available: int | None, unit: str = "rows") -> LabelNeed:
     """What ``plan`` prints: labels that the guarantee needs, and how many there are.
 
     For selective, labels are rows *answered locally*; for marginal and regret, all calibration rows. Power
@@ -38,6 +40,7 @@ def label_arithmetic(guarantee: Guarantee, available: int | None) -> LabelNeed:
     Args:
         guarantee: kind, α (or ε) and confidence.
         available: calibration rows there will be; None when unknown.
+        unit: what is counted: rows, or groups.
     """
     alpha, delta = guarantee.max_error, 1 - guarantee.confidence
     assumed = alpha / 2
@@ -54,7 +57,44 @@ def label_arithmetic(guarantee: Guarantee, available: int | None) -> LabelNeed:
         for_power_80=power,
         true_error_assumed=assumed,
         available=available,
+        unit=unit,
+        chance=power_of(available, alpha, delta, assumed)
+        if available is not None and guarantee.kind != "regret"
+        else None,
     )
+
+
+def proof_sentence(need: LabelNeed) -> str:
+    """What the arithmetic comes to, for who has never heard of it."""
+    one_in = round(1 / need.true_error_assumed)
+    wrong = {
+        "selective": f"wrong in 1 of {one_in} of its surest answers",
+        "marginal": f"wrong and sure of it in 1 of {one_in} answers",
+        "regret": f"right 1 time in {one_in} less often than the LLM",
+    }[need.kind]
+    least = f"with fewer than {need.without_errors:,} nothing can be promised"
+    if need.available is None:
+        return f"{need.for_power_80:,} {need.unit} let a student pass 8 times in 10 that is {wrong}; {least}."
+    have = f"You have about {need.available:,} {need.unit} to test the promise with"
+    if need.available < need.without_errors:
+        return f"{have}, and {least}, however good the student is."
+    if need.chance is None:
+        likely = "very likely passes" if need.available >= need.for_power_80 else "may well fail"
+    else:
+        likely = f"passes {_times(need.chance)}" + (" if it answers all of them" if need.kind == "selective" else "")
+    return f"{have}. A student that is {wrong} {likely}; {least}."
+
+
+def out_of_reach(need: LabelNeed) -> bool:
+    """Whether the rows are too few: for any student, or for nearly all that are twice as good as is promised."""
+    if need.available is None:
+        return False
+    return need.available < need.without_errors or (need.chance is not None and need.chance < _SLIM)
+
+
+def _times(chance: float) -> str:
+    """A probability as people count it."""
+    return "nearly always" if chance > 0.95 else "hardly ever" if chance < 0.05 else f"{round(10 * chance)} times in 10"
 
 
 def labels_missing(

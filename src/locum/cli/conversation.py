@@ -55,7 +55,8 @@ class Turn:
     def line(self) -> str:
         """The facts in one line for people; what is not known is left out."""
         parts = [
-            f"{self.route}" if self.route else "",
+            "no answer (abstain)" if self.route == "abstain" else f"{self.route}" if self.route else "",
+            "nothing found" if self.output == "[]" else "",
             f"confidence {self.confidence:.3f}" if self.confidence is not None else "",
             f"{self.output_tokens} tokens" if self.output_tokens is not None else "",
             f"{self.tokens_per_s:.1f} tokens/s" if self.tokens_per_s is not None else "",

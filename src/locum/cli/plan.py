@@ -60,6 +60,7 @@ def _print(plan: Plan) -> None:
         console.print(f"download  {plain(download.what)}: {state}  [dim]{plain(download.address)}[/dim]")
     console.print(
         f"\nTime      at most {plan.budget_s / 60:.0f} minutes (estimate {plan.seconds / 60:.1f}) after downloads"
+        + (f", from {plan.learned_from} earlier builds here" if plan.learned_from else "")
     )
     console.print(f"Download  {plan.download_mb:.0f} MB")
     if plan.multitask:
@@ -70,13 +71,12 @@ def _print(plan: Plan) -> None:
         console.print(f"LLM       {plan.llm_calls:,} calls, {price}")
     if plan.answers is not None:
         console.print(f"Answers   at most {plan.answers.max_tokens} tokens: {plan.answers.why}")
+    from locum.cascade.labels import proof_sentence
+
     need = plan.labels
-    console.print(
-        f"Labels    at most {need.max_error:.1%} wrong with {need.confidence:.0%} confidence: "
-        f"{need.without_errors} accepted answers without an error, {need.with_five_errors} with 5; "
-        f"{need.for_power_80} for 80 % power at a true error of {need.true_error_assumed:.1%}"
-        + (f"; you have about {need.available} for calibration" if need.available is not None else "")
-    )
+    than = " more than by the LLM" if need.kind == "regret" else ""
+    promise = f"at most {need.max_error:.1%} wrong{than}"
+    console.print(f"Promise   {promise}, {need.confidence:.0%} sure. {proof_sentence(need)}", soft_wrap=True)
     console.print("[dim]What the words mean: locum words[/dim]")
     for warning in plan.warnings:
         console.print(f"[yellow]![/yellow] {plain(warning)}")

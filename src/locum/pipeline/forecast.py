@@ -84,7 +84,7 @@ def expect(task: Task, seen: Inspection | None, card: DataCard | None = None) ->
     size = ASSUMED if seen is None else _data_size(task, seen)
     rows = size.train_rows if seen is None else seen.rows
     addresses = split_addresses(task)
-    units = _groups(task, seen) or rows
+    units = groups_in(task, seen) or rows
     shared = sizes(units, [name for name in _HELD_OUT if name in addresses], task)
     carved = {name: round(count * rows / units) for name, count in shared.items()}
     cap = task.max_held_out
@@ -114,7 +114,7 @@ def expect(task: Task, seen: Inspection | None, card: DataCard | None = None) ->
     )
 
 
-def _groups(task: Task, seen: Inspection | None) -> int | None:
+def groups_in(task: Task, seen: Inspection | None) -> int | None:
     """How many groups the training rows belong to; None where the task names none, or they are not known."""
     if task.data.group is None or seen is None or not seen.complete:
         return None

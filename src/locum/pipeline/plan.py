@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from locum.cascade.labels import label_arithmetic
+from locum.cascade.labels import label_arithmetic, out_of_reach, proof_sentence
 from locum.core.errors import SourceError
 from locum.data.examples import ExampleReader
 from locum.data.graded import read_graded
@@ -25,7 +25,7 @@ from locum.fit.device import profile_device
 from locum.fit.ladder import LEAST_ROWS, DataSize, Machines, make_ladder, mixture_size, training_budgets
 from locum.pipeline.answer_limit import writes
 from locum.pipeline.finished import Finished, find_finished
-from locum.pipeline.forecast import ASSUMED, expect
+from locum.pipeline.forecast import ASSUMED, Expected, expect, groups_in
 from locum.pipeline.history import read_history
 from locum.pipeline.ladder import serves_on
 from locum.pipeline.llm_forecast import forecast_llm
@@ -34,8 +34,8 @@ from locum.pipeline.rung import answers_at_once, maker
 from locum.pipeline.step_times import Guess, StepTimes
 from locum.pipeline.workspace import graded_addresses, split_addresses
 from locum.schema.candidate import Candidate
-from locum.schema.data import Row, SplitName
-from locum.schema.plan import Download, Plan, PlannedMix, PlannedStep
+from locum.schema.data import DataCard, Row, SplitName
+from locum.schema.plan import Download, LabelNeed, Plan, PlannedMix, PlannedStep
 from locum.schema.task import MultitaskSpec, Task
 from locum.sources.address import PathAddress, parse_address
 from locum.sources.bases import plan_base
@@ -99,10 +99,10 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
     )
     if (over := asked.over_cap(task)) is not None:
         warnings.append(over)
-    available = None if seen is None or task.data.calibration is not None else expected.proof_rows
-    labels = label_arithmetic(task.guarantee, available)
-    if available is not None and available < labels.without_errors:
-        warnings.append(_too_few(task, available, labels.without_errors))
+    available = _proof_rows(task, root, expected, found.card, seen)
+    labels = label_arithmetic(task.guarantee, available, "rows" if task.data.group is None else "groups")
+    if out_of_reach(labels):
+        warnings.append(_too_few(task, labels))
     return Plan(
         task=task.name,
         steps=steps,
@@ -177,13 +177,38 @@ def _telling(task: Task, seen: Inspection | None) -> dict[SplitName, int] | None
     return {"train": found} if seen.complete else None
 
 
-def _too_few(task: Task, available: int, needed: int) -> str:
-    unit = "rows" if task.data.group is None else "groups"
-    more = "raise data.max_held_out" if available == task.max_held_out else "give more rows"
-    return (
-        f"about {available} calibration {unit} cannot prove that at most {100 * task.guarantee.max_error:.4g} % are"
-        f" wrong (that takes {needed} without an error): {more}, or allow more with guarantee.max_error"
-    )
+def _proof_rows(
+    task: Task, root: Path, expected: Expected, card: DataCard | None, seen: Inspection | None
+) -> int | None:
+    """What the certificate can count, as far as is known: calibration rows, or groups where rows belong together.
+
+    Rows without an answer are no proof, and no more rows are read than the task allows.
+    """
+    if card is not None:
+        return expected.proof_rows
+    given = split_addresses(task).get("calibration")
+    if given is not None:
+        local = [file for address in given if (file := cached(str(_at(address, root)))) is not None]
+        if not local:
+            return None
+        seen = inspect(local[0], format=task.data.format, encoding=task.data.encoding)
+        if not seen.complete:
+            return None
+        count = groups_in(task, seen) or seen.rows
+        cap = task.max_held_out
+    elif seen is None or expected.proof_rows is None:
+        return None
+    else:
+        count, cap = expected.proof_rows, None
+    answers = {task.data.output} if isinstance(task.data.output, str) else {*task.data.output}
+    missing = max((column.missing for column in seen.columns if column.name in answers), default=0.0)
+    return min(round(count * (1 - missing)), cap or count)
+
+
+def _too_few(task: Task, need: LabelNeed) -> str:
+    more = "raise data.max_held_out" if need.available == task.max_held_out else f"give more {need.unit}"
+    needed = f"about {need.for_power_80:,} would do" + (" if all are answered" if need.kind == "selective" else "")
+    return f"{proof_sentence(need)} To change that, {more} ({needed}), or allow more with guarantee.max_error"
 
 
 def _at(address: str, root: Path) -> str | Path:

@@ -43,7 +43,14 @@ class PlannedMix(Document):
 
 
 class LabelNeed(Document):
-    """How many calibration labels the guarantee needs; the arithmetic of ``stats.sample_size``."""
+    """How many calibration labels the guarantee needs; the arithmetic of ``stats.sample_size``.
+
+    Attributes:
+        available: rows, or groups where rows belong together, that there will be; None: unknown.
+        unit: rows or groups.
+        chance: that ``available`` of them prove the promise where the truth is ``true_error_assumed``, were all of them
+            answered locally; None where there is no telling.
+    """
 
     kind: str
     max_error: float
@@ -53,6 +60,8 @@ class LabelNeed(Document):
     for_power_80: int
     true_error_assumed: float
     available: int | None
+    unit: str = "rows"
+    chance: float | None = None
 
 
 class Plan(Document):
