@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from locum.core.errors import ModelFileError
 from locum.runtime.gguf_check import check_gguf, require_one_file
 from locum.runtime.gguf_read import MAX_ARRAY_STRINGS
+from locum.runtime.gguf_vocabulary import wordpiece
 
 U32, BOOL, STRING, ARRAY, U64 = 4, 7, 8, 9, 10
 
@@ -272,3 +273,28 @@ def test_fault_24_no_bytes_make_the_reader_fail_otherwise(tmp_path: Path, data: 
         check(tmp_path, bytes(content))
     except ModelFileError as error:
         assert error.code.startswith("runtime-")
+
+
+def test_the_wordpiece_of_a_file_keeps_vowels_and_splits_as_its_vocabulary_did(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers.implementations")
+    syllables = [
+        "\u1100",
+        "\u1100\u1161\u11bc",
+        "\u1100\u1169\u11bc",
+        "\u0928",
+        "\u0928\u093e\u092e",
+        "\u0928\u092e\u0940",
+    ]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "river", "ball", "##s", "a", ",", *syllables, "##\u1161", "##\u0940"]
+    stored = [each if each[0] == "[" else each[2:] if each[:2] == "##" else f"\u2581{each}" for each in words]
+    listed = struct.pack("<IQ", STRING, len(stored)) + b"".join(text(each) for each in stored)
+    named = pair("tokenizer.ggml.model", STRING, text("bert"))
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf([PAIRS[0], named, pair("tokenizer.ggml.tokens", ARRAY, listed)]))
+    ours = wordpiece(path, check_gguf(path))
+    assert ours is not None
+    theirs = tokenizers.BertWordPieceTokenizer({word: place for place, word in enumerate(words)}, lowercase=True)
+    for said in ("Rivers, a ball", "\uac15", "\uacf5", "\ub098\ubb34", "\u0928\u093e\u092e \u0928\u092e\u0940", ""):
+        assert ours.encode(said).ids == theirs.encode(said).ids
+    assert ours.encode("\uac15").ids != ours.encode("\uacf5").ids
+    assert wordpiece(tmp_path / "m.gguf", check(tmp_path, gguf())) is None

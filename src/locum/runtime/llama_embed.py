@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from locum.core.cpu import usable_cores
 from locum.core.errors import LocumError, ModelFileError
 from locum.runtime.gguf_check import GgufHeader, check_gguf
+from locum.runtime.gguf_vocabulary import wordpiece
 from locum.runtime.linear import read_arrays
 from locum.runtime.llama_client import EngineRefusedError
 from locum.runtime.llama_process import LlamaProcess
@@ -66,6 +67,7 @@ class TextVectors:
         self.max_tokens = max_tokens
         self._normalise = _LENGTH_ONE if normalise else _RAW
         self._frame: list[int] | None = None
+        self._wordpiece = wordpiece(path, header)  # llama.cpp's own drops vowels of Korean and Devanagari
         self.process = LlamaProcess(
             ChildSettings(
                 str(path.resolve()),
@@ -83,6 +85,8 @@ class TextVectors:
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text, with those that begin and end every text."""
+        if self._wordpiece is not None:
+            return self._wordpiece.encode(text).ids
         body = {"content": text, "add_special": True, "parse_special": True}
         return self._post("/tokenize", body)["tokens"]
 
@@ -91,7 +95,7 @@ class TextVectors:
         clean = text[: self.max_tokens * _CHARACTERS_A_TOKEN].encode("utf-8", "replace").decode()
         content: str | list[int] = clean
         dropped = int(len(text) > self.max_tokens * _CHARACTERS_A_TOKEN)
-        if not clean or len(clean.encode()) + _SPECIAL_TOKENS > self.max_tokens:
+        if self._wordpiece is not None or not clean or len(clean.encode()) + _SPECIAL_TOKENS > self.max_tokens:
             ids = self.tokens(clean) or self.tokens(" ")  # nothing at all has no embedding
             dropped = max(dropped, len(ids) - self.max_tokens)
             content = self._cut(ids)
