@@ -25,6 +25,7 @@ SCRIPTS = (
     "applications.py",
     "confidence.py",
     "judge.py",
+    "unlike.py",
     "plan_times.py",
 )
 
