@@ -88,8 +88,8 @@ def main() -> None:
     table = [line for name in ("banking77", "trec6", "prompt_injection") for line in measure(name, folder)]
     caption = (
         "Share that is handed over, where each score is set to hand over 1 % of dev. Confidence: the largest"
-        " probability, and energy (Liu et al. 2020), of a one-vs-rest SVC on TF-IDF. Same traffic: the set's test file, which"
-        " for prompt_injection is other traffic than its training file."
+        " probability, and energy (Liu et al. 2020), of a one-vs-rest SVC on TF-IDF. Same traffic: the set's test"
+        " file, which for prompt_injection is other traffic than its training file."
     )
     write_json(
         ROOT / "bench" / "results" / "unlike.json", {"columns": list(table[0]), "table": table, "caption": caption}
