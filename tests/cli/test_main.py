@@ -67,7 +67,7 @@ def test_help_lists_every_command(run: Any) -> None:
         done = run(*words)
         assert done.status == 0
         for name, summary in COMMANDS.items():
-            assert f"  {name:<9}{summary}" in done.stdout
+            assert f"  {name:<11}{summary}" in done.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -79,7 +79,7 @@ def test_every_command_has_help_of_its_own(run: Any, name: str) -> None:
     assert hasattr(importlib.import_module(f"locum.cli.{name}"), "app")
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"serve"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"serve", "completion"}))
 def test_every_command_that_ends_has_json(run: Any, name: str) -> None:
     assert "--json" in run(name, "--help").stdout
 
@@ -98,7 +98,6 @@ def test_an_unknown_command_suggests_the_nearest(run: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["build"], "'task'"),
         (["build", "a", "b"], "b"),
         (["plan", "a", "--oot", "b"], "--oot"),
         (["serve", "x", "--port", "70000"], "65535"),

@@ -9,7 +9,7 @@ from. Not here: the decision (``cascade``), HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,7 @@ from locum.students.protocol import StudentModel
 from locum.students.room import Room
 from locum.tasks import open_kind
 
+_BATCH = 32
 NO_REDACTION = "none"
 """What ``redaction`` is in a certificate's hashes while nothing is redacted."""
 
@@ -157,13 +158,28 @@ class Student:
         """
         return self._router.answer(text, mode, stop, hints)
 
-    def many(self, texts: Sequence[str], mode: Mode = "cascade") -> list[Answer]:
-        """Answer several inputs, in order; the student reads them as one batch.
+    def many(self, texts: Iterable[str], mode: Mode = "cascade") -> list[Answer]:
+        """Answer several inputs: a list, a column of a DataFrame, or anything else that gives texts.
+
+        They are read in batches of like length, which pad little, and answered in the order given.
 
         Raises:
+            UserError: ``bundle-input``: one of them is no text, or all of them are one text.
             LocumError: as for a single input.
         """
-        return self._router.answer_many(texts, mode)
+        given: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+        wrong = next((each for each in enumerate(given) if not isinstance(each[1], str)), None)
+        if isinstance(texts, str) or wrong is not None:
+            what = "a single text" if wrong is None else f"{type(wrong[1]).__name__} at position {wrong[0]}"
+            raise UserError("bundle-input", f"many() was given {what}", fix="give a list of texts, without empty cells")
+        order = sorted(range(len(given)), key=lambda index: len(given[index]))
+        answers: list[Answer | None] = [None] * len(given)
+        for start in range(0, len(order), _BATCH):
+            chosen = order[start : start + _BATCH]
+            found = self._router.answer_many([given[index] for index in chosen], mode)
+            for index, answer in zip(chosen, found, strict=True):
+                answers[index] = answer
+        return [answer for answer in answers if answer is not None]
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Pass a conversation through to the LLM as it is.

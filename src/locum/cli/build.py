@@ -18,7 +18,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def build(
-    task: Annotated[Path, typer.Argument(help="The task file, or a folder with a task.yaml.")],
+    task: Annotated[
+        Path | None, typer.Argument(help="The task file, or a folder with a task.yaml; default: the current folder.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the build; default: runs/NAME in the current folder.")
     ] = None,
@@ -32,7 +34,7 @@ def build(
     from locum.pipeline.build import build as run_build
 
     with live_view():
-        run = run_build(task, out=out, offline=offline)
+        run = run_build(task or Path(), out=out, offline=offline)
     if as_json:
         print_json(run.to_json())
         return

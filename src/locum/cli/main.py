@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "plan": "Show what a build would do, cost and need; downloads nothing.",
     "build": "Build, prove and bundle the smallest student for a task.",
     "eval": "Measure a bundle on a file with right answers.",
+    "predict": "Answer a file of rows: answer, confidence and route in new columns.",
     "certify": "Prove a bundle's promise anew, on fresh rows.",
     "serve": "Serve a bundle or a model behind OpenAI's API.",
     "report": "Write a bundle's report again, or show it in the terminal.",
@@ -31,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "chat": "Talk to a bundle or a model in the terminal.",
     "bench": "Run public benchmarks on models, and compare them in pairs.",
     "models": "List the bases in the catalogue; pull, verify or remove one.",
+    "completion": "Print the script by which a shell completes commands and options.",
     "doctor": "Show what works here: processor, engines, extras, cache.",
     "words": "Say what certificate, calibration, student and the other words mean.",
 }
@@ -41,7 +43,7 @@ SUMMARY = "Builds, proves, serves and audits small language models that stand in
 
 def help_text() -> str:
     """What ``locum --help`` prints."""
-    rows = [f"  {name:<9}{summary}" for name, summary in COMMANDS.items()]
+    rows = [f"  {name:<11}{summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "Usage: locum COMMAND [OPTIONS] [ARGUMENTS]",
@@ -133,6 +135,11 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] == "--version":
         print(locum.__version__)  # noqa: T201
+        return 0
+    if words[0] == "__complete":  # asked by the shell, for each tab
+        from locum.cli.completion import candidates
+
+        print("\n".join("\t".join(each) for each in candidates(words[1:], COMMANDS)))  # noqa: T201
         return 0
     if words[0] not in COMMANDS:
         close = nearest(words[0], COMMANDS)

@@ -17,14 +17,16 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def plan(
-    task: Annotated[Path, typer.Argument(help="The task file, or a folder with a task.yaml.")],
+    task: Annotated[
+        Path | None, typer.Argument(help="The task file, or a folder with a task.yaml; default: the current folder.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the build, to see which steps are done.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the steps, time, downloads, cost and labels of a build. Nothing is downloaded or written."""
     from locum.pipeline.plan import make_plan
 
-    document = make_plan(task, out=out)
+    document = make_plan(task or Path(), out=out)
     if as_json:
         print_json(document.to_json())
     else:

@@ -170,6 +170,7 @@ CODES: dict[str, str] = {
     "bundle-hash": "A file of a bundle does not have the SHA-256 of the manifest; the bundle is refused.",
     "bundle-unsafe": "A bundle holds a link or special file, or its manifest a name outside the folder.",
     "bundle-llm": "A bundle that was not built here names an LLM, and nobody accepted it.",
+    "bundle-input": "A bundle was given something to answer that is no text.",
     "bundle-llm-key": "A bundle names an environment variable that does not look like an LLM's key.",
     "bundle-fingerprint": "A bundle's record of what its student learned from cannot be read.",
     "bundle-layout": "A model cannot be written in the layout that another tool reads.",

@@ -106,6 +106,17 @@ class ExampleReader:
                 self.missing.add(row.place, name)
         return Example(text, label)
 
+    def input_of(self, row: RawRow) -> str:
+        """A row's input alone, for rows that have no right answer.
+
+        Raises:
+            BadRow: there is none, or it is no text.
+        """
+        try:
+            return self._input(row)
+        except RecursionError:
+            raise BadRow("too deeply nested", "") from None
+
     def finish(self, skip_bad: bool) -> None:
         """Say which rows hold another kind of label than most: as bad rows, or taken as text with ``skip_bad``."""
         if len(self._kind_counts) < 2:

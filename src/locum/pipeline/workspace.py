@@ -93,9 +93,12 @@ def read_text(path: Path) -> tuple[Path, str]:
             content = stream.read(MAX_BYTES + 1)
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise TaskFileError(
-            "task-missing", f"there is no {file}", fix="write one with `locum init DATA_FILE`"
-        ) from None
+        what, fix = f"there is no {file}", "write one with `locum init DATA_FILE`"
+        if path.is_dir():
+            what = f"there is no task.yaml in the folder {path.resolve()}"
+            others = sorted(each.name for each in path.glob("*.y*ml"))[:5]
+            fix += f", or name the one that is meant: {', '.join(others)}" if others else ", or name a task file"
+        raise TaskFileError("task-missing", what, fix=fix) from None
     except UnicodeDecodeError as problem:
         raise TaskFileError(
             "task-missing", f"{file} is not UTF-8 text (byte {problem.start})", fix="save it as UTF-8"
