@@ -67,7 +67,8 @@ class StepTimes:
 
     def data(self, rows: int) -> Guess:
         """Fetched files cleaned and split."""
-        return self.guess("data", 0.5 + rows / 10_000)
+        chars = rows * self.expected.size.mean_chars
+        return self.guess("data", 0.5 + rows / 10_000 + chars / 800_000)
 
     def training(self, candidate: Candidate, budget_s: float, learned: DataSize) -> Guess:
         """A candidate trained within its share of the budget."""
