@@ -176,3 +176,24 @@ def test_another_engine_than_the_measured_one_is_not_covered_by_the_certificate(
         assert student.void == "the certificate speaks of another model"
         assert student("card arrive delivery").route == "abstain"
         assert student("card arrive delivery", "local").output == "card"
+
+
+def test_a_notebook_shows_student_and_certificate_without_their_markup(tmp_path: Path):
+    text = pico_task().replace("What is the message about?", "About <script>alert(1)</script>?")
+    pico_bundle(tmp_path / "b", task_text=text)
+    with open_bundle(tmp_path / "b") as student:
+        shown = student._repr_html_()
+        assert "<script>" not in shown and "&lt;script&gt;" in shown and len(shown) < 4000
+        assert student.certificate.expires_at[:10] in student.certificate._repr_html_()
+
+
+def test_many_takes_any_texts_and_keeps_their_order(bundle: Path):
+    texts = [SURE, UNSURE, "cash", "pin " * 40] * 30
+    with open_bundle(bundle) as student:
+        assert [each.output for each in student.many(iter(texts), "local")] == [
+            student(text, "local").output for text in texts
+        ]
+        assert student.many([]) == []
+        for wrong in ("one text", ["fine", None], [float("nan")]):
+            with pytest.raises(UserError, match="many"):
+                student.many(wrong)

@@ -26,7 +26,7 @@ from locum.cascade.router import AuditResult, LlmFailure, Router
 from locum.core.errors import LocumError, UpstreamError, UserError
 from locum.core.files import content_hash
 from locum.core.progress import note, warn
-from locum.core.text import one_line
+from locum.core.text import html_table, one_line
 from locum.evaluate.llm import decoding_hash
 from locum.runtime.completion import Chunk, Completion, CompletionRequest
 from locum.runtime.open import open_generator
@@ -232,6 +232,16 @@ class Student:
             self._router.student.wrap(classifier)
         if llm is not None and self._router.llm is not None:
             self._router.llm = llm(self._router.llm)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what it is, and what covers its answers."""
+        facts: dict[str, object] = {
+            "does": self.task.instruction,
+            "kind": self.task.kind,
+            "hands over to": self.llm or "nobody: it abstains",
+            "certificate": self.void or self.certificate.statement,
+        }
+        return html_table(f"Student {self.name}", facts)
 
     def close(self) -> None:
         """Release engine, connections and threads; a second call does nothing."""

@@ -8,6 +8,8 @@ Not here: escaping for HTML (jinja does it) or for Markdown (``report.card``).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from html import escape
 
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline; DEL and C1
@@ -38,3 +40,14 @@ def one_line(text: str, limit: int = 200) -> str:
 def count_of(count: int, what: str) -> str:
     """A number of things, as a sentence begins: ``1 row``, ``2,000 rows``."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def html_table(title: str, facts: Mapping[str, object]) -> str:
+    """A small table for notebooks; every text in it is escaped, so none can be markup."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(visible(name))}</th>"
+        f"<td style='text-align:left'>{escape(visible(str(value)))}</td></tr>"
+        for name, value in facts.items()
+        if value is not None
+    )
+    return f"<table><caption style='text-align:left'>{escape(visible(title))}</caption>{rows}</table>"

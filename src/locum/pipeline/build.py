@@ -19,6 +19,7 @@ from locum.core.cpu import usable_cores
 from locum.core.errors import Interrupted, LocumError
 from locum.core.lock import folder_lock
 from locum.core.progress import note, track, warn
+from locum.core.text import html_table
 from locum.data.graded import Graded
 from locum.data.verify import verify_splits
 from locum.evaluate.spending import purse_of
@@ -66,6 +67,16 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """The document that ``locum build --json`` prints."""
         return summary(self.report, self.bundle)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what came of the build, and where it is."""
+        facts: dict[str, object] = {
+            "verdict": self.report.verdict,
+            "served": self.report.chosen,
+            "certificate": self.report.certificate.statement,
+            "bundle": self.bundle,
+        }
+        return html_table(f"Build of {self.report.task}", facts)
 
 
 def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool = False) -> Run:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from locum.core.text import html_table
 from locum.schema.base import Document
 from locum.schema.task import GuaranteeKind
 
@@ -103,6 +104,16 @@ class Certificate(Document):
     local_labels: dict[str, int] = Field(default={})
     issued_at: str
     expires_at: str
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the statement, and what it rests on."""
+        facts: dict[str, object] = {
+            "statement": self.statement,
+            "answered locally": f"{self.local_share:.1%} of {self.n:,} calibration rows",
+            "threshold": self.threshold if self.threshold is not None else "none: everything is handed over",
+            "until": self.expires_at[:10],
+        }
+        return html_table("Certificate", facts)
 
 
 class PromiseTest(Document):
