@@ -107,10 +107,11 @@ def task_schema() -> str:
 def with_tables(text: str) -> str:
     """A page with each ``<!-- table: NAME -->`` … ``<!-- end -->`` block written from ``NAME.json``.
 
-    ``NAME.PART`` is the table of that name under ``more`` in the file.
+    ``NAME.PART`` is the table of that name under ``more`` in the file. ``NAME [column, other = shown]`` takes some
+    columns, each under its own name or another one, and leaves the caption to the page.
     """
-    pattern = re.compile(r"(<!-- table: ([a-z0-9_.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return pattern.sub(lambda block: block[1] + _table(block[2]) + block[3], text)
+    pattern = re.compile(r"(<!-- table: ([a-z0-9_.]+)(?: \[([^\]]+)\])? -->\n).*?(<!-- end -->)", re.DOTALL)
+    return pattern.sub(lambda block: block[1] + _table(block[2], block[3]) + block[4], text)
 
 
 def with_files(text: str) -> str:
@@ -125,7 +126,7 @@ def with_files(text: str) -> str:
     return re.sub(r"(<!-- file: (\S+) -->\n).*?(<!-- end -->)", shown, text, flags=re.DOTALL)
 
 
-def _table(name: str) -> str:
+def _table(name: str, chosen: str | None) -> str:
     script, _, part = name.partition(".")
     path = RESULTS / f"{script}.json"
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -133,10 +134,16 @@ def _table(name: str) -> str:
         result = result.get("more", {}).get(part, {})
     if not result:
         return f"(not measured yet: run `python bench/{script}.py`)\n"
-    columns: list[str] = result["columns"]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    columns: dict[str, str] = dict(zip(result["columns"], result["columns"], strict=True))
+    if chosen is not None:
+        pairs = (part.partition(" = ") for part in chosen.split(", "))
+        columns = {column: shown or column for column, _, shown in pairs}
+        if unknown := columns.keys() - set(result["columns"]):
+            raise SystemExit(f"{path.name} has no column {', '.join(sorted(unknown))}")
+    lines = ["| " + " | ".join(columns.values()) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(str(row.get(column, "")) for column in columns) + " |" for row in result["table"]]
-    return "\n".join(lines) + "\n" + (f"\n{result['caption']}\n" if result.get("caption") else "")
+    caption = result.get("caption") if chosen is None else None
+    return "\n".join(lines) + "\n" + (f"\n{caption}\n" if caption else "")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -169,3 +170,15 @@ def test_every_code_has_a_sentence_and_names_its_room() -> None:
     for code, meaning in CODES.items():
         assert code.split("-")[0] in rooms | {"task", "source", "upstream"}, code
         assert meaning.endswith("."), code
+
+
+def test_the_broken_promises_that_the_readme_tells_are_those_measured() -> None:
+    table = json.loads((ROOT / "bench" / "results" / "certificates.json").read_text(encoding="utf-8"))["table"]
+    broken = {
+        row["method"].strip("*"): float(row["promise broken"].split("%")[0])
+        for row in table
+        if row["promise"] == "selective"
+    }
+    told = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    assert f"broken for {broken['Locum']:.1f} % of them" in told
+    assert f"the usual threshold broke it for {broken['naive threshold']:.0f} %" in told
