@@ -140,7 +140,7 @@ def test_plan(run: Any, tickets: Any, tmp_path: Path) -> None:
     shown = run("plan", tickets.folder)
     assert shown.status == 0
     assert "Ladder, cheapest first" in shown.stdout
-    assert "you have about 120 for calibration" in shown.stdout
+    assert "You have about 120 rows to test the promise with" in shown.stdout
 
 
 def test_fault_20_plan_shows_all_faults_with_their_lines(run: Any, tickets: Any) -> None:

@@ -108,7 +108,7 @@ def test_fault_34_a_refit_that_fails_parity_serves_the_first_training(
     monkeypatch.setattr(child, "run_job", job)
     report = locum.build(rungs.task, out=tmp_path / "out").report
     assert report.chosen == LINEAR
-    assert report.refit.startswith("Training it again on train and dev together failed: labels agree on 40.0 %")
+    assert report.refit.startswith("Training it again with the dev rows failed: labels agree on 40.0 %")
 
 
 def trained(out: Path, name: str) -> set[str]:

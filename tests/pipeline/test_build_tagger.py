@@ -58,7 +58,7 @@ def test_the_bundle_answers_with_spans_and_is_certified(people_bundle: Path) -> 
     assert answer.route == "local" and 0 < answer.confidence < 1
     report = read_report(people_bundle)
     rung = next(rung for rung in report.ladder if rung.chosen)
-    assert "trained again on train and dev together" in report.refit
+    assert "then learned from 80 more rows (dev)" in report.refit
     assert rung.refit is not None and rung.trained is not None
     assert rung.refit.settings["penalty"] == rung.trained.settings["penalty"]
     confidences = {path.read_bytes() for path in people_bundle.parent.glob("work/measure-*/model/confidence.json")}

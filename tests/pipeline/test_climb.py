@@ -82,7 +82,7 @@ def student(folder: Path, candidate: Candidate, errors: int) -> BuiltStudent:
     answers.mkdir(parents=True)
     Predictions(candidate.name, "dev", ("a", "b"), "ids", logits, gold).save(answers / "dev.npz")
     measured = Measured.model_construct(size_mb=1.0)
-    spec = ModelSpec.model_construct(purpose="classify", temperature=1.0)
+    spec = ModelSpec.model_construct(purpose="classify", temperature=1.0, files={})
     files: dict[SplitName, Path] = {"dev": answers / "dev.npz"}
     return BuiltStudent(candidate, None, None, spec, measured, answers, "key", files, parse_task(TASK), DATA)
 
@@ -338,7 +338,7 @@ def test_where_tuning_the_small_base_came_to_nothing_a_larger_one_is_not_tuned(
     climbed = climb(workspace(tmp_path), DATA, (*LADDER, larger), 1.0)
     assert "mini/head" in asked
     assert "large/full" not in asked
-    assert "a larger body is not tuned" in next(each.reason for each in climbed.outcomes if each.candidate == larger)
+    assert "larger models were not tried" in next(each.reason for each in climbed.outcomes if each.candidate == larger)
 
 
 def test_what_a_tuning_starts_from_is_the_same_base_untuned(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_without_time_the_first_is_served_and_the_report_says_so(
     monkeypatch.setattr(pick, "_SLOWER", 1e9)
     run = locum.build(copied.tickets.task, out=copied.out)
     assert jobs == []
-    assert run.report.refit.startswith("It was not trained again on train and dev together: that takes ")
+    assert run.report.refit.startswith("It did not learn from the dev rows too: that takes ")
     assert run.report.ladder[0].refit is None
     (first,) = copied.out.glob("work/train-*/weights.npz")
     assert (run.bundle / "model" / "weights.npz").read_bytes() == first.read_bytes()
@@ -85,7 +85,7 @@ def test_out_of_memory_costs_the_second_training_and_not_the_build(
 
     monkeypatch.setattr(child, "run_job", fail)
     run = locum.build(copied.tickets.task, out=copied.out)
-    assert run.report.refit == "Training it again on train and dev together failed: memory ran out."
+    assert run.report.refit == "Training it again with the dev rows failed: memory ran out."
     assert run.report.ladder[0].refit is None
 
 

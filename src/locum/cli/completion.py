@@ -25,7 +25,7 @@ _ZSH = r"""#compdef locum
 _locum() {
   local -a found
   found=("${(@f)$(locum __complete "${(@)words[2,CURRENT]}" 2>/dev/null | sed 's/:/\\:/g; s/\t/:/')}")
-  if [[ -n "$found" ]]; then _describe locum found; else _files; fi
+  if [[ -n "$found" ]]; then _describe 'locum' found; else _files; fi
 }
 compdef _locum locum
 """

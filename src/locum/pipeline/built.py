@@ -194,12 +194,14 @@ class BuiltStudent:
         return self.spec.purpose == "classify"
 
     def _score(self, split: SplitName) -> Scored:
-        rows = self.rows(split)
         if self._labels:
             scored = self._predictions(split).scored(self.spec.temperature)
         else:
-            scored = self._drafts(split).scored(self.kind, rows, read_confidence(self.served, self.spec))
+            scored = self._drafts(split).scored(self.kind, self.rows(split), read_confidence(self.served, self.spec))
         guard = read_guard(self.served, self.spec)
+        if guard is None:
+            return scored
+        rows = self.rows(split)
         return replace(scored, confidence=without_unlike(guard, scored.confidence, [row.input for row in rows]))
 
     def _predictions(self, split: SplitName) -> Predictions:
