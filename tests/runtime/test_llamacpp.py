@@ -216,7 +216,7 @@ class TestPico:
         assert "".join(pieces) == whole[:4]
 
     def test_a_prompt_over_the_context_is_refused_with_both_numbers(self, model: LlamaGenerator) -> None:
-        with pytest.raises(UserError, match=r"300 tokens, the context 256") as caught:
+        with pytest.raises(UserError, match=r"context length is 256 tokens\. .* has 300 tokens") as caught:
             model.stream(replace(RAW, prompt="x" * 300))
         assert caught.value.code == "runtime-too-long"
         assert code_of(model, replace(TALK, messages=(Message("user", "x" * 300),))) == "runtime-too-long"

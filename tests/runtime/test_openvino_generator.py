@@ -87,6 +87,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A generator whose child plays a part."""
     header = SimpleNamespace(context_length=512, metadata={"tokenizer.chat_template": "{{ messages }}"}, tensors=[])
     monkeypatch.setattr(openvino_generator, "check_gguf", lambda _path: header)
+    monkeypatch.setattr(openvino_generator, "reencoded", lambda path, _header, _exact: path)
     monkeypatch.setattr(openvino_generator, "check_template", lambda _templates, _where: None)
     (tmp_path / "child.py").write_text(CHILD)
     opened: list[OpenVinoGenerator] = []

@@ -52,7 +52,7 @@ class OpenVinoProcess:
         *,
         ready_s: float,
         idle_s: float,
-        check: Callable[[], None] | None = None,
+        check: Callable[[], object] | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
         self.settings = replace(settings, parent=os.getpid())
