@@ -136,7 +136,7 @@ _WORDS = (
 _READERS: list[Callable[[bytes], Any]] = [
     lambda body: ChatCall.read(body).requests(9),
     lambda body: TextCall.read(body).requests(9),
-    read_embedding_request,
+    lambda body: read_embedding_request(body, lambda _model: None),
     lambda body: ResponseCall.read(body).requests(9),
 ]
 

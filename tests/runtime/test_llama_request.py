@@ -289,7 +289,7 @@ def test_a_text_over_the_limit_keeps_what_ends_every_text(
 
     monkeypatch.setattr(TextVectors, "_post", post)
     vectors = TextVectors.__new__(TextVectors)
-    vectors.max_tokens, vectors._normalise, vectors._frame = 8, -1, None
+    vectors.max_tokens, vectors._normalise, vectors._frame, vectors._wordpiece = 8, -1, None, None
     around = len(before) + len(after)
     _, read, dropped = vectors.vector("a b c d e f g h i j k l")
     assert sent[-1] == [*before, *range(500, 508 - around), *after]

@@ -59,7 +59,7 @@ def find_files(folder: Path, split: str) -> tuple[Path, ...]:
         inside = sorted(each.name for each in part.iterdir() if each.name.endswith(_TEXTS)) if part.is_dir() else []
         fix = "give a file, or a folder with .parquet or .arrow files in it"
         fix = (
-            f"give one of its files: {', '.join(one_line(str(part / name), 80) for name in inside[:5])}"
+            f"give one of its files: {', '.join(one_line(str(part / name), 400) for name in inside[:5])}"
             if inside
             else fix
         )
