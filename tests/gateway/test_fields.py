@@ -18,7 +18,8 @@ from locum.cascade.identity import identify
 from locum.cascade.router import Router
 from locum.gateway.bundle_target import BundleTarget
 from locum.gateway.chat import ChatCall
-from locum.runtime.completion import Chunk, Completion, CompletionRequest, ToolCallDelta
+from locum.runtime.completion import Chunk, Completion, CompletionRequest, RequestFault, ToolCallDelta
+from locum.runtime.constraints import check_arguments
 from locum.runtime.llama_request import too_long
 from locum.schema.message import ToolCall
 from locum.schema.task import LlmSpec
@@ -41,6 +42,9 @@ DOCUMENTED = {
 }
 FUNCTION = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
 CALL = ToolCall("call_1", "weather", '{"city":"Bern"}')
+
+
+CHAT = {"model": "tiny", "messages": [USER]}
 
 
 class City(pydantic.BaseModel):
@@ -70,6 +74,9 @@ def test_no_documented_field_is_unknown_and_null_is_as_absent(model, endpoint: s
 
 
 NOTHING: list[tuple[str, dict[str, Any]]] = [
+    ("chat", {"logit_bias": {"7": 0, "8": 0.0}, "top_logprobs": 0}),
+    ("completions", {"logit_bias": {"7": 0}}),
+    ("responses", {"top_logprobs": 0}),
     ("chat", {"modalities": ["text"], "service_tier": "auto", "logit_bias": {}, "n": 1, "store": False}),
     ("chat", {"prompt_cache_key": "k", "safety_identifier": "s", "user": "u", "metadata": {"a": "b"}, "tools": []}),
     ("chat", {"prompt_cache_options": {"mode": "implicit"}, "prompt_cache_retention": "24h", "function_call": "none"}),
@@ -396,3 +403,77 @@ def test_a_hint_that_the_server_refuses_costs_no_answer_and_is_told(start):
     assert ["reasoning_effort" in each.body for each in gateway.upstream.received] == [True, False, False]
     asked = gateway.ask("good morning", "pico@llm", reasoning_effort="low")
     assert asked.json()["error"]["code"] == "llm_refused", "what is asked by name is not changed"
+
+
+@pytest.mark.parametrize("told", [None, {}, {"type": "object", "properties": {}}, {"properties": {}, "required": []}])
+def test_a_function_of_which_no_parameters_are_told_has_none(told: Any):
+    function = {"name": "now"} if told is None else {"name": "now", "parameters": told}
+    asked = ChatCall.read(json.dumps({**CHAT, "tools": [{"type": "function", "function": function}]}).encode())
+    (tool,) = asked.requests(9)[0].tools
+    assert check_arguments(tool.parameters, {}) and not check_arguments(tool.parameters, {"zone": "UTC"})
+
+
+def test_a_function_that_takes_any_object_still_does():
+    for told in ({"type": "object"}, {"type": "object", "properties": {}, "additionalProperties": True}):
+        tool = {"type": "function", "function": {"name": "note", "parameters": told}}
+        (request,) = ChatCall.read(json.dumps({**CHAT, "tools": [tool]}).encode()).requests(9)
+        assert check_arguments(request.tools[0].parameters, {"zone": "UTC"})
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_allowed_tools_name_functions_that_there_are(model, mode: str):
+    offered = {"type": "function", "function": FUNCTION}
+    gone = [{"type": "function", "function": {"name": "wether"}}]
+    chat = _post(
+        model,
+        "chat",
+        tools=[offered],
+        tool_choice={"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": gone}},
+    )
+    flat = [{"type": "function", "name": "wether"}]
+    responses = _post(
+        model,
+        "responses",
+        tools=[{"type": "function", **FUNCTION}],
+        tool_choice={"type": "allowed_tools", "mode": mode, "tools": flat},
+    )
+    for said in (chat, responses):
+        assert said.status_code == 400 and said.json()["error"]["param"] == "tool_choice"
+        assert "'wether'" in said.json()["error"]["message"]
+
+
+def test_a_field_of_responses_is_named_as_it_was_sent(start):
+    gateway = start()
+    shown = ["message.output_text.logprobs"]
+    for fields, own in (
+        ({"truncation": "auto"}, "truncation"),
+        ({"truncate": True}, "truncate"),
+        ({"include": shown}, "include"),
+        ({"include": shown, "top_logprobs": 2}, "top_logprobs"),
+    ):
+        error = _post(gateway, "responses", "pico@local", **fields).json()["error"]
+        assert error["param"] == own and error["message"].startswith(f"{own}: "), error
+
+
+def test_an_option_that_the_llm_does_not_have_is_named(start):
+    gateway = start(script=["hello"])
+    asked = (("chat", {"min_p": 0.1}, "min_p"), ("responses", {"truncation": "auto"}, "truncation"))
+    for endpoint, fields, own in asked:
+        error = _post(gateway, endpoint, "pico@llm", **fields).json()["error"]
+        assert (error["code"], error["param"]) == ("unsupported_value", own) and own in error["message"]
+
+
+def test_arguments_of_an_earlier_call_are_named_by_their_item(start_model):
+    places = ["messages.1.tool_calls.1.function.arguments", "messages.3.tool_calls.0.function.arguments"]
+    faults = [RequestFault("runtime-request-value", f"{place}: no JSON object").about(place) for place in places]
+    gateway = start_model(FakeGenerator(faults))
+
+    def call(arguments: str) -> dict[str, Any]:
+        return {"type": "function_call", "call_id": "c", "name": "weather", "arguments": arguments}
+
+    given = {"type": "function_call_output", "call_id": "c", "output": "rain"}
+    thought = {"type": "reasoning", "id": "r", "summary": []}
+    items = [{"role": "user", "content": "x"}, thought, call("{}"), call("[1]"), given, thought, call('{"a')]
+    for own in ("input.3.arguments", "input.6.arguments"):
+        error = gateway.http.post("/v1/responses", json={"model": "tiny", "input": items}).json()["error"]
+        assert error["param"] == own and error["message"].startswith(f"{own}: ")

@@ -416,6 +416,24 @@ def test_what_a_call_is_not_held_to_is_told_and_one_that_was_cut_is_no_call(star
 
 
 @pytest.mark.engines
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_is_whole_is_completed_though_the_limit_cut_the_next(start_model, stream: bool):
+    calls = (ToolCall("c1", "weather", '{"day": 1}'),)
+    cut = ToolCall("c2", "weather", '{"day"')
+    deltas = [ToolCallDelta(at, call.arguments, call.id, call.name) for at, call in enumerate((*calls, cut))]
+    end = Completion("", "length", 3, 9, "m", tool_calls=calls, cut_call=cut)
+    gateway = start_model(ChunkGenerator([Chunk("", (), tuple(deltas)), Chunk(final=end)]))
+    said = gateway.http.post("/v1/responses", json={"model": "tiny", "input": "x", "stream": stream})
+    if not stream:
+        items = said.json()["output"]
+    else:
+        events = [json.loads(line[6:]) for line in said.text.splitlines() if line.startswith("data: ")]
+        items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+        assert events[-1]["response"]["output"] == items
+    assert [(item["call_id"], item["status"]) for item in items] == [("c1", "completed"), ("c2", "incomplete")]
+
+
+@pytest.mark.engines
 def test_a_fault_of_a_tool_is_told_in_the_fields_of_its_endpoint(start_model):
     place = "tools.0.function.parameters.properties.day.multipleOf"
     fault = RequestFault("runtime-constraint-unsupported", f"{place}: cannot be enforced").about(place)

@@ -189,7 +189,8 @@ def test_a_plain_model_says_what_it_cannot():
     long = CompletionRequest((), prompt="x" * 200_000)
     with pytest.raises(ApiError) as too_long:
         writes.admit("tiny", [long])
-    assert too_long.value.code == "input_too_long" and too_long.value.param == "prompt"
+    assert too_long.value.code == "context_length_exceeded" and too_long.value.param == "prompt"
+    assert "This model's maximum context length is" in too_long.value.message, "clients know it by these words"
     assert embeds.describe()["embeds"] and not embeds.describe()["generates"]
 
 

@@ -47,7 +47,7 @@ from locum.gateway.chat import ChatCall
 from locum.gateway.completions import TextCall
 from locum.gateway.cors import Pages
 from locum.gateway.embeddings import EMBEDDED, EmbeddingRequest, embeddings_body, read_embedding_request
-from locum.gateway.errors import RESTART_S, ApiError, unexpected
+from locum.gateway.errors import RESTART_S, ApiError, context_error, unexpected
 from locum.gateway.metrics import CONTENT_TYPE, Metrics
 from locum.gateway.page import REVIEW_PATH, SERVED_PATH, Page
 from locum.gateway.pool import DaemonPool
@@ -263,7 +263,7 @@ class _Service:
         asked = read_embedding_request(body, self.target.admit_texts)
         if max(map(len, asked.texts)) > self.settings.max_input_chars:
             said = f"a text has more than {self.settings.max_input_chars:,} characters"
-            raise ApiError(400, "input_too_long", said, param="input")
+            raise context_error(said, "", param="input")
         first = self._embed_some(asked, 0)
         if asked.dimensions not in (None, first.vectors.shape[1]):
             said = f"dimensions: this model has {first.vectors.shape[1]}"

@@ -11,6 +11,7 @@ sockets (``streaming``, ``app``).
 from __future__ import annotations
 
 import random
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -150,7 +151,8 @@ class Call(ABC, Generic[R]):
     Attributes:
         document: the class of ``asked``.
         prefix: how the names of its answers begin.
-        words: what its endpoint calls the fields that it does not call as a chat does.
+        words: what its endpoint calls the fields that it does not call as a chat does; the first of them that was sent,
+            else the first.
         stamp: what every piece of its answer repeats.
 
     Raises:
@@ -159,7 +161,7 @@ class Call(ABC, Generic[R]):
 
     document: type[R]
     prefix: str
-    words: ClassVar[Mapping[str, str]] = {}
+    words: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(self, asked: R, fields: Mapping[str, Any]) -> None:
         del fields
@@ -186,8 +188,11 @@ class Call(ABC, Generic[R]):
     def named(self, error: ApiError) -> ApiError:
         """An error about a field of a chat as one about the field that was sent."""
         field = (error.param or "").partition(".")[0]
-        if field in self.words:
-            error.param = self.words[field]
+        sent = self._asked.model_fields_set
+        if field in self.words and field not in sent:
+            words = self.words[field]
+            error.param = next((word for word in words if word.partition(".")[0] in sent), words[0])
+            error.message = re.sub(rf"(^|\s){field}:", rf"\g<1>{error.param}:", error.message, count=1)
         return error
 
     @property

@@ -285,7 +285,7 @@ class ChatEvents:
 
 def _request(asked: ChatRequest, fields: Mapping[str, Any]) -> CompletionRequest:
     messages = tuple(message.message(place) for place, message in enumerate(asked.messages))
-    if asked.top_logprobs is not None and asked.logprobs is not True:
+    if asked.top_logprobs and asked.logprobs is not True:
         refuse("top_logprobs", "it needs logprobs to be true")
     _refuse_what_nobody_does(asked)
     tools, choice, left_out = _tools(asked)

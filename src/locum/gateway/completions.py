@@ -63,7 +63,7 @@ class TextCall(ChoicesCall[TextRequest]):
 
     document = TextRequest
     prefix = "cmpl-"
-    words: ClassVar[Mapping[str, str]] = {"messages": "prompt"}
+    words: ClassVar[Mapping[str, tuple[str, ...]]] = {"messages": ("prompt",)}
     kind = chunk_kind = "text_completion"
 
     def __init__(self, asked: TextRequest, fields: Mapping[str, Any]) -> None:

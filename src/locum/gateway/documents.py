@@ -136,8 +136,9 @@ class WritingRequest(Sampling):
     moderation: Annotated[JsonObject, Field(description="Only for NAME@llm.")] | None = None
 
     def asks(self, name: str) -> bool:
-        """Whether a field was sent and asks for something; null, false and what is empty do not."""
-        return name in self.model_fields_set and bool(getattr(self, name))
+        """Whether a field was sent and asks for something; null, false, what is empty and a bias of 0 do not."""
+        value = getattr(self, name) if name in self.model_fields_set else None
+        return bool(any(cast("JsonObject", value).values()) if name == "logit_bias" and value else value)
 
     def as_sent(self, fields: Mapping[str, Any], left_out: Sequence[str] = ()) -> AsSent:
         """The request as it was sent.
@@ -181,11 +182,15 @@ class FunctionSpec(Document):
     strict: bool | None = None
 
     def tool(self) -> Tool:
-        """As an engine takes it."""
+        """As an engine takes it; a function of which no parameters are told has none, as at OpenAI."""
         parameters = self.parameters or {"type": "object", "properties": {}}
+        if parameters.get("properties") == {} and parameters.keys() <= _NO_PARAMETERS:
+            parameters = {**parameters, "additionalProperties": False}
         return Tool(self.name, self.description or "", parameters, self.strict)
 
 
+_NO_PARAMETERS = frozenset({"type", "properties", "required", "title", "description", "$schema"})
+"""What may stand in a schema of which the empty list of properties is all that it says."""
 _WORDS = frozenset({"auto", "none", "required"})
 UNKNOWN_ITEM = "unknown_item"
 """The type of pydantic's fault for an item of a kind that is not read."""
@@ -235,8 +240,14 @@ class AllowedTools(Document):
     tools: Annotated[list[ToolNamed], Field(max_length=128)]
 
     def of(self, tools: Sequence[Tool]) -> tuple[Tool, ...]:
-        """Those of the functions that may be called."""
+        """Those of the functions that may be called.
+
+        Raises:
+            ApiError: 400, when there is no such function.
+        """
         names = {tool.named for tool in self.tools if tool.type == "function"}
+        for name in names - {tool.name for tool in tools}:
+            refuse("tool_choice", f"there is no function {one_line(str(name), 80)!r} among the tools")
         return tuple(tool for tool in tools if tool.name in names)
 
 

@@ -172,7 +172,8 @@ def from_engine_error(error: LocumError) -> ApiError:
     says when to come back, and what remains is a 500 without details, which may speak of the machine.
     """
     if isinstance(error, RequestFault):
-        code = "unsupported_value" if error.code == "runtime-constraint-unsupported" else "invalid_value"
+        unsupported = error.code in ("runtime-constraint-unsupported", "runtime-unsupported-option")
+        code = "unsupported_value" if unsupported else "invalid_value"
         remedy = f" ({one_line(error.fix)})" if error.fix else ""
         return ApiError(400, code, one_line(error.cause, 2000) + remedy, param=error.param)
     if isinstance(error, UpstreamError) or error.code == "runtime-too-long":

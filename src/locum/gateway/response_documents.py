@@ -301,7 +301,7 @@ class ResponseRequest(WritingRequest):
     @property
     def wants_logprobs(self) -> bool:
         """Whether tokens are to come with their log-probabilities."""
-        return _LOGPROBS in (self.include or ()) or self.top_logprobs is not None
+        return _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
 
     @property
     def functions(self) -> list[FunctionTool]:
@@ -418,6 +418,12 @@ class ResponseRequest(WritingRequest):
                 else:
                     turns.append({"role": "assistant", "content": None, "tool_calls": [call]})
         return turns
+
+    def item_of_call(self, message: int, place: int) -> int:
+        """Where in ``input`` the call at a place of a message stands."""
+        before = sum(len(turn.get("tool_calls", ())) for turn in self._turns()[:message])
+        calls = [at for at, item in enumerate(self.input) if isinstance(item, FunctionCallItem)]
+        return calls[before + place]
 
     def _messages(self) -> list[Message]:
         """The conversation; calls that follow one another belong to one turn of the assistant."""

@@ -8,6 +8,7 @@ Not here: what is taken (``response_documents``).
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,10 +28,11 @@ class ResponseCall(Call[ResponseRequest]):
 
     document = ResponseRequest
     prefix = "resp_"
-    words: ClassVar[Mapping[str, str]] = {
-        "messages": "input",
-        "response_format": "text.format",
-        "logprobs": "top_logprobs",
+    words: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "messages": ("input",),
+        "response_format": ("text.format",),
+        "logprobs": ("top_logprobs", "include"),
+        "truncate": ("truncation",),
     }
 
     def __init__(self, asked: ResponseRequest, fields: Mapping[str, Any]) -> None:
@@ -59,12 +61,15 @@ class ResponseCall(Call[ResponseRequest]):
         return self.numbered(f"response.{whole['status']}", response=whole)
 
     def own(self, error: ApiError) -> ApiError:
-        """A tool's schema stands beside its name here, and the conversation in ``input``."""
-        if error.param is None or not error.param.startswith(("tools.", "messages")):
-            return error
-        message = error.message.replace(".function.parameters", ".parameters")
-        param = error.param.replace(".function.parameters", ".parameters") if "tools." in error.param else "input"
-        return ApiError(error.status, error.code, message, param=param, retry_after_s=error.retry_after_s)
+        """A tool's schema stands beside its name here, and an earlier call is an item of ``input``."""
+        param = error.param or ""
+        if param.startswith("tools."):
+            error.param = param.replace(".function.parameters", ".parameters")
+            error.message = error.message.replace(".function.parameters", ".parameters")
+        elif (call := _EARLIER_CALL.match(param)) is not None:
+            error.param = f"input.{self._asked.item_of_call(int(call[1]), int(call[2]))}.{call[3]}"
+            error.message = error.message.replace(param, error.param)
+        return self.named(error)
 
     def failure(self, error: ApiError) -> bytes:
         """An ``error`` event: what went wrong stands beside its type, as OpenAI documents it, and in ``error``."""
@@ -194,7 +199,8 @@ class ResponseEvents:
         for index, item in self._calls.items():
             at = {"item_id": item["id"], "output_index": self._places[index], "name": item["name"]}
             parts.append(self.event("response.function_call_arguments.done", **at, arguments=item["arguments"]))
-            parts.append(self._item_done(self._places[index], {**item, "status": status}))
+            whole = "completed" if index < len(completion.tool_calls) else status
+            parts.append(self._item_done(self._places[index], {**item, "status": whole}))
         return b"".join(parts)
 
     def _begin_part(self, kind: str) -> bytes:
@@ -246,6 +252,9 @@ _DELTA = (
 _NO_TOOL: JsonObject = {"description": None, "parameters": None, "strict": None}
 """What a function has, when nothing is said about it."""
 
+_EARLIER_CALL = re.compile(r"messages\.(\d+)\.tool_calls\.(\d+)\.function\.(.+)")
+"""A call of an earlier turn, as a chat names its fields."""
+
 
 def _reasoning(asked: ResponseRequest) -> JsonObject:
     """How the model was to think, as it was asked for; ``left_out`` says what became of it."""
@@ -268,7 +277,7 @@ def _items(stamp: Stamp, answered: Answered) -> list[dict[str, Any]]:
     refusal = answered.opened.origin.refusal or completion.extra.get("refusal")
     status, _ = _status(completion)
     calls = [
-        _call_item(stamp, index, (call.id, call.name, call.arguments), status)
+        _call_item(stamp, index, (call.id, call.name, call.arguments), "completed")
         for index, call in enumerate(completion.tool_calls)
     ]
     if completion.cut_call is not None:

@@ -240,7 +240,7 @@ class ModelTarget:
             )
             if size > self._max_input_chars:
                 said = f"the input has {size:,} characters; at most {self._max_input_chars:,} are read"
-                raise ApiError(400, "input_too_long", said, param="messages" if request.prompt is None else "prompt")
+                raise context_error(said, "", param="messages" if request.prompt is None else "prompt")
 
     def open(self, model: str, request: CompletionRequest, stop: Stop | None = None) -> Opened:
         """Begin an answer.

@@ -54,18 +54,20 @@ def check_options(request: CompletionRequest, *, speculative: bool) -> None:
         UserError: ``runtime-unsupported-option``.
     """
     if request.sent is not None and request.sent.llm_only:
-        _unsupported(", ".join(request.sent.llm_only), "leave it out")
+        _unsupported(", ".join(request.sent.llm_only), "leave it out", request.sent.llm_only[0])
     if request.logprobs is not None and speculative:
         _unsupported(
-            "log-probabilities while a draft or lookup writes ahead", "open the model without draft and lookup"
+            "log-probabilities while a draft or lookup writes ahead",
+            "open the model without draft and lookup",
+            "logprobs",
         )
     if wants_calls(request):
         if request.grammar is not None:
-            _unsupported("a grammar together with tools", "set tool_choice to none, or ask for a schema")
+            _unsupported("a grammar together with tools", "set tool_choice to none, or ask for a schema", "grammar")
         if request.prompt is not None:
-            _unsupported("tools together with a raw prompt", "send messages")
+            _unsupported("tools together with a raw prompt", "send messages", "tools")
     if request.grammar is not None and request.json_schema is not None:
-        _unsupported("a grammar together with a schema", "send one of them")
+        _unsupported("a grammar together with a schema", "send one of them", "grammar")
 
 
 def wants_calls(request: CompletionRequest) -> bool:
@@ -73,8 +75,8 @@ def wants_calls(request: CompletionRequest) -> bool:
     return bool(request.tools) and request.tool_choice != "none"
 
 
-def _unsupported(what: str, fix: str) -> None:
-    raise UserError("runtime-unsupported-option", f"llama.cpp does not give {what}", fix=fix)
+def _unsupported(what: str, fix: str, param: str) -> None:
+    raise RequestFault("runtime-unsupported-option", f"llama.cpp does not give {what}", fix=fix).about(param)
 
 
 def grammar_of(request: CompletionRequest) -> str | None:

@@ -227,7 +227,7 @@ class LlamaGenerator:
             adapter = self._adapter_field(request.adapter)
             first = self._echo.read(request, adapter, self._settings.timeout_s, stop)
         following = None
-        if request.max_tokens or first is None:
+        if first is None or (request.max_tokens and ids):  # llama.cpp writes nothing after nothing
             following = self._ask(TEXT_PATH, fields | text_fields(ids, request.logprobs), answer, stop)
             if first is None:
                 return following

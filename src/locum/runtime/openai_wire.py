@@ -16,9 +16,8 @@ from typing import Any
 
 import orjson
 
-from locum.core.errors import LocumError
 from locum.core.text import one_line
-from locum.runtime.completion import Completion, CompletionRequest, TokenLogprob, Tool
+from locum.runtime.completion import Completion, CompletionRequest, RequestFault, TokenLogprob, Tool
 from locum.schema.message import Message, ToolCall
 
 Document = dict[str, Any]
@@ -127,11 +126,11 @@ def _refuse_unknown(request: CompletionRequest) -> None:
     }
     names = [name for name, asked in refused.items() if asked]
     if names:
-        raise LocumError(
+        raise RequestFault(
             "runtime-unsupported-option",
-            f"OpenAI's API has no option {', '.join(names)}",
+            f"{', '.join(names)}: OpenAI's API has no such option",
             fix="leave it out, or ask a local model",
-        )
+        ).about(names[0].partition(" ")[0])
 
 
 def _message(message: Message) -> Document:
