@@ -201,8 +201,8 @@ class BuiltStudent:
         guard = read_guard(self.served, self.spec)
         if guard is None:
             return scored
-        rows = self.rows(split)
-        return replace(scored, confidence=without_unlike(guard, scored.confidence, [row.input for row in rows]))
+        texts = [row.input for row in self.rows(split)]
+        return replace(scored, confidence=without_unlike(guard, scored.confidence, texts, self.given_labels(split)))
 
     def _predictions(self, split: SplitName) -> Predictions:
         return Predictions.load(self.answers[split])

@@ -165,7 +165,9 @@ def examine_rows(
     """Run the student over rows through the engine that serves it, with its guard."""
     folder = bundle / MODEL
     examined = _examine(folder, task, rows, split, engine, timed)
-    sure = without_unlike(read_guard(folder, examined.spec), examined.scored.confidence, [row.input for row in rows])
+    labels = examined.outputs if examined.spec.purpose == "classify" else ()
+    guard, texts = read_guard(folder, examined.spec), [row.input for row in rows]
+    sure = without_unlike(guard, examined.scored.confidence, texts, labels)
     return replace(examined, scored=replace(examined.scored, confidence=sure))
 
 

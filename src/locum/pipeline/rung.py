@@ -212,5 +212,7 @@ def _guard(data: Prepared, spec: ModelSpec, before: BuiltStudent | None) -> Guar
     kept = read_guard(before.served, before.spec) if before else None
     if kept is not None:
         return kept.model
-    train, dev = ([row.input for row in iterate(data.folder, split)] for split in ("train", "dev"))
-    return fit_guard(train, dev, ranks=spec.purpose == "rank")
+    train, dev = (list(iterate(data.folder, split)) for split in ("train", "dev"))
+    labels = ([row.output for row in train], [row.output for row in dev]) if spec.purpose == "classify" else None
+    texts = ([row.input for row in train], [row.input for row in dev])
+    return fit_guard(*texts, ranks=spec.purpose == "rank", labels=labels)

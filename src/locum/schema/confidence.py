@@ -34,6 +34,19 @@ class ConfidenceModel(Document):
     fields: ConfidenceModel | None = None
 
 
+class LabelLimits(Document):
+    """What an input must have in common with the training rows of one label for a student to give it that label.
+
+    Attributes:
+        least_words: an input with fewer different known words is handed over; 0: none is.
+        speaks: words, as ``GuardModel.known``, of which a short input must have one; None where it need not.
+    """
+
+    label: str
+    least_words: int
+    speaks: str | None
+
+
 class GuardModel(Document):
     """What an input must have in common with the training rows for a student to answer it.
 
@@ -45,9 +58,10 @@ class GuardModel(Document):
         rows: training and dev rows that the limits were set on.
         dev_share: share of dev rows that they hand over.
         known: what is known, as hashes (CRC-32, ascending, four bytes each, the lowest first) in Base64.
+        labels: limits of single labels, where the student gives labels; guards of version 1 have none.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     reads: Literal["text", "query"] = "text"
     empty: bool
     least_words: int
@@ -55,3 +69,4 @@ class GuardModel(Document):
     rows: int
     dev_share: float
     known: str
+    labels: tuple[LabelLimits, ...] = ()

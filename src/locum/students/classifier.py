@@ -17,7 +17,7 @@ class ClassifierStudent:
 
     Args:
         classifier: an open engine; the student closes it.
-        guard: what hands inputs over that are unlike all training rows; None hands none over.
+        guard: what hands inputs over that are unlike all training rows or those of their label; None hands none over.
     """
 
     def __init__(self, classifier: Classifier, guard: Guard | None = None) -> None:
@@ -43,10 +43,11 @@ class ClassifierStudent:
         spec = self.spec
         read = self.classifier.read(texts)
         columns, sure = predicted(read.logits), confidence(read.logits, spec.temperature)
+        labels = [None if column < 0 else spec.labels[column] for column in columns]
         return [
-            LocalAnswer(None if column < 0 else spec.labels[column], float(value), int(dropped), unlike=unlike)
-            for column, value, dropped, unlike in zip(
-                columns, sure, read.dropped, unlikeness(self._guard, texts), strict=True
+            LocalAnswer(label, float(value), int(dropped), unlike=unlike)
+            for label, value, dropped, unlike in zip(
+                labels, sure, read.dropped, unlikeness(self._guard, texts, labels), strict=True
             )
         ]
 

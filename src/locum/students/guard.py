@@ -1,9 +1,9 @@
 """``Guard``: hands over inputs that are unlike everything a student learned from, whatever its confidence says.
 
-Notable: it looks at the text alone, so it serves every kind and engine alike and costs microseconds: how many words are
-known from training, and which share of words and pairs of neighbours. Its limits are set on training rows, each without
-itself, and on dev, before any calibration row is seen; calibration counts what it hands over as handed over.
-Not here: the confidence (``students.confidence``), the route (``cascade.policy``), other scores (``docs/log.md``).
+Notable: it looks at the text and the label given, so it serves every engine alike and costs microseconds: how many
+words are known from training, and which share of words and pairs of neighbours. Limits are set on training rows, each
+without itself, and on dev, before any calibration row is seen; calibration counts what is handed over as handed over.
+Not here: limits of single labels (``evidence``), the confidence (``confidence``), the route (``cascade.policy``).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from locum.core.errors import ModelFileError
 from locum.schema.confidence import GuardModel
 from locum.schema.model import ModelSpec
+from locum.students.evidence import LEAST_ROWS, Evidence, ReadRow, fit_limits
 
 GUARD = "guard.json"
-GUARD_VERSION = 1
+GUARD_VERSION = 2
 """Another one, and students of earlier builds are measured again."""
 SHARE = 0.01
 """Most of the training rows, each without itself, and dev rows together that is handed over; of dev alone twice that,
 since a few rows more or less are chance."""
 
-_LEAST_ROWS = 100  # below, one row in a hundred is less than one row
 _KNOWN_MAX = 1 << 18  # what comes most often; a megabyte
 _CHARACTERS = 8_192  # looked at; a longer text is judged by its beginning
 _ALONE = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -53,50 +53,69 @@ class Guard:
         self.model = model
         packed = np.frombuffer(base64.b64decode(model.known, validate=True), dtype="<u4")
         self._known: frozenset[int] = frozenset(packed.tolist())
+        self._evidence = Evidence(model.labels)
 
-    def unlike(self, text: str) -> str | None:
+    def unlike(self, text: str, label: str | None = None) -> str | None:
         """Why an input is to be handed over, in words; None where it is not.
 
         Args:
             text: normalised, as training rows were.
+            label: that the student gives it; None where it gives none, or no labels at all.
         """
         model = self.model
         words, all_of_it = _read(text if model.reads == "text" else _query(text))
-        if not words:
-            return "the input has no word in it" if model.empty else None
+        if not words and model.empty:
+            return "the input has no word in it"
         known = len(set(words) & self._known)
-        if known < model.least_words:
+        if words and known < model.least_words:
             return (
                 f"the input has next to nothing in it: {known} known word{'s' if known != 1 else ''}, "
                 f"where 99 in 100 training rows have at least {model.least_words}"
             )
         share = sum(part in self._known for part in all_of_it) / len(all_of_it)
-        if share < model.least_share:
+        if words and share < model.least_share:
             return (
                 f"the input is unlike the training rows: {share:.0%} of its words and pairs of words are known, "
                 f"where 99 in 100 have at least {model.least_share:.0%}"
             )
-        return None
+        return None if label is None else self._evidence.lacking(words, known, label)
 
 
-def unlikeness(guard: Guard | None, texts: Sequence[str]) -> list[str | None]:
-    """``Guard.unlike`` of several inputs; None for each where there is no guard."""
-    return [None] * len(texts) if guard is None else [guard.unlike(text) for text in texts]
+def unlikeness(guard: Guard | None, texts: Sequence[str], labels: Sequence[str | None] = ()) -> list[str | None]:
+    """``Guard.unlike`` of several inputs; None for each where there is no guard.
+
+    Args:
+        guard: None hands nothing over.
+        texts: the inputs.
+        labels: that the student gives them, same rows; empty for a kind of task without labels.
+    """
+    if guard is None:
+        return [None] * len(texts)
+    return [guard.unlike(text, label) for text, label in zip(texts, labels or [None] * len(texts), strict=True)]
 
 
-def without_unlike(guard: Guard | None, confidence: NDArray[np.float64], texts: Sequence[str]) -> NDArray[np.float64]:
+def without_unlike(
+    guard: Guard | None, confidence: NDArray[np.float64], texts: Sequence[str], labels: Sequence[str | None] = ()
+) -> NDArray[np.float64]:
     """A confidence, ``[n]``, with NaN (never answered locally) for what the guard hands over.
 
     Args:
         guard: None hands nothing over.
         confidence: of the student, ``[n]``.
         texts: the inputs, same rows.
+        labels: that the student gives them, same rows; empty for a kind of task without labels.
     """
-    return np.where([each is not None for each in unlikeness(guard, texts)], np.nan, confidence)
+    return np.where([each is not None for each in unlikeness(guard, texts, labels)], np.nan, confidence)
 
 
-def fit_guard(train: Sequence[str], dev: Sequence[str], *, ranks: bool = False) -> GuardModel:
-    """A guard that hands over at most one in a hundred of the training and dev rows.
+def fit_guard(
+    train: Sequence[str],
+    dev: Sequence[str],
+    *,
+    ranks: bool = False,
+    labels: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> GuardModel:
+    """A guard that hands over at most one in a hundred of the training and dev rows, and of each label's as many again.
 
     The limits are the highest that keep within that, first of known words, then of the known share; so rows with next
     to nothing in them come before those that are unlike in what they say. A training row is measured by what is known
@@ -106,6 +125,7 @@ def fit_guard(train: Sequence[str], dev: Sequence[str], *, ranks: bool = False) 
         train: normalised inputs that students learn from.
         dev: normalised inputs of the dev split.
         ranks: inputs are queries with candidates.
+        labels: right ones of the training and the dev rows, where students give labels.
 
     Returns:
         The guard. Degenerate: with fewer than 100 rows no limit is set, and only inputs without any word are handed
@@ -123,7 +143,7 @@ def fit_guard(train: Sequence[str], dev: Sequence[str], *, ranks: bool = False) 
     every = [np.concatenate(words), words[1]]
     limits = [int(SHARE * len(every[0])), int(2 * SHARE * len(every[1]))]
     wordless = [np.concatenate([found[:, 2] for found in figures]), figures[1][:, 2]]
-    enough = len(every[0]) >= _LEAST_ROWS
+    enough = len(every[0]) >= LEAST_ROWS
     least_words = min(_at_most(part, limit) for part, limit in zip(every, limits, strict=True)) if enough else 0.0
     # A row that has too few words already is handed over: its share counts as the lowest, and takes of the same limit.
     left = [np.where(part < least_words, -1.0, share) for part, share in zip(words, shares, strict=True)]
@@ -131,6 +151,12 @@ def fit_guard(train: Sequence[str], dev: Sequence[str], *, ranks: bool = False) 
     least_share = min(_at_most(part, limit) for part, limit in zip(over, limits, strict=True)) if enough else 0.0
     empty = all(part.sum() <= limit for part, limit in zip(wordless, limits, strict=True))
     handed = (words[1] < least_words) | (shares[1] < least_share) | (empty & (figures[1][:, 2] > 0))
+    rows = [] if labels is None else _rows(parts, words, labels)
+    by_label = fit_limits(rows, SHARE)
+    evidence = Evidence(by_label)
+    fresh = [row for row in rows if row.fresh]
+    for place, row in enumerate(fresh):
+        handed[place] |= evidence.lacking(row.words, row.known, row.label) is not None
     return GuardModel(
         reads="query" if ranks else "text",
         empty=bool(empty),
@@ -139,6 +165,7 @@ def fit_guard(train: Sequence[str], dev: Sequence[str], *, ranks: bool = False) 
         rows=len(every[0]),
         dev_share=float(handed.mean()) if len(handed) else 0.0,
         known=base64.b64encode(np.array(sorted(counts), dtype="<u4").tobytes()).decode(),
+        labels=by_label,
     )
 
 
@@ -168,6 +195,19 @@ def _query(text: str) -> str:
 def _at_most(values: NDArray[np.float64], limit: int) -> float:
     """The highest value that at most ``limit`` of the values are below; infinity for no values."""
     return float(np.sort(values)[limit]) if len(values) else np.inf
+
+
+def _rows(
+    parts: Sequence[Sequence[tuple[list[int], list[int]]]],
+    known: Sequence[NDArray[np.float64]],
+    labels: tuple[Sequence[str], Sequence[str]],
+) -> list[ReadRow]:
+    """Training and dev rows, with how many words of each are known and its label."""
+    return [
+        ReadRow(frozenset(words), int(n), label, fresh)
+        for part, counts, right, fresh in zip(parts, known, labels, (False, True), strict=True)
+        for (words, _), n, label in zip(part, counts, right, strict=True)
+    ]
 
 
 def _figures(parts: Sequence[tuple[list[int], list[int]]], counts: Counter[int], least: int) -> NDArray[np.float64]:
