@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from datetime import UTC, datetime
@@ -122,6 +123,87 @@ def test_what_is_handed_over_counts_so_in_calibration(guard: Guard) -> None:
     assert (guarded.n, guarded.accepted) == (400, sum(guard.unlike(text) is None for text in texts))
 
 
+def faults_and_stories(n: int, seed: int) -> tuple[list[str], list[str]]:
+    """Rows of a label of short messages, and of one whose rows are all long."""
+    texts = messages(2 * n, seed)
+    stories = [f"{text} and after all of that they told us on the phone that {text}" for text in texts[n:]]
+    return [*texts[:n], *stories], ["fault"] * n + ["story"] * n
+
+
+@pytest.fixture(scope="module")
+def by_label() -> Guard:
+    train, dev = faults_and_stories(400, 1), faults_and_stories(100, 2)
+    return Guard(fit_guard(train[0], dev[0], labels=(train[1], dev[1])))
+
+
+def test_a_short_input_is_handed_over_where_the_rows_of_its_label_are_long(by_label: Guard) -> None:
+    texts = ["my parcel was late on day 3", "is the parcel late or broken?"]
+    for text, label in itertools.product(texts, ("fault", "story")):
+        student = ClassifierStudent(FakeClassifier((label, "other"), lambda _text: [9.0, 0.0]), by_label)
+        said = student.answer([text])[0]
+        assert (said.output, said.unlike is not None) == (label, label == "story")
+        if said.unlike is not None:
+            assert f"“{label}”" in said.unlike
+    assert [by_label.unlike(text) for text in texts] == [None, None]  # the text alone is as usual
+
+
+def test_at_most_one_in_a_hundred_rows_of_each_label_is_handed_over_for_its_label(by_label: Guard) -> None:
+    texts, labels = faults_and_stories(1000, 3)
+    handed = np.array([by_label.unlike(text, label) is not None for text, label in zip(texts, labels, strict=True)])
+    assert all(handed[np.array(labels) == label].mean() < 0.03 for label in ("fault", "story"))
+    assert by_label.model.dev_share <= 0.02
+
+
+SMALL_TALK = ["how are you", "thank you so much", "please help me", "see you tomorrow", "is it you?", "why always me"]
+
+
+def orders_and_questions(n: int, seed: int) -> tuple[list[str], list[str]]:
+    """Rows of two labels whose words of grammar are those of small talk; only their things differ."""
+    draw = random.Random(seed)
+    forms = ("please help me see the {a}", "why is the {a} so {b}", "thank you for the {a} tomorrow", "how are you {a}")
+    rows = [(draw.choice(forms), draw.random() < 0.5) for _ in range(n)]
+    texts = [
+        form.format(a=draw.choice(THINGS[:4] if order else THINGS[4:]), b=draw.choice(DOINGS)) for form, order in rows
+    ]
+    return texts, ["order" if order else "question" for _, order in rows]
+
+
+@pytest.mark.parametrize("greets", [0, 60, 300])
+def test_small_talk_is_handed_over_unless_rows_of_the_label_are_such(greets: int) -> None:
+    train, dev = orders_and_questions(1500, 1), orders_and_questions(300, 2)
+    talk = [SMALL_TALK[place % len(SMALL_TALK)] for place in range(greets)]
+    texts, labels = [*train[0], *talk], [*train[1], *["greeting"] * greets]
+    guard = Guard(fit_guard(texts, dev[0], labels=(labels, dev[1])))
+    for text in SMALL_TALK:
+        assert guard.unlike(text, "order") is not None
+        assert guard.unlike(text, "question") is not None
+        if greets:  # whether it has a hundred rows or fewer
+            assert guard.unlike(text, "greeting") is None
+    assert guard.unlike("how are you card", "order") is None
+    assert guard.unlike("how are you card", "question") is not None  # a word that speaks for the other label
+
+
+def test_calibration_counts_what_the_student_hands_over_for_its_label(by_label: Guard) -> None:
+    texts, _ = faults_and_stories(200, 5)
+    given = ["story" if place % 2 else "fault" for place in range(len(texts))]
+    answers = [
+        ClassifierStudent(FakeClassifier((label, "other"), lambda _text: [9.0, 0.0]), by_label).answer([text])[0]
+        for text, label in zip(texts, given, strict=True)
+    ]
+    counted = without_unlike(by_label, np.array([answer.confidence for answer in answers]), texts, given)
+    assert np.isnan(counted).tolist() == [answer.unlike is not None for answer in answers]
+    assert 0.2 < np.isnan(counted).mean() < 0.4  # the short ones that were called stories
+
+
+def test_a_guard_of_version_1_opens_and_judges_by_the_text_alone(guard: Guard, by_label: Guard) -> None:
+    document = {**guard.model.to_json(), "schema_version": 1}
+    del document["labels"]
+    old = Guard(GuardModel.from_json(json.dumps(document), GUARD))
+    texts = [*messages(50, 8), "hello", "how are you", ""]
+    assert [old.unlike(text, "story") for text in texts] == [guard.unlike(text) for text in texts]
+    assert by_label.unlike(messages(1, 8)[0], "story") is not None
+
+
 def test_a_model_folder_without_a_guard_opens_and_a_damaged_one_is_refused(tmp_path: Path, guard: Guard) -> None:
     spec = pico_linear(tmp_path / "model", WORDS)
     assert read_guard(tmp_path / "model", spec) is None
@@ -132,7 +214,8 @@ def test_a_model_folder_without_a_guard_opens_and_a_damaged_one_is_refused(tmp_p
     assert loaded is not None
     assert loaded.model == guard.model
     for known in ("not base64", "AAA="):
-        path.write_text(json.dumps({**guard.model.to_json(), "known": known}))
+        damaged = [{"known": known}, {"labels": [{"label": "a", "least_words": 0, "speaks": known}]}]
+        path.write_text(json.dumps({**guard.model.to_json(), **damaged[known == "AAA="]}))
         with pytest.raises(ModelFileError, match="guard"):
             read_guard(tmp_path / "model", named)
 

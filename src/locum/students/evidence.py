@@ -1,6 +1,6 @@
 """``Evidence``: what an input must have in it for the label that it is given; limits of the guard for each label.
 
-Notable: an input is compared with training rows of the label given (Mondrian categories: Vovk 2012, arXiv:1209.2673), so
+Notable: an input is compared with training rows of the label given (Mondrian: Vovk 2012, arXiv:1209.2673), so
 one that is usual among all rows is handed over where nothing like it ever got that answer. Small talk speaks for no
 label; where rows of a label are small talk themselves, nothing need speak for it. Not here: reading texts (``guard``).
 """
@@ -77,7 +77,7 @@ class Evidence:
     """
 
     def __init__(self, limits: Sequence[LabelLimits]) -> None:
-        self._limits = {each.label: each for each in limits}
+        self._least = {each.label: each.least_words for each in limits}
         self._speaks = {each.label: _unpacked(each.speaks) for each in limits if each.speaks is not None}
 
     def lacking(self, words: Iterable[int], known: int, label: str) -> str | None:
@@ -88,15 +88,12 @@ class Evidence:
             known: how many different ones are known from training.
             label: that the student gives.
         """
-        limits, different = self._limits.get(label), set(words)
-        if limits is None:
-            return None
-        if known < limits.least_words:
+        least, speaks, different = self._least.get(label, 0), self._speaks.get(label), set(words)
+        if known < least:
             return (
-                f"the input has next to nothing in it for “{label}”: {known} known word{'s' if known != 1 else ''}, "
-                f"where 99 in 100 training rows of that label have at least {limits.least_words}"
+                f"the input is short for “{label}”: {known} known word{'s' if known != 1 else ''}, where 99 in 100 "
+                f"training rows of that label have at least {least}"
             )
-        speaks = self._speaks.get(label)
         if speaks is None or len(different) > SHORT or different & speaks:
             return None
         return (
@@ -106,37 +103,39 @@ class Evidence:
 
 
 def fit_limits(rows: Sequence[ReadRow], share: float) -> tuple[LabelLimits, ...]:
-    """Limits that hand over at most a share of the rows of each label, of known words and then of what speaks for it.
+    """Limits that hand over at most a share of the rows of each label.
 
     How much a word speaks for a label is the logarithm of how many times as frequent it is among the rows of that label
-    as among all others, each with half a row more; a training row is left out of its own. An input counts by its
-    strongest word.
+    as among all others, each with half a row more; a training row is left out of its own. A short input counts by its
+    strongest word. A label that has hardly any short rows has a limit of known words instead.
 
     Args:
         rows: training and dev rows.
         share: most of the rows of a label that is handed over.
 
     Returns:
-        For each label, in alphabetical order; none for no rows. Degenerate: a label with fewer than 100 rows has no
-        limit of words, and no word need speak more for it than in any row that it has, nor than in 99 in 100 rows of
-        all labels.
+        For each label, in alphabetical order; none for no rows. Degenerate: for a label with fewer than 100 rows no
+        word need speak more than in any row that it has, nor than in 99 in 100 rows of all labels.
     """
     counts = _Counts(rows)
     scores = np.array([counts.strongest(row) for row in rows], dtype=np.float64)
-    pooled = _limit(scores, np.array([row.fresh for row in rows]), share) if len(rows) >= LEAST_ROWS else -inf
+    known, fresh = np.array([row.known for row in rows]), np.array([row.fresh for row in rows])
+    pooled = _limit(scores, fresh, share) if len(rows) >= LEAST_ROWS else -inf
+    places: dict[str, list[int]] = {label: [] for label in sorted(counts.rows)}
+    for place, row in enumerate(rows):
+        if row.label in places:  # else it is one of dev alone, which no student gives
+            places[row.label].append(place)
     found: list[LabelLimits] = []
-    for label in sorted(counts.rows):
-        mine = np.array([row.label == label for row in rows])
-        known, fresh = (np.array([getattr(row, name) for row in rows])[mine] for name in ("known", "fresh"))
-        enough = len(known) >= LEAST_ROWS
-        least = _limit(known, fresh, share) if enough else 0.0
-        # A row that has too few words already is handed over: it takes of the same limit.
-        limit = _limit(np.where(known < least, -inf, scores[mine]), fresh, share)
-        limit = limit if enough else min(limit, pooled)
-        speaks = (
-            None if limit == -inf else _packed(word for word in counts.words(label) if counts.of(word, label) >= limit)
+    for label, mine in places.items():
+        enough = len(mine) >= LEAST_ROWS
+        limit = _limit(scores[mine], fresh[mine], share) if enough else min(pooled, float(scores[mine].min()))
+        # Where hardly a row is short, what is left of the share goes to those with the fewest known words.
+        long = enough and limit == inf
+        least = int(_limit(np.where(scores[mine] < inf, -1, known[mine]), fresh[mine], share)) if long else 0
+        words = None if limit == -inf else [word for word in counts.words(label) if counts.of(word, label) >= limit]
+        found.append(
+            LabelLimits(label=label, least_words=max(0, least), speaks=None if words is None else _packed(words))
         )
-        found.append(LabelLimits(label=label, least_words=int(least), speaks=speaks))
     return tuple(found)
 
 
@@ -183,10 +182,14 @@ def small_talk() -> frozenset[int]:
 
 
 def _limit(values: NDArray[np.float64], fresh: NDArray[np.bool_], share: float) -> float:
-    """The highest value that at most a share of all values are below; of those of dev at most twice that, and one."""
+    """The highest value that a new one is below with a probability of at most a share, if it is like these (conformal).
+
+    It is lowered until at most twice that share of the dev values, and one, are below it, too: dev may be harder.
+    """
+    place = int(share * (len(values) + 1)) - 1  # a new value is below the k-th lowest of n with probability k / (n + 1)
+    limit = float(np.sort(values)[place]) if place >= 0 else -inf
     dev = values[fresh]
     of_dev = int(2 * share * len(dev)) + 1  # of few rows, one more or less is chance
-    limit = float(np.sort(values)[int(share * len(values))])
     return min(limit, float(np.sort(dev)[of_dev])) if len(dev) > of_dev else limit
 
 

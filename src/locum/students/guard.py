@@ -151,11 +151,14 @@ def fit_guard(
     least_share = min(_at_most(part, limit) for part, limit in zip(over, limits, strict=True)) if enough else 0.0
     empty = all(part.sum() <= limit for part, limit in zip(wordless, limits, strict=True))
     handed = (words[1] < least_words) | (shares[1] < least_share) | (empty & (figures[1][:, 2] > 0))
-    rows = [] if labels is None else _rows(parts, words, labels)
+    rows = [
+        ReadRow(frozenset(found), int(known), label, fresh)
+        for part, counts, right, fresh in zip(parts, words, labels or ((), ()), (False, True), strict=True)
+        for (found, _), known, label in zip(part, counts, right, strict=labels is not None)
+    ]
     by_label = fit_limits(rows, SHARE)
     evidence = Evidence(by_label)
-    fresh = [row for row in rows if row.fresh]
-    for place, row in enumerate(fresh):
+    for place, row in enumerate(row for row in rows if row.fresh):
         handed[place] |= evidence.lacking(row.words, row.known, row.label) is not None
     return GuardModel(
         reads="query" if ranks else "text",
@@ -195,19 +198,6 @@ def _query(text: str) -> str:
 def _at_most(values: NDArray[np.float64], limit: int) -> float:
     """The highest value that at most ``limit`` of the values are below; infinity for no values."""
     return float(np.sort(values)[limit]) if len(values) else np.inf
-
-
-def _rows(
-    parts: Sequence[Sequence[tuple[list[int], list[int]]]],
-    known: Sequence[NDArray[np.float64]],
-    labels: tuple[Sequence[str], Sequence[str]],
-) -> list[ReadRow]:
-    """Training and dev rows, with how many words of each are known and its label."""
-    return [
-        ReadRow(frozenset(words), int(n), label, fresh)
-        for part, counts, right, fresh in zip(parts, known, labels, (False, True), strict=True)
-        for (words, _), n, label in zip(part, counts, right, strict=True)
-    ]
 
 
 def _figures(parts: Sequence[tuple[list[int], list[int]]], counts: Counter[int], least: int) -> NDArray[np.float64]:
