@@ -2,6 +2,7 @@
 
     import locum
     run = locum.build("task.yaml", out="runs/banking77")
+    locum.eval(run.bundle, frame)      # a file, a DataFrame, a list of dicts; locum.certify and locum.predict too
     student = locum.open("runs/banking77/bundle")
     student("My card never arrived")   # Answer(output='card_arrival', confidence=0.97, route='local')
 
@@ -15,13 +16,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from locum.bundle.student import open_bundle as open
     from locum.pipeline.build import build
+    from locum.pipeline.given import certify, predict
+    from locum.pipeline.given import evaluate as eval
     from locum.schema.certificate import Answer
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "__version__", "build", "open"]
+__all__ = ["Answer", "__version__", "build", "certify", "eval", "open", "predict"]
 
 _LAZY = {
     "build": "locum.pipeline.build:build",
+    "certify": "locum.pipeline.given:certify",
+    "eval": "locum.pipeline.given:evaluate",
+    "predict": "locum.pipeline.given:predict",
     "open": "locum.bundle.student:open_bundle",
     "Answer": "locum.schema.certificate:Answer",
 }

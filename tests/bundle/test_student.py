@@ -187,6 +187,17 @@ def test_a_notebook_shows_student_and_certificate_without_their_markup(tmp_path:
         assert student.certificate.expires_at[:10] in student.certificate._repr_html_()
 
 
+@pytest.mark.parametrize("column", ["pandas.Series", "numpy.array", "pyarrow.array", "polars.Series"])
+def test_many_takes_a_column_of_any_frame(bundle: Path, column: str):
+    library, _, maker = column.partition(".")
+    texts = [SURE, UNSURE, SURE]
+    with open_bundle(bundle) as student:
+        made = getattr(pytest.importorskip(library), maker)
+        assert student.many(made(texts)) == student.many(texts)
+        with pytest.raises(UserError, match="position 1"):
+            student.many(made([SURE, None]))
+
+
 def test_many_takes_any_texts_and_keeps_their_order(bundle: Path):
     texts = [SURE, UNSURE, "cash", "pin " * 40] * 30
     with open_bundle(bundle) as student:

@@ -55,7 +55,7 @@ def test_a_fresh_start_takes_less_than_a_fifth_of_a_second(words: list[str]) -> 
 
 
 def test_names_of_the_package_are_imported_when_used() -> None:
-    assert set(locum.__all__) == {"Answer", "__version__", "build", "open"}
+    assert set(locum.__all__) == {"Answer", "__version__", "build", "certify", "eval", "open", "predict"}
     for name in locum.__all__:
         assert getattr(locum, name)
     with pytest.raises(AttributeError, match="no attribute 'bild'"):

@@ -93,6 +93,33 @@ def test_what_is_handed_over_can_be_had_alone_and_is_not_answered_unasked(bundle
     assert told(out)[2]["answer"] != "" and told(out)[2]["route"] == "handed over"
 
 
+def test_why_a_row_took_its_route_is_a_column_that_is_asked_for(bundle: Path, tmp_path: Path) -> None:
+    data, out = given(tmp_path / "new.jsonl", ROWS), tmp_path / "out.jsonl"
+    predict_bundle(bundle, data, out)
+    assert "reason" not in told(out)[0]
+    found = predict_bundle(bundle, data, out, reasons=True)
+    local, without, handed_over = told(out)
+    assert found["columns"] == ["answer", "confidence", "route", "reason"]
+    assert "input" in without["reason"] and local["reason"] != handed_over["reason"]
+    assert "0.8" in handed_over["reason"] and "asked" not in handed_over["reason"]  # its certified confidence
+    pico_bundle(tmp_path / "void", hashes={"model": "1" * 64})
+    predict_bundle(tmp_path / "void", data, out, reasons=True)
+    assert "another model" in told(out)[0]["reason"] and told(out)[0]["route"] == "handed over"
+
+
+def test_columns_of_parquet_keep_one_type_over_all_batches(bundle: Path, tmp_path: Path) -> None:
+    rows = [{"text": SURE, "late": None if number < 5000 else number, "n": number if number < 4500 else number + 0.5}
+            for number in range(5100)]  # fmt: skip
+    predict_bundle(bundle, given(tmp_path / "new.jsonl", rows), tmp_path / "out.parquet")
+    answered = told(tmp_path / "out.parquet")
+    assert [(row["late"], row["n"]) for row in answered] == [(row["late"], row["n"]) for row in rows]
+    predict_bundle(bundle, given(tmp_path / "new.jsonl", rows[:1]), tmp_path / "out.parquet", only_handed_over=True)
+    assert told(tmp_path / "out.parquet") == []
+    mixed = given(tmp_path / "new.jsonl", [*rows, {"text": SURE, "late": "text", "n": 0}])
+    with pytest.raises(UserError, match="jsonl"):
+        predict_bundle(bundle, mixed, tmp_path / "out.parquet")
+
+
 def test_no_column_of_the_file_is_overwritten(bundle: Path, tmp_path: Path) -> None:
     data = given(tmp_path / "new.csv", [{"text": SURE, "answer": "mine", "locum_route": "r"}])
     found = predict_bundle(bundle, data, tmp_path / "out.csv")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from locum.bundle.ended import record_end, why_ended
 from locum.bundle.operator_llm import LlmChoice, operator_llm, said
@@ -167,7 +167,8 @@ class Student:
             UserError: ``bundle-input``: one of them is no text, or all of them are one text.
             LocumError: as for a single input.
         """
-        given: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+        cells: Iterable[Any] = texts.to_pylist() if isinstance(texts, _ArrowColumn) else texts
+        given: list[Any] = [cells] if isinstance(cells, str) else list(cells)
         wrong = next((each for each in enumerate(given) if not isinstance(each[1], str)), None)
         if isinstance(texts, str) or wrong is not None:
             what = "a single text" if wrong is None else f"{type(wrong[1]).__name__} at position {wrong[0]}"
@@ -264,6 +265,13 @@ class Student:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@runtime_checkable
+class _ArrowColumn(Protocol):
+    """A column of an Arrow table, which gives cells that are no Python values."""
+
+    def to_pylist(self) -> list[Any]: ...
 
 
 class _Watched:

@@ -25,6 +25,9 @@ def predict(
     all_answers: Annotated[
         bool, typer.Option("--all-answers", help="Give the student's answer also where no certificate covers it.")
     ] = False,
+    reasons: Annotated[
+        bool, typer.Option("--reasons", help="Write a column more, reason: why each row took its route.")
+    ] = False,
     ask_llm: Annotated[
         bool, typer.Option("--llm", help="Ask the LLM what the student hands over; default: nothing leaves here.")
     ] = False,
@@ -53,6 +56,7 @@ def predict(
             engine=engine,
             only_handed_over=only_handed_over,
             all_answers=all_answers,
+            reasons=reasons,
             skip_bad=skip_bad,
             max_cost=max_cost,
         )

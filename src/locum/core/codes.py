@@ -127,6 +127,7 @@ CODES: dict[str, str] = {
     "data-format": "A data file is not in the format that was named, or in none that is known.",
     "data-no-header": "A CSV or TSV file has no line with column names.",
     "data-columns": "A column that the task names is not in the file, or stands there twice.",
+    "data-frame": "Rows given in memory are no table, or hold what cannot be written as data.",
     "data-bad-rows": "Rows that cannot be used, listed by line.",
     "data-changed": "A data file changed while it was being read.",
     "data-one-label": "Every row has the same label, so there is nothing to learn.",

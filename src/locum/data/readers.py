@@ -27,6 +27,8 @@ from locum.data.turns import PICKS, from_json, reach, turns_of
 from locum.schema.data import SplitName
 from locum.schema.task import DataSpec
 
+ROWS_ENDING = ".rows.jsonl"
+"""Ends the names of files that ``frames`` writes: JSON Lines in UTF-8, whatever a task says of its own files."""
 _PARQUET_MAGIC = b"PAR1"
 _BINARY = (".parquet", ".arrow")
 _SAMPLE_ROWS = 10_000
@@ -91,6 +93,8 @@ def open_table(
         DataError: it is missing, empty, damaged, of another format, or lacks a wanted column.
         UserError: it needs pyarrow, which is not installed.
     """
+    if path.name.endswith(ROWS_ENDING):
+        format, encoding = "jsonl", "utf-8"
     if path.is_dir() or _is_binary(path, format):
         table = _open_columnar(path, wanted, split)
     else:

@@ -6,7 +6,7 @@ kill goes on where it stopped and ends with the same model.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from locum.pipeline.answer_limit import limit_answers
 from locum.pipeline.built import Prepared
 from locum.pipeline.climb import climb
 from locum.pipeline.conclude import Conclusion, conclude
+from locum.pipeline.given import splits_given, tasks_given, with_rows
 from locum.pipeline.held_out import answer_held_out
 from locum.pipeline.history import remember, times_taken
 from locum.pipeline.judge import Judges, examine_judge, lent_judge, read_human
@@ -34,10 +35,10 @@ from locum.pipeline.ladder import data_size, decide_ladder
 from locum.pipeline.llm import answers_file, ask_llm, resolve_llm
 from locum.pipeline.llm_forecast import forecast_llm
 from locum.pipeline.mixture import add_mixture
-from locum.pipeline.others import read_tasks
+from locum.pipeline.others import TaskFiles, read_tasks
 from locum.pipeline.overall import Overall
 from locum.pipeline.pick import pick
-from locum.pipeline.plan import make_plan
+from locum.pipeline.plan import plan_of
 from locum.pipeline.preflight import check_environment
 from locum.pipeline.prepare import prepare_data
 from locum.pipeline.steps import StepCache
@@ -49,6 +50,7 @@ from locum.schema.candidate import Candidate
 from locum.schema.data import DataCard
 from locum.schema.plan import Plan
 from locum.schema.report import BuildReport
+from locum.schema.task import Task
 from locum.sources.catalogue import catalogue
 
 
@@ -79,11 +81,21 @@ class Run:
         return html_table(f"Build of {self.report.task}", facts)
 
 
-def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool = False) -> Run:
+def build(
+    task: str | Path | Mapping[str, Any] | Task,
+    *,
+    out: str | Path | None = None,
+    data: Any = None,
+    offline: bool = False,
+) -> Run:
     """Build, prove and bundle the smallest student for a task.
 
     Args:
-        task_file: the task file, or a folder with a ``task.yaml``.
+        task: the task file, or a folder with a ``task.yaml``; or what such a file says, as a dictionary or ``Task``,
+            whose paths are relative to the current folder.
+        data: training rows in memory (``data.frames``), or a dictionary of such for ``train``, ``dev``, ``calibration``
+            and ``test``. They are written into ``data/`` of the build's folder and take the place of the files that
+            the task names for these splits.
         out: folder of the build; default ``runs/NAME``. It holds ``work/`` (steps) and ``bundle/``.
         offline: download nothing.
 
@@ -96,15 +108,16 @@ def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool
         BusyError: another build holds the folder.
         Interrupted: stopped; the same call goes on from there.
     """
-    path = Path(task_file)
-    files = read_tasks(path)
-    task = files.task
-    check_environment(task)
-    folder = Path(out) if out is not None else Path("runs") / task.name
+    given = splits_given(data)
+    files = read_tasks(Path(task)) if isinstance(task, str | Path) else tasks_given(task, given)
+    folder = Path(out) if out is not None else Path("runs") / files.task.name
+    check_environment(files.task)
     with _graceful(), folder_lock(folder):
+        files = with_rows(files, given, folder.resolve())
+        asked = files.task
         steps = StepCache(folder.resolve() / "work")
         work = Workspace(
-            task,
+            asked,
             files.text,
             files.root,
             folder.resolve(),
@@ -112,24 +125,24 @@ def build(task_file: str | Path, *, out: str | Path | None = None, offline: bool
             usable_cores(),
             offline,
             files.others,
-            purse=purse_of(task.llm, "llm.max_cost in the task file"),
+            purse=purse_of(asked.llm, "llm.max_cost in the task file"),
         )
-        planned = _planned(path, folder)
+        planned = _planned(files, folder)
         if planned is not None:
-            steps.overall = Overall(planned.steps, task.budget.build_minutes * 60)
-        llm = resolve_llm(work) if task.scorer == "judge" else None
+            steps.overall = Overall(planned.steps, asked.budget.build_minutes * 60)
+        llm = resolve_llm(work) if asked.scorer == "judge" else None
         judge_file = answers_file(work, "judge-answers") if llm else work.out / "judge-answers.jsonl"
-        with lent_judge(task, llm, judge_file, work.purse, threads=work.threads) as judges:
+        with lent_judge(asked, llm, judge_file, work.purse, threads=work.threads) as judges:
             run = _build(work, judges)
         if planned is not None:
             remember(planned.steps, times_taken(steps, run.report))
         return run
 
 
-def _planned(task_file: Path, out: Path) -> Plan | None:
+def _planned(files: TaskFiles, out: Path) -> Plan | None:
     """What the build will take, for who watches it; None where the plan finds a fault, which the build then tells."""
     try:
-        return make_plan(task_file, out=out)
+        return plan_of(files, out)
     except LocumError:
         return None
 

@@ -47,10 +47,18 @@ def read_tasks(path: Path) -> TaskFiles:
             reported): unreadable, no kind that writes, named twice, the file itself, or of a name that is taken.
     """
     file, text = read_text(path)
+    return tasks_of(text, file)
+
+
+def tasks_of(text: str, file: Path) -> TaskFiles:
+    """The same from a task file's text, as if it stood in ``file``.
+
+    Raises:
+        TaskFileError: as ``read_tasks``.
+    """
     reader = _Reader(file)
     task = parse_task(text, file.name, reader.look)
-    root = (path if path.is_dir() else path.parent).resolve()
-    return TaskFiles(task, text, root, tuple(reader.found))
+    return TaskFiles(task, text, file.parent.resolve(), tuple(reader.found))
 
 
 @dataclass

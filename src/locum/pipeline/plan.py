@@ -63,8 +63,12 @@ def make_plan(task_file: str | Path, *, out: str | Path | None = None) -> Plan:
         DataError: a local file cannot be read, or lacks a column that the task names.
     """
     files = read_tasks(Path(task_file))
+    return plan_of(files, Path(out) if out is not None else Path("runs") / files.task.name)
+
+
+def plan_of(files: TaskFiles, folder: Path) -> Plan:
+    """The same for tasks that have been read."""
     task, root = files.task, files.root
-    folder = Path(out) if out is not None else Path("runs") / task.name
     warnings: list[str] = []
     data_downloads = _data_downloads(task, root)
     _check_columns(task, root)

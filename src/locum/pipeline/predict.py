@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -28,12 +28,14 @@ from locum.data.rows import Faults, RawRow, Table
 from locum.evaluate.spending import Spending, purse_of
 from locum.runtime.completion import Completion, CompletionRequest, FinishedStream
 from locum.runtime.protocol import CompletionStream, Generator, Stop
+from locum.schema.certificate import Answer
 from locum.schema.task import Task
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-_COLUMNS = ("answer", "confidence", "route")
+_COLUMNS = ("answer", "confidence", "route", "reason")
 _HANDED_OVER, _NO_INPUT = "handed over", "no input"
 _BATCH_ROWS = 256
+_PARQUET_ROWS = 4096
 _LLM_FAULTS_MAX = 3
 
 
@@ -41,6 +43,7 @@ class _Said(NamedTuple):
     answer: str | None
     confidence: float | None
     route: str
+    reason: str
 
 
 def predict_bundle(
@@ -53,14 +56,15 @@ def predict_bundle(
     engine: str | None = None,
     only_handed_over: bool = False,
     all_answers: bool = False,
+    reasons: bool = False,
     skip_bad: bool = False,
     max_cost: float | None = None,
 ) -> dict[str, Any]:
     """Answer every row of a file, and write the file again with ``answer``, ``confidence`` and ``route``.
 
     A route is ``local`` (covered by the certificate), ``llm``, ``abstain`` (the LLM gave no answer), ``handed over``
-    (the student is not sure enough, and no LLM was asked), or ``no input`` (nothing stands in the input columns). Where
-    the file has a column of such a name, all three are called ``locum_answer`` and so on.
+    (the student is not sure enough, and no LLM was asked), or ``no input``. Where the file has a column of such a name,
+    all of them are called ``locum_answer`` and so on.
 
     Args:
         bundle: the folder.
@@ -71,30 +75,27 @@ def predict_bundle(
         engine: who runs the student; None takes the one that the build chose.
         only_handed_over: write only the rows that the student hands over: those to label next.
         all_answers: give the student's answer also where it would hand over; the route still says that it would.
-        skip_bad: leave out and count lines that cannot be read as rows.
+        reasons: write a fourth column, ``reason``: why a row took its route.
+        skip_bad: leave out and count lines that are no rows.
         max_cost: most that the LLM may cost; None takes the task's own cap.
 
     Returns:
-        ``n``, ``written``, ``routes`` (rows by route), ``skipped``, ``llm_failed``, ``columns`` (the three names),
-        ``void`` (why the certificate covers nothing, or None) and the path of the file.
+        ``n``, ``written``, ``routes`` (rows by route), ``skipped``, ``llm_failed``, ``columns`` (those added), ``void``
+        (why the certificate covers nothing, or None) and the path of the file.
 
     Raises:
         ModelFileError: the bundle is refused.
         DataError: the file cannot be read, or lacks an input column.
         UserError: the ending of ``out`` is none of these, or it is the data file itself.
     """
-    if out.suffix.lower() not in FORMATS:
-        ending = out.suffix or "no ending"
-        raise UserError("cli-usage", f"--out {out}: {ending} is no format", fix=f"end it in {', '.join(FORMATS)}")
-    if out.exists() and data.exists() and out.samefile(data):
-        raise UserError("cli-usage", f"--out {out} is the data file itself", fix="name another file")
+    _check_target(out, data)
     with open_bundle(bundle, llm, engine=engine, llm_key_env=llm_key_env) as student:
         purse = purse_of(student.task.llm, "--max-cost", max_cost)
         student.wrap(llm=lambda generator: _Paid(generator, purse))
         table = _open(data, student.task)
         reader = _Reader(student, all_answers)
         faults = Faults(str(data), how="--skip-bad")
-        names = _names(table.columns)
+        names = _names(table.columns, _COLUMNS if reasons else _COLUMNS[:-1])
         counts: Counter[str] = Counter()
 
         def answered() -> Iterator[dict[str, Any]]:
@@ -103,7 +104,7 @@ def predict_bundle(
                 if not only_handed_over or said.route == _HANDED_OVER:
                     counts["written"] += 1
                     kept = {name: row.columns.get(name) for name in table.columns}
-                    yield kept | dict(zip(names, said, strict=True))
+                    yield kept | dict(zip(names, said, strict=False))
 
         with atomic_file(out) as file:
             _write(answered(), [*table.columns, *names], out, file)
@@ -119,10 +120,21 @@ def predict_bundle(
         "routes": dict(counts),
         "skipped": faults.counts,
         "llm_failed": reader.llm_failed,
-        "columns": list(names),
+        "columns": names,
         "void": void,
         "out": str(out),
     }
+
+
+def _check_target(out: Path, data: Path) -> None:
+    if out.suffix.lower() not in FORMATS:
+        ending = out.suffix or "no ending"
+        raise UserError("cli-usage", f"--out {out}: {ending} is no format", fix=f"end it in {', '.join(FORMATS)}")
+    if out.exists() and data.exists() and out.samefile(data):
+        raise UserError("cli-usage", f"--out {out} is the data file itself", fix="name another file")
+
+
+_UNASKED = _Said(None, None, _NO_INPUT, "no text stands in the input columns")
 
 
 class _Reader:
@@ -142,7 +154,10 @@ class _Reader:
                 texts = [_input(examples, row) for row in batch]
                 said = iter(self._say([text for text in texts if text is not None]))
                 yield from (
-                    (row, _Said(None, None, _NO_INPUT) if text is None else next(said))
+                    (
+                        row,
+                        _UNASKED if text is None else next(said),
+                    )
                     for row, text in zip(batch, texts, strict=True)
                 )
                 tracker.advance(len(batch))
@@ -156,14 +171,17 @@ class _Reader:
                 self._faults_in_row += 1
                 warn(f"the LLM did not answer, what is handed over stays open: {fault.cause} [{fault.code}]")
             else:
-                return [_Said(each.output, each.confidence, each.route) for each in answers]
-        local = [
-            _Said(each.output, each.confidence, "local" if each.certificate is not None else _HANDED_OVER)
-            for each in self.student.many(texts, "local")
-        ]
+                return [_Said(each.output, each.confidence, each.route, each.reason) for each in answers]
+        local = [_alone(each) for each in self.student.many(texts, "local")]
         if self.student.llm is not None:
             self.llm_failed += sum(each.route == _HANDED_OVER for each in local)
         return [each if self._all or each.route == "local" else each._replace(answer=None) for each in local]
+
+
+def _alone(answer: Answer) -> _Said:
+    """What the student says when no LLM is asked."""
+    route = "local" if answer.certificate is not None else _HANDED_OVER
+    return _Said(answer.output, answer.confidence, route, answer.reason.removeprefix("asked for local only: "))
 
 
 class _Paid:
@@ -217,13 +235,12 @@ def _open(data: Path, task: Task) -> Table:
     return replace(table, columns=tuple(name for name in seen if name not in members))
 
 
-def _names(columns: Iterable[str]) -> tuple[str, str, str]:
-    """What the three columns are called, so that none of the file's own is lost."""
+def _names(columns: Iterable[str], added: Sequence[str]) -> list[str]:
+    """What the columns that are added are called, so that none of the file's own is lost."""
     taken, prefix = set(columns), ""
-    while taken & {f"{prefix}{name}" for name in _COLUMNS}:
+    while taken & {f"{prefix}{name}" for name in added}:
         prefix = "locum_" if not prefix else f"{prefix}_"
-    answer, confidence, route = (f"{prefix}{name}" for name in _COLUMNS)
-    return answer, confidence, route
+    return [f"{prefix}{name}" for name in added]
 
 
 def _write(rows: Iterator[dict[str, Any]], columns: list[str], out: Path, file: Any) -> None:
@@ -232,7 +249,7 @@ def _write(rows: Iterator[dict[str, Any]], columns: list[str], out: Path, file: 
         for row in rows:
             file.write(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS))
     elif form == ".parquet":
-        _write_parquet(list(rows), columns, out, file)
+        _write_parquet(rows, columns, out, file)
     else:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, delimiter="\t" if form == ".tsv" else ",", lineterminator="\n")
@@ -249,7 +266,7 @@ def _cell(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _write_parquet(rows: list[dict[str, Any]], columns: list[str], out: Path, file: Any) -> None:
+def _write_parquet(rows: Iterator[dict[str, Any]], columns: list[str], out: Path, file: Any) -> None:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -257,8 +274,12 @@ def _write_parquet(rows: list[dict[str, Any]], columns: list[str], out: Path, fi
         raise UserError(
             "core-missing-extra", f"{out.name} needs pyarrow, which is not installed", fix="write .jsonl or .csv"
         ) from error
+    parts: list[Any] = []  # in memory as columns, which take about what the file takes
     try:
-        table = pa.table({name: [row[name] for row in rows] for name in columns})
+        while batch := list(islice(rows, _PARQUET_ROWS)):
+            parts.append(pa.table({name: [row[name] for row in batch] for name in columns}))
+        empty = pa.table({name: pa.nulls(0) for name in columns})
+        table = pa.concat_tables(parts or [empty], promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         mixed = f"a column of mixed types: {error}"
         raise UserError("cli-usage", mixed, fix="write .jsonl, which keeps them") from error

@@ -48,12 +48,19 @@ def prepare_data(work: Workspace, other: str | None = None) -> tuple[Prepared, D
             "fingerprint": 1,  # of what is written beside the splits: what was prepared without it is prepared again
         },
     )
-    addresses: dict[SplitName, str] = {split: tried[0] for split, tried in split_addresses(task).items()}
+    addresses: dict[SplitName, str] = {
+        split: _shown(tried[0], work.out) for split, tried in split_addresses(task).items()
+    }
     folder = work.steps.run(step, lambda out: _prepare(work, files, addresses, out)) / "splits"
     card = DataCard.from_json((folder / "card.json").read_bytes(), str(folder / "card.json"))
     labels = tuple(label_names(folder))
     key = content_hash({"splits": {name: split.sha256 for name, split in card.splits.items()}, "labels": labels})
     return Prepared(folder, key, labels, ALL_SPLITS), card
+
+
+def _shown(address: str, out: Path) -> str:
+    """An address for the data card: rows that were given in memory stand in the build's own folder."""
+    return Path(address).relative_to(out).as_posix() if address.startswith(f"{out}/") else address
 
 
 def _prepare(work: Workspace, files: dict[SplitName, Path], addresses: dict[SplitName, str], out: Path) -> None:
