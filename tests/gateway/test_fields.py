@@ -16,6 +16,7 @@ from openai.types.responses import response_create_params
 from locum.bundle.student import open_bundle
 from locum.cascade.identity import identify
 from locum.cascade.router import Router
+from locum.core.errors import UserError
 from locum.gateway.bundle_target import BundleTarget
 from locum.gateway.chat import ChatCall
 from locum.runtime.completion import Chunk, Completion, CompletionRequest, RequestFault, ToolCallDelta
@@ -477,3 +478,18 @@ def test_arguments_of_an_earlier_call_are_named_by_their_item(start_model):
     for own in ("input.3.arguments", "input.6.arguments"):
         error = gateway.http.post("/v1/responses", json={"model": "tiny", "input": items}).json()["error"]
         assert error["param"] == own and error["message"].startswith(f"{own}: ")
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "chat", "responses"),
+    [
+        ("runtime-constraint-unsupported", "unsupported_value", "response_format", "text.format"),
+        ("runtime-constraint-schema", "invalid_value", "response_format", "text.format"),
+        ("runtime-constraint-grammar", "invalid_value", "grammar", "grammar"),
+    ],
+)
+def test_a_fault_of_what_the_answer_is_held_to_names_its_field(start_model, code: str, told: str, chat: str, responses):
+    gateway = start_model(FakeGenerator([UserError(code, "#/properties/x: cannot be")] * 2))
+    for endpoint, own in (("chat", chat), ("responses", responses)):
+        error = _post(gateway, endpoint).json()["error"]
+        assert (error["code"], error["param"]) == (told, own)

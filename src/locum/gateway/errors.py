@@ -165,6 +165,14 @@ def from_llm_error(error: LocumError, llm: str | None = None, *, handed_over: bo
     return ApiError(502, "llm_failed", cause)
 
 
+_CONSTRAINT_FIELDS = {
+    "runtime-constraint-grammar": "grammar",
+    "runtime-constraint-schema": "response_format",
+    "runtime-constraint-unsupported": "response_format",
+}
+"""The field of a chat that a constraint's fault is of."""
+
+
 def from_engine_error(error: LocumError) -> ApiError:
     """What a local engine raised.
 
@@ -192,5 +200,7 @@ def from_engine_error(error: LocumError) -> ApiError:
     if error.code == "runtime-timeout":
         return ApiError(504, "engine_timeout", f"the model's engine did not answer in time [{error.code}]")
     if isinstance(error, UserError) and not isinstance(error, (ModelFileError, DeviceError, SourceError)):
-        return ApiError(400, "invalid_value", f"{one_line(error.cause)} [{error.code}]")
+        code = "unsupported_value" if error.code == "runtime-constraint-unsupported" else "invalid_value"
+        said = f"{one_line(error.cause)} [{error.code}]"
+        return ApiError(400, code, said, param=_CONSTRAINT_FIELDS.get(error.code))
     return ApiError(500, "engine_failed", f"the model's engine failed [{error.code}]")

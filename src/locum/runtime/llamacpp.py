@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from locum.core.errors import LocumError, ModelFileError, UserError
 from locum.core.text import one_line
 from locum.runtime.call_stream import CallStream
-from locum.runtime.completion import Chunk, Completion, CompletionRequest, Progress
+from locum.runtime.completion import Chunk, Completion, CompletionRequest, Progress, RequestFault
 from locum.runtime.gguf_check import GgufHeader, check_gguf
 from locum.runtime.gguf_vocabulary import control_tokens
 from locum.runtime.llama_client import EngineRefusedError
@@ -299,12 +299,12 @@ class LlamaGenerator:
         if self._takes_tools is None:
             self._takes_tools = has_place_for_tools(self.process)
         if not self._takes_tools:
-            raise UserError(
+            raise RequestFault(
                 "runtime-unsupported-option",
                 "the model's chat template has no place for tools",
                 where=self.process.where,
                 fix="ask without tools or with tool_choice none, or use a model that was trained to call functions",
-            )
+            ).about("tools")
 
     def _adapter_field(self, name: str | None) -> dict[str, Any]:
         if name is not None and name not in self._adapters:
