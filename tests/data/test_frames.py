@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from locum.core.errors import DataError
+from locum.core.errors import DataError, DeviceError
 from locum.core.progress import Event, listening
 from locum.data.frames import keep_frame, write_frame
 from locum.data.readers import open_table
@@ -138,6 +138,13 @@ def test_what_is_no_table_or_no_cell_is_refused_and_leaves_no_file(tmp_path: Pat
         write_frame(given, tmp_path / "x.rows.jsonl")
     assert named in caught.value.cause and caught.value.fix
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DeviceError) as caught:
+        keep_frame(ROWS, tmp_path / "file" / "rows")
+    assert str(tmp_path / "file") in str(caught.value)
 
 
 def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:

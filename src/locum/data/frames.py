@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from locum.core.errors import DataError
-from locum.core.files import atomic_file, sha256_file
+from locum.core.files import atomic_file, disk_errors, sha256_file
 from locum.core.progress import warn
 from locum.data.readers import ROWS_ENDING
 
@@ -45,8 +45,10 @@ def write_frame(rows: Any, path: Path) -> Path:
     Raises:
         DataError: ``data-frame``: this is none of these, or a cell holds what JSON cannot; ``data-columns``: a column
             stands there twice; ``data-empty``: there is no row.
+        DeviceError: the folder cannot be written, or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     infinite: Counter[str] = Counter()
     number = 0
     with atomic_file(path) as file:
