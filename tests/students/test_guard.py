@@ -183,6 +183,18 @@ def test_small_talk_is_handed_over_unless_rows_of_the_label_are_such(greets: int
     assert guard.unlike("how are you card", "question") is not None  # a word that speaks for the other label
 
 
+def test_small_talk_is_handed_over_where_rows_have_words_that_no_other_row_has() -> None:
+    names = ["".join(random.Random(place).choices("bdgklmnprtvz", k=7)) for place in range(1600)]
+    texts = [f"who is {name}" if place % 2 else f"what is a {name}" for place, name in enumerate(names)]
+    labels = ["person", "thing"] * 800
+    guard = Guard(fit_guard(texts[:1300], texts[1300:], labels=(labels[:1300], labels[1300:])))
+    for label in ("person", "thing"):
+        said = guard.unlike("who is it", label)
+        assert said is not None
+        assert "small talk" in said
+        assert guard.model.dev_share <= 0.02
+
+
 def test_calibration_counts_what_the_student_hands_over_for_its_label(by_label: Guard) -> None:
     texts, _ = faults_and_stories(200, 5)
     given = ["story" if place % 2 else "fault" for place in range(len(texts))]

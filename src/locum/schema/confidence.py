@@ -39,11 +39,13 @@ class LabelLimits(Document):
 
     Attributes:
         least_words: an input with fewer different known words is handed over; 0: none is.
+        any_word: whether a short input must have a word that is not of small talk, whichever it is.
         speaks: words, as ``GuardModel.known``, of which a short input must have one; None where it need not.
     """
 
     label: str
     least_words: int
+    any_word: bool = False
     speaks: str | None
 
 

@@ -25,6 +25,7 @@ SHORT = 6
 itself to judge; six did best of five, six and no limit (``docs/log.md``)."""
 LEAST_ROWS = 100
 """Below, one row in a hundred is less than one row."""
+_NOTHING = -1e3  # what words say that no row of the label has; less than any that one has, more than small talk
 _PAIRS_MAX = 1 << 18  # of word and label, the most frequent; a megabyte
 _SMALL_TALK = """
 hello hi hey hiya yo howdy greetings welcome morning afternoon evening night day days today tonight tomorrow yesterday
@@ -79,6 +80,7 @@ class Evidence:
     def __init__(self, limits: Sequence[LabelLimits]) -> None:
         self._least = {each.label: each.least_words for each in limits}
         self._speaks = {each.label: _unpacked(each.speaks) for each in limits if each.speaks is not None}
+        self._any = frozenset(each.label for each in limits if each.any_word)
 
     def lacking(self, words: Iterable[int], known: int, label: str) -> str | None:
         """Why an input is unlike those that have a label, in words; None where it is not.
@@ -94,7 +96,13 @@ class Evidence:
                 f"the input is short for “{label}”: {known} known word{'s' if known != 1 else ''}, where 99 in 100 "
                 f"training rows of that label have at least {least}"
             )
-        if speaks is None or len(different) > SHORT or different & speaks:
+        if len(different) > SHORT:
+            return None
+        if label in self._any:
+            if different - small_talk():
+                return None
+            return f"the input is small talk, as fewer than 1 in 100 training rows with the label “{label}” are"
+        if speaks is None or different & speaks:
             return None
         return (
             f"the input has little in it that speaks for “{label}”: 99 in 100 training rows of that label have a word "
@@ -132,9 +140,14 @@ def fit_limits(rows: Sequence[ReadRow], share: float) -> tuple[LabelLimits, ...]
         # Where hardly a row is short, what is left of the share goes to those with the fewest known words.
         long = enough and limit == inf
         least = int(_limit(np.where(scores[mine] < inf, -1, known[mine]), fresh[mine], share)) if long else 0
-        words = None if limit == -inf else [word for word in counts.words(label) if counts.of(word, label) >= limit]
+        words = None if limit <= _NOTHING else [word for word in counts.words(label) if counts.of(word, label) >= limit]
         found.append(
-            LabelLimits(label=label, least_words=max(0, least), speaks=None if words is None else _packed(words))
+            LabelLimits(
+                label=label,
+                least_words=max(0, least),
+                any_word=limit == _NOTHING,
+                speaks=None if words is None else _packed(words),
+            )
         )
     return tuple(found)
 
@@ -169,10 +182,14 @@ class _Counts:
         return log((here + 0.5) / (inside + 1)) - log((elsewhere + 0.5) / (outside + 1))
 
     def strongest(self, row: ReadRow) -> float:
-        """How much the strongest word of a row speaks for its label; infinity for one that is not short."""
+        """How much the strongest word of a row speaks for its label.
+
+        Infinity for a row that is not short, minus infinity for one that is nothing but small talk.
+        """
         if len(row.words) > SHORT:
             return inf
-        return max((self.of(word, row.label, int(not row.fresh)) for word in row.words), default=-inf)
+        strongest = max((self.of(word, row.label, int(not row.fresh)) for word in row.words), default=-inf)
+        return max(strongest, _NOTHING) if row.words - small_talk() else -inf
 
 
 @cache

@@ -25,7 +25,7 @@ from locum.schema.model import ModelSpec
 from locum.students.evidence import LEAST_ROWS, Evidence, ReadRow, fit_limits
 
 GUARD = "guard.json"
-GUARD_VERSION = 2
+GUARD_VERSION = 3
 """Another one, and students of earlier builds are measured again."""
 SHARE = 0.01
 """Most of the training rows, each without itself, and dev rows together that is handed over; of dev alone twice that,
