@@ -55,7 +55,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test_locum.py"
         path.write_text(TESTS)
-        pytest_results.run([str(path), "--asyncio-mode=auto", *sys.argv[1:]], BY_DESIGN)
+        # LangChain keeps one asynchronous client for all models, whose connections belong to the loop of their first test.
+        one_loop = [
+            part for what in ("test", "fixture") for part in ("-o", f"asyncio_default_{what}_loop_scope=session")
+        ]
+        pytest_results.run([str(path), "--asyncio-mode=auto", *one_loop, *sys.argv[1:]], BY_DESIGN)
 
 
 if __name__ == "__main__":
