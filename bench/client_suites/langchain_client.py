@@ -24,7 +24,7 @@ class TestChat(ChatModelIntegrationTests):
     @property
     def chat_model_params(self) -> dict:
         return {"model": os.environ["CHAT_MODEL"], "base_url": os.environ["CHAT_URL"], "api_key": "none",
-                "max_retries": 0, "temperature": 0, "max_tokens": 120, "stream_usage": True}
+                "max_retries": 0, "temperature": 0, "max_tokens": 600, "stream_usage": True}
 
     @property
     def structured_output_kwargs(self) -> dict:
@@ -55,8 +55,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test_locum.py"
         path.write_text(TESTS)
-        # LangChain keeps one asynchronous client for all models, whose connections belong to the loop of their first test.
-        one_loop = [
+        # LangChain keeps one asynchronous client for all models; its connections belong to the loop of their first test.
+        one_loop = [f"--override-ini=asyncio_default_{what}_loop_scope=session" for what in ("test", "fixture")]
             part for what in ("test", "fixture") for part in ("-o", f"asyncio_default_{what}_loop_scope=session")
         ]
         pytest_results.run([str(path), "--asyncio-mode=auto", *one_loop, *sys.argv[1:]], BY_DESIGN)
