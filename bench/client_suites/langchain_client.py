@@ -55,10 +55,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test_locum.py"
         path.write_text(TESTS)
-        # LangChain keeps one asynchronous client for all models; its connections belong to the loop of their first test.
+        # LangChain keeps one asynchronous client for all; its connections belong to the loop of their first test.
         one_loop = [f"--override-ini=asyncio_default_{what}_loop_scope=session" for what in ("test", "fixture")]
-            part for what in ("test", "fixture") for part in ("-o", f"asyncio_default_{what}_loop_scope=session")
-        ]
         pytest_results.run([str(path), "--asyncio-mode=auto", *one_loop, *sys.argv[1:]], BY_DESIGN)
 
 
