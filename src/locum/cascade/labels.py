@@ -94,7 +94,9 @@ def out_of_reach(need: LabelNeed) -> bool:
 
 def _times(chance: float) -> str:
     """A probability as people count it."""
-    return "nearly always" if chance > 0.95 else "hardly ever" if chance < 0.05 else f"{round(10 * chance)} times in 10"
+    times = max(1, round(10 * chance))
+    often = f"{times} time{'s' if times > 1 else ''} in 10"
+    return "nearly always" if chance > 0.95 else "hardly ever" if chance < 0.05 else often
 
 
 def labels_missing(

@@ -97,7 +97,7 @@ def init(
         if seen.others and not wish.output and (yes or not sys.stdin.isatty()):
             taken, others = plain(_outputs(seen)[0]), ", ".join(map(plain, seen.others))
             again = plain(f"locum init {data} --output {seen.others[0]} --force")
-            console.print(f"! {taken} was taken as the output; it could also be {others}: {again}")
+            console.print(f"! {taken} was taken as the output; it could also be {others}:\n  {again}", soft_wrap=True)
 
 
 _JUDGED = (

@@ -39,9 +39,9 @@ def _print(plan: Plan) -> None:
     for step in plan.steps:
         steps.add_row(plain(step.name), plain(step.what), "done" if step.done else _seconds(step.seconds))
     console.print(steps)
-    ladder = Table(
-        "candidate", "size", "memory", "latency", "training", "", title="Ladder, cheapest first", title_justify="left"
-    )
+    ruled_out = any(candidate.skipped for candidate in plan.ladder)
+    columns = ["candidate", "size", "memory", "latency", "training", *(["left out, because"] if ruled_out else [])]
+    ladder = Table(*columns, title="Ladder, cheapest first", title_justify="left")
     for candidate in plan.ladder:
         guess = candidate.estimate
         ladder.add_row(
@@ -50,7 +50,7 @@ def _print(plan: Plan) -> None:
             _mb(guess.memory_mb),
             _ms(guess.latency_ms),
             _seconds(guess.train_s),
-            plain(candidate.skipped or ""),
+            *([plain(candidate.skipped or "")] if ruled_out else []),
         )
     console.print(ladder)
     for candidate in plan.ladder:
@@ -78,10 +78,12 @@ def _print(plan: Plan) -> None:
     need = plan.labels
     than = " more than by the LLM" if need.kind == "regret" else ""
     promise = f"at most {need.max_error:.1%} wrong{than}"
-    console.print(f"Promise   {promise}, {need.confidence:.0%} sure. {proof_sentence(need)}", soft_wrap=True)
+    reach = proof_sentence(need)
+    told = any(warning.startswith(reach.rstrip(".")) for warning in plan.warnings)  # a warning says it, with what helps
+    console.print(f"Promise   {promise}, {need.confidence:.0%} sure.{'' if told else f' {reach}'}", soft_wrap=True)
     console.print("[dim]What the words mean: locum words[/dim]")
     for warning in plan.warnings:
-        console.print(f"[yellow]![/yellow] {plain(warning)}")
+        console.print(f"[yellow]![/yellow] {plain(warning)}", soft_wrap=True)
 
 
 def _seconds(seconds: float | None) -> str:
