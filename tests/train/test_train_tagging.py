@@ -226,9 +226,11 @@ def test_a_training_is_repeated_with_its_choices_and_reads_nothing_off_dev(
     assert {**blind.files, "dev_logits.npy": ""} == {**more.files, "dev_logits.npy": ""}
 
 
-def test_a_spent_budget_keeps_the_head(make: Callable[..., TrainRequest], tmp_path: Path) -> None:
-    _, trained = run(make("full", budget_s=0.01), tmp_path)
-    assert (trained.stopped_by, trained.best_epoch, len(trained.curve)) == ("budget", 0.0, 1)
+def test_without_time_for_a_quarter_epoch_nothing_is_kept(make: Callable[..., TrainRequest], tmp_path: Path) -> None:
+    """Its head alone is a candidate of its own, which is already built."""
+    with pytest.raises(UserError) as caught:
+        run(make("full", budget_s=0.01), tmp_path)
+    assert caught.value.code == "train-no-time"
 
 
 @pytest.mark.usefixtures("fast")
