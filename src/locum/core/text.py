@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from html import escape
 
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline; DEL and C1
@@ -44,6 +43,8 @@ def count_of(count: int, what: str) -> str:
 
 def html_table(title: str, facts: Mapping[str, object]) -> str:
     """A small table for notebooks; every text in it is escaped, so none can be markup."""
+    from html import escape  # `locum --help` need not wait for its table of entities
+
     rows = "".join(
         f"<tr><th style='text-align:left'>{escape(visible(name))}</th>"
         f"<td style='text-align:left'>{escape(visible(str(value)))}</td></tr>"
