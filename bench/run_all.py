@@ -14,6 +14,7 @@ SCRIPTS = (
     "no_slower.py",
     "fuzz.py",
     "clients.py",
+    "demo.py",
     "certificates.py",
     "certificate_worlds.py",
     "classify.py",

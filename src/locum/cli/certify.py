@@ -52,9 +52,7 @@ def certify(
 
     Exit 3 when nothing certifies; then the certificate in force stays, unless --replace is given.
     """
-    from locum.bundle.task import read_task
-    from locum.bundle.verify import verify
-    from locum.pipeline.recertify import certify_bundle
+    from locum.pipeline.given import certify as prove
 
     if kind is not None and kind not in KINDS:
         close = nearest(kind, KINDS)
@@ -62,14 +60,12 @@ def certify(
         raise UserError("cli-usage", f"unknown kind {kind!r}", fix=fix)
     llm = llm_choice(llm_from_bundle, no_llm, llm_url, llm_model, llm_key_env)
     with live_view():
-        verify(bundle)
-        asked = {"kind": kind, "max_error": max_error, "confidence": confidence}
-        own = read_task(bundle).guarantee
-        guarantee = own.model_copy(update={name: value for name, value in asked.items() if value is not None})
-        found = certify_bundle(
+        found = prove(
             bundle,
             data,
-            guarantee,
+            kind=kind,
+            max_error=max_error,
+            confidence=confidence,
             max_cost=max_cost,
             llm=llm,
             llm_key_env=llm_key_env,
