@@ -15,23 +15,23 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 
-def install_command(extra: str) -> str:
+def install_command(extra: str = "") -> str:
     """The command that adds an extra to this environment.
 
     Args:
-        extra: its name in ``pyproject.toml``: ``train``, ``tasks``, ``openvino``, ``bench``.
+        extra: its name in ``pyproject.toml``: ``train``, ``tasks``, ``openvino``, ``bench``; empty: Locum itself.
 
     Returns:
         A line for a shell: of the checkout where Locum was installed from one, with its pinned versions; else of the
         archive or address that it came from; else of the package by its name.
     """
-    checkout = _checkout()
+    checkout, wanted = _checkout(), f"[{extra}]" if extra else ""
     pip = f"{shlex.quote(sys.executable)} -m pip install"
     if checkout is None:
-        return f"{pip} {shlex.quote(f'locum[{extra}]')}"
+        return f"{pip} {shlex.quote(f'locum{wanted}')}"
     pins = checkout / "constraints.txt"
     pinned = f"{pip} --constraint {shlex.quote(str(pins))}" if pins.is_file() else pip
-    command = f"{pinned} --editable {shlex.quote(f'{checkout}[{extra}]')}"
+    command = f"{pinned} --editable {shlex.quote(f'{checkout}{wanted}')}"
     build = torch_for_cpu(pins.read_text(encoding="utf-8")) if extra == "train" and pins.is_file() else ""
     return f"{pip} {build} && {command}" if build else command
 

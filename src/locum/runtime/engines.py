@@ -140,7 +140,7 @@ def _version(package: str) -> str | None:
 
 def _packaged(name: str, runs: str, package: str, *, needed: bool) -> EngineStatus:
     version = _version(package)
-    reason = "" if version else f"{package} is not installed; pip install locum"
+    reason = "" if version else f"{package} is not installed; {install_command()}"
     return EngineStatus(name, runs, needed, version is not None, reason, version)
 
 
