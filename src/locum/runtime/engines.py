@@ -163,7 +163,7 @@ def _llamacpp(instructions: Collection[str]) -> EngineStatus:
         reason = f"{SERVER_VARIABLE}={server}" + ("" if found else " is not a program that can be run")
         return EngineStatus("llamacpp", runs, True, found is not None, reason, version)
     if version is None:
-        return EngineStatus("llamacpp", runs, True, False, "xllamacpp is not installed; pip install locum")
+        return EngineStatus("llamacpp", runs, True, False, f"xllamacpp is not installed; {install_command()}")
     flags, problem = _llama_flags()
     if problem:
         return EngineStatus("llamacpp", runs, True, False, problem, version)
