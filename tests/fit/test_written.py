@@ -66,10 +66,10 @@ def size(answer_tokens: int | None) -> DataSize:
 def test_what_is_read_and_written_by_hand() -> None:
     head = instruction_tokens(task())
     assert head == 120 + 2
-    assert writing(task(), "prompt", 100, 30) == Writing(head + 100, 30, 2048)
-    assert writing(task(), "few_shot", 100, 30).read == head + 100 + 4 * 130
+    assert writing(task(), "prompt", 100, 30) == Writing(head + 100, 30, 2048, head)
+    assert writing(task(), "few_shot", 100, 30) == Writing(head + 100 + 4 * 130, 30, 2048, head + 4 * 130)
     assert writing(task(generation={"samples": 2}), "full", 100, 30).written == 90
-    assert writing(task(generation={"context": 256}), "few_shot", 100, 30).read == 256
+    assert writing(task(generation={"context": 256}), "few_shot", 100, 30) == Writing(256, 30, 256, 156)
 
 
 def test_latency_and_memory_by_hand() -> None:
@@ -78,6 +78,13 @@ def test_latency_and_memory_by_hand() -> None:
     read_s = forward_flops(FACTS, 200, sequence=200) / (260e9 * SERVING_EFFICIENCY)
     bytes_each = FACTS.parameters * 20 / 32 + CACHED * (200 + 40 / 2)
     assert found.latency_ms == pytest.approx(OVERHEAD_MS + 1e3 * (read_s + 40 * bytes_each / 14e9))
+    shared = writer_estimate(BASE, "prompt", FACTS, Writing(1200, 40, 2048, 1000), DEVICE)
+    whole = writer_estimate(BASE, "prompt", FACTS, Writing(1200, 40, 2048), DEVICE)
+    beyond_s = (forward_flops(FACTS, 200, sequence=1200) - forward_flops(FACTS, 200, sequence=200)) / (
+        260e9 * SERVING_EFFICIENCY
+    )  # what every prompt begins with is read once for all answers, and attended to by each
+    assert shared.latency_ms == pytest.approx(found.latency_ms + 1e3 * (beyond_s + 40 * CACHED * 1000 / 14e9))
+    assert whole.latency_ms is not None and shared.latency_ms is not None and whole.latency_ms > 1.3 * shared.latency_ms
     least_mb = SERVING_LIBRARIES_MB + (FACTS.parameters * 20 / 32 + CACHED * 2048 * STUDENT_SLOTS) / 1e6
     assert found.memory_mb is not None and least_mb < found.memory_mb < least_mb + 100
     assert found.inputs["tokens written"] == 40 and found.inputs["tokens of cache"] == 8192

@@ -214,7 +214,7 @@ def test_written_answers_are_planned_as_they_are_made(talk: Any) -> None:
     assert "answer 200 rows put aside for the proof" in told["answer-calibration"]
     took = seconds(plan)
     assert took[f"measure-{names[0]}"] > 4  # 200 answers
-    assert took[f"measure-{names[1]}"] > 1.1 * took[f"measure-{names[0]}"]  # whose prompts are longer
+    assert took[f"measure-{names[1]}"] > took[f"measure-{names[0]}"]  # examples are read once, and attended to by each
     assert plan.labels.available == 200
     assert plan.warnings == ()
     inputs = [candidate.estimate.inputs for candidate in plan.ladder]
@@ -241,12 +241,16 @@ def test_time_to_answer_goes_by_rows_and_samples_and_searching_by_its_calls(
     name = "SmolLM2-135M-Instruct/prompt"
     task = WRITTEN | {"students": PROMPTED[:1], "budget": {"build_minutes": 600}}
     whole = seconds(make_plan(talk.change(**task)))
-    fewer = seconds(make_plan(talk.change(**task | {"data": WRITTEN["data"] | {"max_held_out": 50}})))
     sampled = seconds(make_plan(talk.change(**task, generation={"samples": 8})))
-    calm = seconds(make_plan(talk.change(**task, generation={"search_calls": 0})))
-    assert fewer[f"measure-{name}"] < 0.5 * whole[f"measure-{name}"]
+    few = {"data": WRITTEN["data"] | {"max_held_out": 50}}
+    fewer = seconds(make_plan(talk.change(**task | few, generation={"samples": 8})))
+    calm, busy, busier = (
+        seconds(make_plan(talk.change(**task, generation={"search_calls": calls})))[f"prompt-{name}"]
+        for calls in (0, 50, 100)
+    )
+    assert fewer[f"measure-{name}"] < 0.5 * sampled[f"measure-{name}"]
     assert sampled[f"measure-{name}"] > 1.4 * whole[f"measure-{name}"]
-    assert whole[f"prompt-{name}"] > 10 * calm[f"prompt-{name}"]
+    assert busier - calm == pytest.approx(2 * (busy - calm)) and busy > calm
 
 
 def test_rows_that_cannot_prove_the_guarantee_are_told(talk: Any) -> None:

@@ -100,6 +100,7 @@ def latency_ms(
     *,
     input_tokens: int,
     output_tokens: int = 0,
+    kept_tokens: int = 0,
     depth: int | None = None,
 ) -> float | None:
     """Milliseconds to answer one request: overhead + max(arithmetic, weights once) + output · max(…) each.
@@ -113,6 +114,7 @@ def latency_ms(
         profile: the device.
         input_tokens: tokens of the request.
         output_tokens: tokens that are written; 0 when it only classifies.
+        kept_tokens: tokens before the input that the engine has read already, and attends to.
         depth: layers kept; None keeps all.
 
     Returns:
@@ -124,9 +126,9 @@ def latency_ms(
     bandwidth = profile.memory_gb_s * 1e9
     parameters = kept_parameters(facts, depth)
     block_bytes = (parameters - embedding_parameters(facts)) * WEIGHT_BYTES[weights]
-    flops = forward_flops(facts, input_tokens, sequence=input_tokens, depth=depth)
+    flops = forward_flops(facts, input_tokens, sequence=kept_tokens + input_tokens, depth=depth)
     prefill_s = max(flops / rate, block_bytes / bandwidth)
-    cached = cache_bytes_per_token(facts, depth) * (input_tokens + output_tokens / 2)
+    cached = cache_bytes_per_token(facts, depth) * (kept_tokens + input_tokens + output_tokens / 2)
     each_s = max(2.0 * parameters / rate, (parameters * WEIGHT_BYTES[weights] + cached) / bandwidth)
     return OVERHEAD_MS + 1e3 * (prefill_s + output_tokens * each_s)
 

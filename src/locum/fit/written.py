@@ -34,11 +34,13 @@ class Writing:
         read: prompt, worked examples included.
         written: a middling right answer, once more for each further sample.
         context: that prompt and answer may have together.
+        kept: of what is read, the beginning that every prompt shares; the engine reads it once and keeps it.
     """
 
     read: int
     written: int
     context: int
+    kept: int = 0
 
 
 def writing(task: Task, method: Method, row_tokens: int, answer_tokens: int) -> Writing:
@@ -51,9 +53,11 @@ def writing(task: Task, method: Method, row_tokens: int, answer_tokens: int) -> 
         answer_tokens: of a middling right answer.
     """
     shown = task.generation.examples if method == "few_shot" else 0
-    prompt = instruction_tokens(task) + row_tokens + shown * (row_tokens + answer_tokens)
+    shared = instruction_tokens(task) + shown * (row_tokens + answer_tokens)
     context = task.generation.context
-    return Writing(min(prompt, context), answer_tokens * (1 + task.generation.samples), context)
+    read = min(shared + row_tokens, context)
+    kept = max(0, min(shared, read - row_tokens))
+    return Writing(read, answer_tokens * (1 + task.generation.samples), context, kept)
 
 
 def instruction_tokens(task: Task) -> int:
@@ -74,9 +78,13 @@ def writer_estimate(base: str, method: Method, facts: BaseFacts, answer: Writing
     kept = weight_format(base, method)
     cache = min(answer.context, facts.max_tokens) * STUDENT_SLOTS
     serving = memory.serving_memory(facts, kept, tokens=answer.read, cache_tokens=cache)
-    latency_ms = time.latency_ms(facts, kept, device, input_tokens=answer.read, output_tokens=answer.written)
+    fresh = answer.read - answer.kept
+    latency_ms = time.latency_ms(
+        facts, kept, device, input_tokens=fresh, output_tokens=answer.written, kept_tokens=answer.kept
+    )
     inputs: dict[str, str | int | float] = {
         "tokens read": answer.read,
+        "of these kept": answer.kept,
         "tokens written": answer.written,
         "tokens of cache": cache,
         "format": kept,
