@@ -82,6 +82,9 @@ def test_earlier_builds_are_remembered_by_sort_and_the_latest_count(
         remember([step("a", 5, sort="train")], {"a": 5})
     assert len(read_history().builds) == 30
     assert read_history().factor("train") == 1
+    kept = tmp_path / "step-times.json"
+    kept.write_text(kept.read_text().replace('"arithmetic": 2', '"arithmetic": 1'))
+    assert read_history() == History(), "ratios to other sums say nothing of these"
     (tmp_path / "step-times.json").write_text('{"builds": [[{"sort": 3}]]}')
     assert read_history() == History()
     monkeypatch.setenv("LOCUM_HISTORY", "0")

@@ -24,6 +24,8 @@ from locum.schema.plan import PlannedStep
 from locum.schema.report import BuildReport
 from locum.sources.cache import cache_folder
 
+_ARITHMETIC = 2
+"""Of what is worked out before a build; raised where that changes: a ratio to earlier sums says nothing of new ones."""
 _BUILDS = 30
 """Most builds that are kept, the latest; older ones say little of what a machine does today."""
 _LATEST = 12  # ratios of one sort of step that count
@@ -64,6 +66,8 @@ def read_history() -> History:
     file = history_file()
     try:
         found: Any = json.loads(file.read_bytes()) if file else {}
+        if found["arithmetic"] != _ARITHMETIC:
+            return History()
         return History(tuple(tuple(map(StepTime.model_validate, steps)) for steps in found["builds"][-_BUILDS:]))
     except (OSError, ValueError, KeyError, TypeError):
         return History()
@@ -102,6 +106,6 @@ def remember(planned: Sequence[PlannedStep], took_s: Mapping[str, float]) -> Non
     builds = [*read_history().builds, tuple(steps)][-_BUILDS:]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"builds": [[step.to_json() for step in each] for each in builds]})
+        write_json(file, {"arithmetic": _ARITHMETIC, "builds": [[step.to_json() for step in each] for each in builds]})
     except (LocumError, OSError) as error:
         note("what the steps took is not remembered", why=str(error))
